@@ -1,0 +1,65 @@
+"""The command line: verbs only. A verb lives in `pibench.commands` and is imported when it is named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from pibench import __version__
+from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_USAGE, PibenchError
+
+# verb -> what it does; the module is pibench.commands.<verb>
+VERBS: dict[str, str] = {
+    "run": "measure every case of a suite (or of your own network)",
+    "ls": "list suites, networks and records",
+    "show": "describe one network: ReLUs, MACs, parameters, predicted cost",
+    "validate": "check suites and cards without running them",
+    "train": "train a card's network",
+    "data": "show, download and check data sets",
+    "doctor": "say what this machine can do, and what to do about the rest",
+}
+ALIASES = {"list": "ls"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this project's exit status for usage errors."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of `verb` alone filled in (the other verbs stay unimported)."""
+    parser = _Parser(prog="pibench", description="What does a ReLU budget buy in private inference?")
+    parser.add_argument("--version", action="version", version=f"pibench {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, summary in VERBS.items():
+        aliases = [alias for alias, target in ALIASES.items() if target == name]
+        sub = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".", aliases=aliases)
+        if name == verb:
+            importlib.import_module(f"pibench.commands.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status (errors.py lists them)."""
+    argv = sys.argv[1:] if argv is None else argv
+    named = next((word for word in argv if not word.startswith("-")), None)
+    verb = ALIASES.get(named or "", named)
+    parser = build_parser(verb)
+    arguments = parser.parse_args(argv)
+    if verb is None:
+        parser.print_help()
+        return EXIT_USAGE
+    try:
+        return int(importlib.import_module(f"pibench.commands.{verb}").run(arguments))
+    except PibenchError as error:
+        print(f"pibench {verb}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"pibench {verb}: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        return EXIT_INTERNAL

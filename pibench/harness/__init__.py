@@ -1,0 +1,1 @@
+"""Sessions, records, statistics and verdicts."""

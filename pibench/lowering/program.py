@@ -1,0 +1,216 @@
+"""A program: a network lowered to a short list of typed operations, with BatchNorm folded and every ReLU site named.
+
+Structure is public and known to both parties (operations, shapes, masks); weights belong to the server alone and
+travel beside it as a plain `dict[str, Tensor]`. Shapes are those of one image, without the batch dimension.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pibench.errors import UsageError
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Weights = dict[str, Tensor]
+
+INPUT = "input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation; `name` is also the name of the value that it makes, `inputs` the values that it reads."""
+
+    kind: ClassVar[str] = "other"  # attribution: linear, relu, truncation or other
+    name: str
+    inputs: tuple[str, ...]
+    shape: Shape  # of the output, one image
+    stage: str = ""  # "stem", "S1".. "S4", "head", or "" where the network names none
+    site: str = ""  # the torch module or call that it came from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(Op):
+    """The client's image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Op):
+    """2-d convolution; `weight` (O, C/groups, kh, kw) and `bias` (O,) name tensors of the weights."""
+
+    kind: ClassVar[str] = "linear"
+    weight: str
+    bias: str | None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Op):
+    """Fully connected layer on a flat value; `weight` (O, I), `bias` (O,)."""
+
+    kind: ClassVar[str] = "linear"
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(Op):
+    """Sum of two values of one shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relu(Op):
+    """max(x, 0) where the mask (a boolean tensor of the value's shape, public) is true, x elsewhere; no mask: everywhere."""
+
+    kind: ClassVar[str] = "relu"
+    mask: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poly(Op):
+    """c2 x^2 + c1 x + c0 where the mask is true (everywhere without one), x elsewhere.
+
+    `coefficients` names a weight of shape (3, C) holding c2, c1, c0 a channel; they are the server's, like weights.
+    """
+
+    kind: ClassVar[str] = "relu"
+    coefficients: str
+    mask: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvgPool(Op):
+    """Average over windows; zero padding counts in the divisor. Global and adaptive pools are lowered to this."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Op):
+    """Maximum over windows; padding never wins."""
+
+    kind: ClassVar[str] = "relu"
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flatten(Op):
+    """(C, H, W) to (C*H*W,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(Op):
+    """Every `stride`-th pixel in both directions, and channels `channels[0]:channels[1]` (None: all)."""
+
+    stride: Pair = (1, 1)
+    channels: Pair | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadChannels(Op):
+    """Zero channels before and after (the parameter-free shortcut of CIFAR ResNets)."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat(Op):
+    """Values joined along channels."""
+
+
+OPS: dict[str, type[Op]] = {
+    cls.__name__: cls
+    for cls in (Input, Conv, Linear, Add, Relu, Poly, AvgPool, MaxPool, Flatten, Slice, PadChannels, Concat)
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations in an order in which each reads only earlier values; the last one makes the logits."""
+
+    ops: tuple[Op, ...]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # public boolean tensors, by name
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for op in self.ops:
+            if missing := [name for name in op.inputs if name not in known]:
+                raise UsageError(f"operation {op.name} reads {missing}, which nothing before it makes")
+            if op.name in known:
+                raise UsageError(f"two operations are named {op.name}")
+            known.add(op.name)
+        if not self.ops or not isinstance(self.ops[0], Input):
+            raise UsageError("a program starts with its input")
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self.ops)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one image."""
+        return self.ops[0].shape
+
+    @property
+    def output(self) -> Op:
+        """The operation that makes the logits."""
+        return self.ops[-1]
+
+    def op(self, name: str) -> Op:
+        """Return the operation that makes the value `name`."""
+        return next(op for op in self.ops if op.name == name)
+
+    def readers(self, name: str) -> list[Op]:
+        """Return the operations that read the value `name`."""
+        return [op for op in self.ops if name in op.inputs]
+
+    def kept(self, op: Relu | Poly) -> int:
+        """Return how many scalars of one image the activation acts on."""
+        if op.mask is not None:
+            return int(self.masks[op.mask].sum())
+        return int(torch.Size(op.shape).numel())
+
+    @property
+    def relu_count(self) -> int:
+        """Evaluated scalar ReLUs for one image (papers' convention: max-pool comparisons are not counted)."""
+        return sum(self.kept(op) for op in self.ops if isinstance(op, Relu))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the structure (without masks' contents) as plain data."""
+        return [{"op": type(op).__name__, **dataclasses.asdict(op)} for op in self.ops]
+
+    @classmethod
+    def from_json(cls, data: list[dict[str, Any]], masks: Mapping[str, Tensor] | None = None) -> Program:
+        """Rebuild a program from `to_json`; raises UsageError for an unknown operation or field."""
+        ops = []
+        for number, row in enumerate(data):
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "op"}
+            try:
+                ops.append(OPS[row["op"]](**values))
+            except (KeyError, TypeError) as error:
+                raise UsageError(f"operation {number} of the program is malformed: {error}") from error
+        return cls(tuple(ops), dict(masks or {}))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything public: what offline material is bound to."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        for name in sorted(self.masks):
+            mask = self.masks[name].to(torch.uint8).contiguous()
+            digest.update(f"{name}{tuple(mask.shape)}".encode() + mask.numpy().tobytes())
+        return digest.hexdigest()

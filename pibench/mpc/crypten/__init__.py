@@ -1,0 +1,1 @@
+"""Stock CrypTen, as its users have it today."""

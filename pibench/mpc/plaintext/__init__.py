@@ -1,0 +1,1 @@
+"""Null protocol: same ring, same sockets, no secrecy (harness overhead and oracle)."""

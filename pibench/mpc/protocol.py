@@ -1,0 +1,105 @@
+"""What a protocol is to the harness: three phases over one program, from one party's side.
+
+A protocol owns its setup, its offline material and its kernels; nothing outside it assumes that weights are shared
+or that there is a dealer. Learn one protocol folder, know all: `protocol.py` (phases), `kernels.py` (operations),
+`cost.py` (declared cost of each operation), `material.py` where there is an offline phase.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pibench.errors import UsageError
+from pibench.lowering.program import Op, Program, Weights
+from pibench.mpc.meter import Meter
+from pibench.mpc.transport import Channel
+
+SERVER = 0  # owns the weights
+CLIENT = 1  # owns the image; alone learns the logits
+
+# name -> module holding `PROTOCOL: type[Protocol]`; imported on use, so that naming one costs nothing
+PROTOCOLS: dict[str, str] = {
+    "plaintext": "pibench.mpc.plaintext.protocol",
+    "crypten": "pibench.mpc.crypten.protocol",
+    "crypten-cached": "pibench.mpc.crypten.cached",
+    "masked": "pibench.mpc.masked.protocol",
+}
+
+
+@dataclass
+class Party:
+    """One side of a session: who it is and what it talks through."""
+
+    rank: int
+    peer: Channel
+    meter: Meter
+    dealer: Channel | None = None  # where the protocol wants one
+    device: str = "cpu"
+    batch: int = 1
+    options: dict[str, Any] = field(default_factory=dict)  # the protocol's own, from the suite
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this side owns the weights."""
+        return self.rank == SERVER
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Declared cost of one operation for a batch: rounds, and payload bytes by sender; offline likewise."""
+
+    rounds: int = 0
+    server_bytes: int = 0
+    client_bytes: int = 0
+    offline_server_bytes: int = 0
+    offline_client_bytes: int = 0
+    dealer_bytes: int = 0  # sent by the dealer to both parties together
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
+
+
+class Protocol(ABC):
+    """One party's side of one program under one protocol. Phases are called in order, by both parties alike."""
+
+    name: ClassVar[str]
+    wants_dealer: ClassVar[bool] = False
+    over_gloo: ClassVar[bool] = False  # brings its own wire through torch.distributed instead of `Party.peer`
+
+    def __init__(self, program: Program, party: Party) -> None:
+        self.program, self.party = program, party
+
+    @abstractmethod
+    def setup(self, weights: Weights | None) -> None:
+        """Do what is done once a model; `weights` (float32, as the program names them) on the server only."""
+
+    @abstractmethod
+    def offline(self, inferences: int) -> None:
+        """Make and deliver all that needs no input, for this many inferences (batches)."""
+
+    @abstractmethod
+    def online(self, images: Tensor | None) -> Tensor | None:
+        """From the client's images (batch, *input_shape) float32 to its logits (batch, classes) float32.
+
+        The server passes None and gets None.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most protocols hold nothing
+        """Release what the protocol holds (sockets, files, process groups)."""
+
+    @classmethod
+    @abstractmethod
+    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
+        """Declare the online and offline cost of one operation of a program."""
+
+
+def protocol_class(name: str) -> type[Protocol]:
+    """Return the protocol of that name; raises UsageError with the list of names."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"no protocol is named {name!r}", remedy=f"choose one of {', '.join(PROTOCOLS)}")
+    return importlib.import_module(PROTOCOLS[name]).PROTOCOL  # type: ignore[no-any-return]

@@ -1,0 +1,118 @@
+"""One connection between two parties: single-hop exchange, exact accounting, a deadline on everything.
+
+Framing: none on the data path. Both sides run the same program, so each knows how many bytes come next; a header
+would only add bytes and a copy. What must not be trusted (handshake, control) is framed where it is used.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from typing import Any
+
+from pibench.errors import TransportError
+from pibench.mpc.meter import Meter
+
+DEFAULT_TIMEOUT_S = 60.0
+
+
+class Channel:
+    """A connected stream socket to the peer, with payload counted where the buffer enters it.
+
+    Buffers are anything with the buffer protocol (numpy arrays, bytearrays); `exchange` sends and receives at the same
+    time, so that neither side can block the other with full socket buffers.
+    """
+
+    def __init__(self, sock: socket.socket, meter: Meter, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._sock, self._meter, self.timeout_s = sock, meter, timeout_s
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+
+    def send(self, data: Any) -> None:
+        """Send all of `data`; one link in the chain of dependent messages."""
+        view = memoryview(data).cast("B")
+        self._run(view, None)
+        self._meter.sent(len(view))
+        self._meter.round()
+
+    def recv_into(self, into: Any) -> None:
+        """Fill `into` from the peer's send; the same link, seen from the other side."""
+        view = memoryview(into).cast("B")
+        self._run(None, view)
+        self._meter.received(len(view))
+        self._meter.round()
+
+    def exchange(self, data: Any, into: Any) -> None:
+        """Send `data` and fill `into` at the same time: one round."""
+        out, back = memoryview(data).cast("B"), memoryview(into).cast("B")
+        self._run(out, back)
+        self._meter.sent(len(out))
+        self._meter.received(len(back))
+        self._meter.round()
+
+    def barrier(self) -> None:
+        """Meet the peer; neither counted as payload nor as a round."""
+        back = bytearray(1)
+        self._run(memoryview(b"\x42"), memoryview(back))
+        if back != b"\x42":
+            raise TransportError("the peer is at another point of the program than this party")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def _run(self, out: memoryview | None, into: memoryview | None) -> None:
+        """Move both buffers to their ends; time blocked goes to the meter as waiting."""
+        sent = received = 0
+        n_out, n_in = len(out) if out is not None else 0, len(into) if into is not None else 0
+        deadline = time.monotonic() + self.timeout_s
+        while sent < n_out or received < n_in:
+            moved = 0
+            if out is not None and sent < n_out:
+                moved += (n := self._try_send(out[sent:]))
+                sent += n
+            if into is not None and received < n_in:
+                moved += (n := self._try_recv(into[received:]))
+                received += n
+            if not moved:
+                self._wait(received < n_in, sent < n_out, deadline)
+
+    def _try_send(self, view: memoryview) -> int:
+        try:
+            return self._sock.send(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise TransportError(f"the connection to the peer broke while sending: {error}") from error
+
+    def _try_recv(self, view: memoryview) -> int:
+        try:
+            n = self._sock.recv_into(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise TransportError(f"the connection to the peer broke while receiving: {error}") from error
+        if n == 0:
+            raise TransportError("the peer closed the connection")
+        return n
+
+    def _wait(self, readable: bool, writable: bool, deadline: float) -> None:
+        events = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
+        start = time.perf_counter()
+        with selectors.PollSelector() as selector:
+            selector.register(self._sock, events)
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+        self._meter.waited(time.perf_counter() - start)
+        if not ready:
+            raise TransportError(
+                f"the peer said nothing for {self.timeout_s:.0f} s",
+                remedy="look at the peer's last lines; raise timeout_s in the suite for slow links",
+            )
+
+
+def channel_pair(meters: tuple[Meter, Meter], timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[Channel, Channel]:
+    """Return two connected channels in one process, for tests."""
+    left, right = socket.socketpair()
+    return Channel(left, meters[0], timeout_s), Channel(right, meters[1], timeout_s)

@@ -1,0 +1,1 @@
+"""What a network is: cards, one file a family, the census."""

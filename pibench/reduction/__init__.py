@@ -1,0 +1,1 @@
+"""How ReLUs go: the reduction methods of the papers."""

@@ -1,0 +1,1 @@
+"""Tables, plots, pages, exports and systems on paper."""
