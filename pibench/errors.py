@@ -52,6 +52,12 @@ class PartyError(PibenchError):
     exit_status = EXIT_FAILED
 
 
+class StoreError(PibenchError):
+    """A record that cannot be written (full disk, missing permission); what was measured before is kept."""
+
+    exit_status = EXIT_FAILED
+
+
 class TransportError(PartyError):
     """The wire between two parties broke, stalled or carried something malformed."""
 
