@@ -1,0 +1,171 @@
+"""YAML documents checked against a pydantic model: every problem at once, each with its file and line.
+
+YAML is read by the rules of its 1.2 core schema, because those of 1.1 surprise: there `on` is true, `010` is 8,
+`12:30` is 750 and `1e3` is a string.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pibench.errors import UsageError
+
+Loc = tuple[int | str, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of everything read from a file: no unknown key, no silent conversion, no change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader with the 1.2 core schema, without aliases."""
+
+    yaml_implicit_resolvers = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node), 10)  # `010` is ten
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], problems: list[tuple[int, str]]) -> None:
+    """Note the line of every key and item; report keys that stand twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name, line = str(key.value) if isinstance(key, yaml.ScalarNode) else "?", key.start_mark.line + 1
+            if (*loc, name) in lines:
+                problems.append((line, f"key '{name}' stands twice (first in line {lines[(*loc, name)]})"))
+            lines[(*loc, name)] = line
+            _walk(value, (*loc, name), lines, problems)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*loc, index)] = item.start_mark.line + 1
+            _walk(item, (*loc, index), lines, problems)
+
+
+def read_yaml(path: Path, text: bytes | None = None) -> tuple[Any, dict[Loc, int]]:
+    """Return the data of one YAML file and the line of each of its keys and items."""
+    try:
+        source = path.read_bytes() if text is None else text
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    lines: dict[Loc, int] = {}
+    problems: list[tuple[int, str]] = []
+    try:
+        loader = _Loader(source)
+        node = loader.get_single_node()
+        if node is None:
+            raise UsageError("the file is empty", where=str(path))
+        _walk(node, (), lines, problems)
+        data = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"not valid YAML: {reason}", where=f"{path}:{mark.line + 1}" if mark else str(path)) from error
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f"not valid YAML: {str(error) or type(error).__name__}", where=str(path)) from error
+    if problems:
+        raise collect(path, problems)
+    return data, lines
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation mentions at any depth of list, optional, union and Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
+    """Return the keys that are allowed where `loc` points into `model`."""
+    models = [model]
+    for item in loc:
+        known = [m.model_fields[item].annotation for m in models if isinstance(item, str) and item in m.model_fields]
+        if known:
+            models = [found for annotation in known for found in _models_in(annotation)]
+        elif isinstance(item, str):  # the tag of a union: keep the members that carry it
+            tagged = [m for m in models if any(item in typing.get_args(f.annotation) for f in m.model_fields.values())]
+            models = tagged or models
+    return sorted({f.alias or name for m in models for name, f in m.model_fields.items()})
+
+
+def _line_of(loc: Loc, lines: Mapping[Loc, int]) -> int:
+    """Return the line of the deepest part of `loc` that stands in the file (tags of unions do not)."""
+    here: Loc = ()
+    for item in loc:
+        if (*here, item) in lines:
+            here = (*here, item)
+    return lines.get(here, 1)
+
+
+def _message(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    loc: Loc = error["loc"]
+    key, path = str(loc[-1]) if loc else "", ".".join(str(item) for item in loc)
+    if error["type"] == "extra_forbidden":
+        keys = _keys_at(model, loc[:-1])
+        near = difflib.get_close_matches(key, keys, n=1)
+        return f"unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(keys)}")
+    if error["type"] == "missing":
+        return f"key '{path}' is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = repr(error.get("input"))
+    shown = "" if error["type"] == "value_error" else f" (given: {given if len(given) < 60 else given[:57] + '...'})"
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
+
+
+def collect(path: Path, problems: list[tuple[int, str]]) -> UsageError:
+    """Return one error that lists every problem with its line."""
+    rows = sorted(set(problems))
+    if len(rows) == 1:
+        return UsageError(rows[0][1], where=f"{path}:{rows[0][0]}")
+    return UsageError(f"{len(rows)} problems" + "".join(f"\n  {path}:{line}: {text}" for line, text in rows))
+
+
+def problems_of(data: Any, model: type[BaseModel], lines: Mapping[Loc, int], at: Loc = ()) -> list[tuple[int, str]]:
+    """Return the line and text of everything wrong with the part `at` of a document."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return [(_line_of(at + e["loc"], lines), _message({**e, "loc": e["loc"]}, model)) for e in error.errors()]
+    return []
+
+
+def parse(model: type[Model], path: Path, parts: Mapping[str, type[BaseModel]] | None = None) -> Model:
+    """Read a file as `model`; `parts` names keys that have a model of their own. All errors come at once."""
+    data, lines = read_yaml(path)
+    problems = problems_of(data, model, lines)
+    for key, part in (parts or {}).items():
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            problems += problems_of(data[key], part, lines, (key,))
+    if problems:
+        raise collect(path, problems)
+    return model.model_validate(data)

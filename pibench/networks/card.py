@@ -1,0 +1,117 @@
+"""Cards: one YAML file says what a network is, where it comes from and what was published about it. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, PrivateAttr
+
+from pibench.documents import Strict, parse
+from pibench.errors import UsageError
+from pibench.networks.spec import Network
+
+DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
+Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "pruning", "poly"]
+
+
+class Published(Strict):
+    """One published figure of this network, with its source; never mixed with measured ones."""
+
+    source: Annotated[str, Field(min_length=1)]
+    accuracy_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    online_s: Annotated[float, Field(gt=0)] | None = None
+    relu_count: Annotated[int, Field(ge=0)] | None = None
+    note: str | None = None
+
+
+class Card(Strict):
+    """A network: its architecture, reductions, data set, published figures and checkpoint."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    title: Annotated[str, Field(min_length=1)]
+    method: Method
+    dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"]
+    network: Network
+    relu_count: Annotated[int, Field(ge=0)]
+    provenance: Literal["confirmed", "reconstructed"]
+    note: str | None = None
+    published: list[Published] = []
+    teacher: str | None = None
+    recipe: dict[str, Any] | None = None
+    checkpoint: str | None = None
+    masks: str | None = None
+    _path: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The file that the card was read from."""
+        return self._path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the card's file."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+
+def data_folders(kind: str) -> list[Path]:
+    """Folders that hold `kind` (networks, suites, zoo), nearest first: the user's, the repository's, the wheel's."""
+    package = Path(__file__).resolve().parent.parent
+    candidates = [Path.cwd() / kind, package.parent / kind, package / "_data" / kind]
+    if not (package.parent / "pyproject.toml").is_file():
+        del candidates[1]  # installed: the folder beside the package is none of ours
+    found = {os.path.realpath(folder): folder for folder in reversed(candidates) if folder.is_dir()}
+    return [folder for folder in candidates if found.get(os.path.realpath(folder)) is folder]
+
+
+def find_documents(kind: str) -> list[Path]:
+    """Return the YAML files of all folders of `kind`, by name; a nearer folder hides a farther one."""
+    found: dict[str, Path] = {}
+    for folder in data_folders(kind):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def find_cards() -> list[Path]:
+    """Return the files of all known cards, by name."""
+    return find_documents("networks")
+
+
+def resolve(name_or_path: str | Path, kind: str, what: str) -> Path:
+    """Return the file of a card or suite given by name or path; raises UsageError with a near name."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise UsageError(f"there is no such {what} file", where=str(path))
+    known = {found.stem: found for found in find_documents(kind)}
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    import difflib
+
+    near = difflib.get_close_matches(str(name_or_path), known, n=1)
+    remedy = f"did you mean '{near[0]}'? " if near else ""
+    raise UsageError(f"there is no {what} '{name_or_path}'", remedy=remedy + "`pibench ls` lists what there is")
+
+
+def _parts() -> dict[str, type[BaseModel]]:
+    """Models of a card's keys that belong to other layers (light modules, imported on use)."""
+    try:
+        from pibench.training.recipe import Recipe
+    except ImportError:
+        return {}
+    return {"recipe": Recipe}
+
+
+def load_card(name_or_path: str | Path) -> Card:
+    """Read and check a card, by name or path; every problem comes at once, as UsageError with file and line."""
+    path = resolve(name_or_path, "networks", "network")
+    card = parse(Card, path, _parts())
+    if card.name != path.stem:
+        raise UsageError(f"the card is named '{card.name}' but its file '{path.stem}'", where=f"{path}:1")
+    card._path = path
+    return card
