@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from pibench.errors import TransportError
 from pibench.mpc.meter import Meter
 
 DEFAULT_TIMEOUT_S = 60.0
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Channel:
@@ -26,6 +28,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, meter: Meter, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._sock, self._meter, self.timeout_s = sock, meter, timeout_s
+        self.out_bytes = self.in_bytes = self.messages = 0  # all that ever moved, probes and barriers included
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
@@ -59,6 +62,13 @@ class Channel:
         if back != b"\x42":
             raise TransportError("the peer is at another point of the program than this party")
 
+    def move(self, out: Any = None, into: Any = None) -> None:
+        """Send and fill what is neither payload nor a round: handshakes, probes, barriers."""
+        self._run(
+            memoryview(out).cast("B") if out is not None else None,
+            memoryview(into).cast("B") if into is not None else None,
+        )
+
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
@@ -68,6 +78,7 @@ class Channel:
         sent = received = 0
         n_out, n_in = len(out) if out is not None else 0, len(into) if into is not None else 0
         deadline = time.monotonic() + self.timeout_s
+        self.messages += 1
         while sent < n_out or received < n_in:
             moved = 0
             if out is not None and sent < n_out:
@@ -76,13 +87,17 @@ class Channel:
             if into is not None and received < n_in:
                 moved += (n := self._try_recv(into[received:]))
                 received += n
-            if not moved:
+            if moved:
+                deadline = time.monotonic() + self.timeout_s  # a slow link is no dead peer
+            else:
                 self._wait(received < n_in, sent < n_out, deadline)
+        self.out_bytes += n_out
+        self.in_bytes += n_in
 
     def _try_send(self, view: memoryview) -> int:
         try:
             return self._sock.send(view)
-        except BlockingIOError:
+        except NOT_NOW:
             return 0
         except OSError as error:
             raise TransportError(f"the connection to the peer broke while sending: {error}") from error
@@ -90,7 +105,7 @@ class Channel:
     def _try_recv(self, view: memoryview) -> int:
         try:
             n = self._sock.recv_into(view)
-        except BlockingIOError:
+        except NOT_NOW:
             return 0
         except OSError as error:
             raise TransportError(f"the connection to the peer broke while receiving: {error}") from error
