@@ -71,7 +71,7 @@ class Add(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Relu(Op):
-    """max(x, 0) where the mask (a boolean tensor of the value's shape, public) is true, x elsewhere; no mask: everywhere."""
+    """max(x, 0) where the mask (boolean, the value's shape, public) is true, x elsewhere; without one everywhere."""
 
     kind: ClassVar[str] = "relu"
     mask: str | None = None
@@ -199,7 +199,7 @@ class Program:
         """Rebuild a program from `to_json`; raises UsageError for an unknown operation or field."""
         ops = []
         for number, row in enumerate(data):
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "op"}
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "op"}
             try:
                 ops.append(OPS[row["op"]](**values))
             except (KeyError, TypeError) as error:
