@@ -15,7 +15,8 @@ from pibench.lowering.program import INPUT, Conv, Input, Linear, Op, Pair, Progr
 SUPPORTED = (
     "Conv2d, Linear, BatchNorm1d/2d, ReLU, MaskedReLU, Quadratic, MaskedQuadratic, AvgPool2d, "
     "AdaptiveAvgPool2d (whole divisors), MaxPool2d, Flatten, Identity, Dropout and their functional forms; +, "
-    "flatten/view/reshape to (N, -1), mean over height and width, cat/chunk/split/slices of channels, x[:, :, ::s, ::s], F.pad on channels"
+    "flatten/view/reshape to (N, -1), mean over height and width, cat/chunk/split/slices of channels, "
+    "x[:, :, ::s, ::s], F.pad on channels"
 )
 
 
@@ -85,7 +86,8 @@ class Builder:
 
     def store(self, name: str, tensor: Tensor) -> str:
         """Keep a weight in float64 until everything has been folded."""
-        self.weights[name] = tensor.detach().to("cpu", torch.float64).clone()
+        where = "meta" if tensor.is_meta else "cpu"  # without data, a network is lowered just to be counted
+        self.weights[name] = tensor.detach().to(where, torch.float64).clone()
         return name
 
     def finish(self, output: Ref) -> tuple[Program, Weights]:
