@@ -1,7 +1,7 @@
 """Canned runs: records that look like real ones, from a cost model with noise, without running anything.
 
-    record = fake_record(seed=1)                          # two runs of one machine: other noise, same bytes
-    slower = fake_record(seed=2, slowdown={"full/masked": 1.05})
+record = fake_record(seed=1)                          # two runs of one machine: other noise, same bytes
+slower = fake_record(seed=2, slowdown={"full/masked": 1.05})
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def fake_record(
     cases = []
     for net, protocol in cells:
         key = f"{net.card}/{protocol}"
-        planted = _Planted((slowdown or {}).get(key, 1.0), (more_bytes or {}).get(key, 0), (more_rounds or {}).get(key, 0))
+        slower, fatter, chattier = slowdown or {}, more_bytes or {}, more_rounds or {}
+        planted = _Planted(slower.get(key, 1.0), fatter.get(key, 0), chattier.get(key, 0))
         shape = _Shape(net, PROTOCOLS[protocol], planted, noise, session_noise, warmup_factor)
         runs = [_session(shape, rng, index, next(order), inferences, warmups) for index in range(sessions)]
         cases.append(_case(net, protocol, link, tuple(runs)))
@@ -187,9 +188,7 @@ def _inference(shape: _Shape, rng: np.random.Generator, base: float, warmup: boo
     return Inference(warmup=warmup, online_s=max(server.time_s, client.time_s), server=server, client=client)
 
 
-def _session(
-    shape: _Shape, rng: np.random.Generator, index: int, order: int, inferences: int, warmups: int
-) -> Session:
+def _session(shape: _Shape, rng: np.random.Generator, index: int, order: int, inferences: int, warmups: int) -> Session:
     base = float(np.exp(rng.normal(0.0, shape.session_noise)))
     served = warmups + inferences
     offline_bytes = shape.net.relu_count * shape.protocol.offline_bytes_per_relu * served
@@ -209,9 +208,10 @@ def _session(
 
 def _case(net: FakeNetwork, protocol: str, link: str, sessions: tuple[Session, ...]) -> Case:
     first = sessions[0].inferences[0] if sessions else None
-    declared = first and Declared(
-        rounds=first.client.rounds, server_bytes=first.server.sent_bytes, client_bytes=first.client.sent_bytes
-    )
+    declared = None
+    if first is not None:
+        sent = {"server_bytes": first.server.sent_bytes, "client_bytes": first.client.sent_bytes}
+        declared = Declared(rounds=first.client.rounds, **sent)
     return Case(
         id=f"{net.card}/{protocol}/{link}/cpu/b1", fingerprint=f"{net.card}-{protocol}", protocol=protocol,
         network=Network(
