@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pibench.errors import UsageError
 from pibench.networks.activations import ACTIVATIONS, MaskedQuadratic, MaskedReLU, Quadratic
+from pibench.networks.minionn import MiniOnn
+from pibench.networks.mobilenet import MobileNet
 from pibench.networks.resnet import ResNet
-from pibench.networks.spec import Network, ResNetSpec
+from pibench.networks.spec import AnyNetwork, MiniOnnSpec, MobileNetSpec, ResNetSpec, VggSpec, WideResNetSpec
+from pibench.networks.vgg import Vgg
+from pibench.networks.wideresnet import WideResNet
+
+_FAMILIES: dict[type[AnyNetwork], Callable[[Any], nn.Module]] = {
+    ResNetSpec: ResNet,
+    VggSpec: Vgg,
+    MobileNetSpec: MobileNet,
+    WideResNetSpec: WideResNet,
+    MiniOnnSpec: MiniOnn,
+}
 
 
-def build(spec: Network) -> nn.Module:
+def build(spec: AnyNetwork) -> nn.Module:
     """Return the network with fresh weights, its ReLU sites as the description wants them."""
-    module = _plain(spec)
+    module = _FAMILIES[type(spec)](spec)
     _set_activations(module, spec)
     return module
 
 
-def _plain(spec: Network) -> nn.Module:
-    if isinstance(spec, ResNetSpec):
-        return ResNet(spec)
-    raise UsageError(f"no builder for networks of family '{spec.family}'")
+def skeleton(spec: AnyNetwork) -> nn.Module:
+    """Return the network without data (on torch's meta device) but with masks, all true: enough to be counted."""
+    with torch.device("meta"):
+        module = build(spec)
+    for site in sites(module).values():
+        if isinstance(site, MaskedReLU | MaskedQuadratic):
+            site.mask = torch.ones(site.mask.shape, dtype=torch.bool, device="cpu")
+    return module
 
 
 def stage_of(name: str) -> str:
@@ -43,8 +62,6 @@ def sites(module: nn.Module) -> dict[str, nn.Module]:
 
 def site_shapes(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the shape of one image's activation at every site, without computing anything."""
-    import copy
-
     shapes: dict[str, tuple[int, ...]] = {}
     probe = copy.deepcopy(module).to("meta").eval()
     for name, child in sites(probe).items():
@@ -62,7 +79,7 @@ def replace(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), leaf, new)
 
 
-def _set_activations(module: nn.Module, spec: Network) -> None:
+def _set_activations(module: nn.Module, spec: AnyNetwork) -> None:
     known = set(sites(module))
     if unknown := sorted((set(spec.quadratic_sites) | set(spec.linear_sites)) - known):
         remedy = f"sites: {', '.join(sorted(known))}"

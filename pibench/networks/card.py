@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from functools import cached_property
@@ -91,8 +92,6 @@ def resolve(name_or_path: str | Path, kind: str, what: str) -> Path:
     known = {found.stem: found for found in find_documents(kind)}
     if str(name_or_path) in known:
         return known[str(name_or_path)]
-    import difflib
-
     near = difflib.get_close_matches(str(name_or_path), known, n=1)
     remedy = f"did you mean '{near[0]}'? " if near else ""
     raise UsageError(f"there is no {what} '{name_or_path}'", remedy=remedy + "`pibench ls` lists what there is")

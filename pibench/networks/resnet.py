@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pibench.networks.blocks import relu
 from pibench.networks.spec import ResNetSpec
 
 
@@ -25,26 +26,21 @@ class PadShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """conv-BN-[ReLU top]-conv-BN, plus the shortcut, [ReLU bottom]."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, top: bool, bottom: bool, shortcut: str) -> None:
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, kept: tuple[bool, bool], kind: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu1 = relu(top)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, inner, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.relu1 = relu(kept[0])
+        self.conv2 = nn.Conv2d(inner, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = make_shortcut(inputs, outputs, stride, shortcut)
-        self.relu2 = relu(bottom)
+        self.shortcut = make_shortcut(inputs, outputs, stride, kind)
+        self.relu2 = relu(kept[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block."""
         y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         out: Tensor = self.relu2(y + self.shortcut(x))
         return out
-
-
-def relu(kept: bool) -> nn.Module:
-    """Return the activation of a site: ReLU, or nothing where the site was culled or thinned."""
-    return nn.ReLU() if kept else nn.Identity()
 
 
 def make_shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module:
@@ -61,18 +57,16 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
-        widths = spec.widths
-        self.conv1 = nn.Conv2d(
-            spec.input[0], widths[0], spec.stem_kernel, spec.stem_stride, spec.stem_kernel // 2, bias=False
-        )
+        widths, kernel = spec.widths, spec.stem_kernel
+        self.conv1 = nn.Conv2d(spec.input[0], widths[0], kernel, spec.stem_stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = relu(spec.stem_relu)
         self.pool = nn.MaxPool2d(3, 2, 1) if spec.stem_pool else nn.Identity()
         self.stages: list[str] = []
         channels = widths[0]
-        for number, (width, count) in enumerate(zip(widths, spec.blocks, strict=True), start=1):
+        for number, width in enumerate(widths, start=1):
             self.stages.append(f"layer{number}")
-            self.add_module(f"layer{number}", _stage(spec, number, channels, width, count))
+            self.add_module(f"layer{number}", _stage(spec, number, channels, width))
             channels = width
         self.linear = nn.Linear(channels, spec.classes)
 
@@ -86,11 +80,13 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(spec: ResNetSpec, number: int, inputs: int, outputs: int, count: int) -> nn.Sequential:
-    kept = number not in spec.culled
-    top, bottom = kept and spec.thinning != "top", kept and spec.thinning != "bottom"
+def _stage(spec: ResNetSpec, number: int, inputs: int, outputs: int) -> nn.Sequential:
+    count = spec.blocks[number - 1]
+    inner = spec.inner_widths[number - 1] if spec.inner_widths else [outputs] * count
+    kept = (spec.keeps(number, "top"), spec.keeps(number, "bottom"))
     stage = nn.Sequential()
     for index in range(count):
         stride = 2 if index == 0 and number > 1 else 1
-        stage.append(BasicBlock(inputs if index == 0 else outputs, outputs, stride, top, bottom, spec.shortcut))
+        start = inputs if index == 0 else outputs
+        stage.append(BasicBlock(start, inner[index], outputs, stride, kept, spec.shortcut))
     return stage
