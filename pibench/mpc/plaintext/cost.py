@@ -1,0 +1,21 @@
+"""Declared cost of the null protocol: the image goes one way, the logits the other, 8 bytes a scalar."""
+
+from __future__ import annotations
+
+import math
+
+from pibench.lowering.program import Input, Op, Program
+from pibench.mpc.protocol import Cost
+
+RING_BYTES = 8
+
+
+def cost(program: Program, op: Op, batch: int) -> Cost:
+    """Declare what one operation sends."""
+    n_bytes = RING_BYTES * batch * math.prod(op.shape)
+    total = Cost()
+    if isinstance(op, Input):
+        total += Cost(rounds=1, client_bytes=n_bytes)
+    if op.name == program.output.name:
+        total += Cost(rounds=1, server_bytes=n_bytes)
+    return total

@@ -1,0 +1,82 @@
+"""The null protocol: same ring, same sockets, no secrecy. What it costs is the harness's own floor.
+
+1. The client sends its encoded image in the clear.
+2. The server computes the program in the ring.
+3. The server sends the logits, which the client decodes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pibench.errors import UsageError
+from pibench.lowering.program import Input, Op, Program, Weights
+from pibench.mpc.fixedpoint import decode, encode
+from pibench.mpc.plaintext import cost as declared
+from pibench.mpc.plaintext import kernels
+from pibench.mpc.protocol import Cost, Party, Protocol
+
+
+class Plaintext(Protocol):
+    """One side of the null protocol."""
+
+    name: ClassVar[str] = "plaintext"
+
+    def __init__(self, program: Program, party: Party) -> None:
+        super().__init__(program, party)
+        self._weights: Weights = {}
+
+    def setup(self, weights: Weights | None) -> None:
+        """Encode the weights, on the server; nothing is exchanged."""
+        if weights is not None:
+            self._weights = kernels.encode_weights(self.program, weights)
+
+    def offline(self, inferences: int) -> None:
+        """Do nothing: there is no correlated randomness."""
+
+    def online(self, images: Tensor | None) -> Tensor | None:
+        """Run the three steps above, each party its own half."""
+        if self.party.is_server:
+            self._serve()
+            return None
+        return self._ask(images)
+
+    def _ask(self, images: Tensor | None) -> Tensor:
+        if images is None or tuple(images.shape) != (self.party.batch, *self.program.input_shape):
+            shape = None if images is None else tuple(images.shape)
+            raise UsageError(f"images have shape {shape}, not {(self.party.batch, *self.program.input_shape)}")
+        with self.party.meter.op("other", "", "input"):
+            self.party.peer.send(encode(images).contiguous().numpy())  # 1
+        with self.party.meter.op("other", "", "output"):
+            logits = np.empty((self.party.batch, *self.program.output.shape), dtype=np.int64)
+            self.party.peer.recv_into(logits)  # 3
+            return decode(torch.from_numpy(logits))
+
+    def _serve(self) -> None:
+        image = np.empty((self.party.batch, *self.program.input_shape), dtype=np.int64)
+        with self.party.meter.op("other", "", "input"):
+            self.party.peer.recv_into(image)  # 1
+        logits = self._compute(torch.from_numpy(image).to(self.party.device))  # 2
+        with self.party.meter.op("other", "", "output"):
+            self.party.peer.send(logits.to("cpu").contiguous().numpy())  # 3
+
+    def _compute(self, image: Tensor) -> Tensor:
+        values: dict[str, Tensor] = {}
+        for op in self.program:
+            with self.party.meter.op(op.kind, op.stage, op.site):
+                inputs = [values[name] for name in op.inputs]
+                is_input = isinstance(op, Input)
+                values[op.name] = image if is_input else kernels.apply(op, inputs, self._weights, self.program)
+        return values[self.program.output.name]
+
+    @classmethod
+    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
+        """Declare the cost of one operation."""
+        return declared.cost(program, op, batch)
+
+
+PROTOCOL = Plaintext

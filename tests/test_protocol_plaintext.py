@@ -1,0 +1,82 @@
+"""The null protocol agrees with the reference, and moves what it declares."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from networks_for_tests import everything, program_of
+from torch import Tensor
+
+from pibench.errors import UsageError
+from pibench.lowering.program import Program, Weights
+from pibench.lowering.reference import evaluate
+from pibench.mpc.meter import Meter, PhaseTally
+from pibench.mpc.plaintext.protocol import Plaintext
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
+from pibench.mpc.transport import channel_pair
+
+
+def run(program: Program, weights: Weights, images: Tensor) -> tuple[Tensor, tuple[PhaseTally, PhaseTally]]:
+    """Run one inference, the server in a thread."""
+    meters = (Meter(), Meter())
+    channels = channel_pair(meters, timeout_s=10)
+    sides = [
+        Plaintext(program, Party(rank, channels[rank], meters[rank], batch=images.shape[0]))
+        for rank in (SERVER, CLIENT)
+    ]
+    tallies: list[PhaseTally] = [PhaseTally(), PhaseTally()]
+
+    def serve() -> None:
+        sides[SERVER].setup(weights)
+        with meters[SERVER].phase() as tallies[SERVER]:
+            assert sides[SERVER].online(None) is None
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    sides[CLIENT].setup(None)
+    with meters[CLIENT].phase() as tallies[CLIENT]:
+        logits = sides[CLIENT].online(images)
+    thread.join(10)
+    for channel in channels:
+        channel.close()
+    assert logits is not None
+    return logits, (tallies[SERVER], tallies[CLIENT])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", everything())
+@pytest.mark.parametrize("batch", [1, 3])
+def test_agrees_with_the_reference_and_its_declared_cost(name: str, batch: int) -> None:
+    program, weights = program_of(name)
+    images = torch.randn(batch, *program.input_shape)
+    logits, (server, client) = run(program, weights, images)
+    torch.testing.assert_close(logits, evaluate(program, weights, images), atol=2e-3, rtol=1e-3)
+    declared = sum((Plaintext.cost(program, op, batch, {}) for op in program), Cost())
+    assert (server.total.sent_bytes, client.total.sent_bytes) == (declared.server_bytes, declared.client_bytes)
+    assert (server.total.received_bytes, client.total.received_bytes) == (declared.client_bytes, declared.server_bytes)
+    assert server.total.rounds == client.total.rounds == declared.rounds == 2
+
+
+def test_operations_are_attributed() -> None:
+    program, weights = program_of("residual")
+    _, (server, _) = run(program, weights, torch.randn(1, *program.input_shape))
+    assert {kind for kind, _, _ in server.parts} >= {"linear", "relu", "other"}
+    assert {site for kind, _, site in server.parts if kind == "relu"} == {
+        op.site for op in program if op.kind == "relu"
+    }
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    program, _ = program_of("residual")
+    meters = (Meter(), Meter())
+    channel, other = channel_pair(meters)
+    with pytest.raises(UsageError, match="images have shape"):
+        Plaintext(program, Party(CLIENT, channel, meters[1])).online(torch.zeros(2, *program.input_shape))
+    channel.close()
+    other.close()
+
+
+def test_it_is_known_by_name() -> None:
+    assert protocol_class("plaintext") is Plaintext
