@@ -22,12 +22,16 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Channel:
     """A connected stream socket to the peer, with payload counted where the buffer enters it.
 
+    Rounds are links in the chain of dependent messages: what follows a message in the same direction waits for nobody
+    and belongs to the same link.
+
     Buffers are anything with the buffer protocol (numpy arrays, bytearrays); `exchange` sends and receives at the same
     time, so that neither side can block the other with full socket buffers.
     """
 
     def __init__(self, sock: socket.socket, meter: Meter, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._sock, self._meter, self.timeout_s = sock, meter, timeout_s
+        self._last = ""  # direction of the last payload
         self.out_bytes = self.in_bytes = self.messages = 0  # all that ever moved, probes and barriers included
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -38,14 +42,14 @@ class Channel:
         view = memoryview(data).cast("B")
         self._run(view, None)
         self._meter.sent(len(view))
-        self._meter.round()
+        self._link("out")
 
     def recv_into(self, into: Any) -> None:
         """Fill `into` from the peer's send; the same link, seen from the other side."""
         view = memoryview(into).cast("B")
         self._run(None, view)
         self._meter.received(len(view))
-        self._meter.round()
+        self._link("in")
 
     def exchange(self, data: Any, into: Any) -> None:
         """Send `data` and fill `into` at the same time: one round."""
@@ -53,10 +57,11 @@ class Channel:
         self._run(out, back)
         self._meter.sent(len(out))
         self._meter.received(len(back))
-        self._meter.round()
+        self._link("both")
 
     def barrier(self) -> None:
         """Meet the peer; neither counted as payload nor as a round."""
+        self._last = ""
         back = bytearray(1)
         self._run(memoryview(b"\x42"), memoryview(back))
         if back != b"\x42":
@@ -72,6 +77,11 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
+
+    def _link(self, direction: str) -> None:
+        if direction != self._last or direction == "both":
+            self._meter.round()
+        self._last = direction
 
     def _run(self, out: memoryview | None, into: memoryview | None) -> None:
         """Move both buffers to their ends; time blocked goes to the meter as waiting."""
