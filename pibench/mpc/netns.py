@@ -46,7 +46,7 @@ def sharp_timers() -> None:
 
 
 def prepare() -> bool:
-    """Become able to make network namespaces; True if that took a user namespace (in which ids stay what they are)."""
+    """Become able to make network namespaces; True if that took a user namespace (this user is root in it)."""
     uid, gid = os.getuid(), os.getgid()
     try:
         _call("unshare", CLONE_NEWNET)
@@ -54,8 +54,8 @@ def prepare() -> bool:
     except PermissionError:
         _call("unshare", CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     return True
 
 
