@@ -1,1 +1,1 @@
-"""Data sets, training and distillation."""
+"""How a card becomes a checkpoint: data sets, recipes, training, distillation. Only `recipe` and `plan` are light."""

@@ -1,0 +1,89 @@
+"""Knowledge distillation from teachers whose answers to augmented views are computed once and kept on disk.
+
+With V views, epoch e shows view e mod V. The logits of one view of 50,000 images and 100 classes take 10 MB as
+float16; every student and every later epoch reads them, so that a teacher costs V forward passes once and for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pibench.training.augment import Augmenter, draw_view
+from pibench.training.checkpoint import load_checkpoint, save_checkpoint
+from pibench.training.data import Dataset, normalise
+from pibench.training.recipe import Distillation, Recipe
+
+TEACHER_BATCH = 250
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network and the hash of the checkpoint it was read from."""
+
+    name: str
+    module: nn.Module
+    sha256: str
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, recipe: Recipe, how: Distillation) -> Tensor:
+    """Return (1 - w) CE + w T^2 KL(teacher || student), both softened by T (Hinton et al. 2015)."""
+    hard = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    t = how.temperature
+    soft = functional.kl_div(
+        functional.log_softmax(logits / t, 1), functional.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
+    )
+    return (1 - how.weight) * hard + how.weight * t * t * soft
+
+
+@torch.no_grad()
+def mean_logits(teachers: Sequence[Teacher], images: Tensor) -> Tensor:
+    """Return the mean of the teachers' logits."""
+    return torch.stack([teacher.module(images) for teacher in teachers]).mean(0)
+
+
+class ViewLogits:
+    """The mean logits of some teachers on every view of the training images, computed where they are first wanted."""
+
+    def __init__(
+        self, teachers: Sequence[Teacher], data: Dataset, recipe: Recipe, folder: Path, notify: Notify = lambda _: None
+    ) -> None:
+        self.teachers, self.data, self.recipe, self.folder, self.notify = teachers, data, recipe, folder, notify
+        self.loaded: dict[int, Tensor] = {}
+
+    def __getitem__(self, view: int) -> Tensor:
+        """Return the logits of one view, float16."""
+        if view not in self.loaded:
+            parts = [self._of(teacher, view) for teacher in self.teachers]
+            self.loaded[view] = parts[0] if len(parts) == 1 else torch.stack([p.float() for p in parts]).mean(0).half()
+        return self.loaded[view]
+
+    def _of(self, teacher: Teacher, view: int) -> Tensor:
+        path = self._path(teacher, view)
+        if not path.is_file():
+            self.notify(f"{teacher.name}: logits of view {view + 1}")
+            save_checkpoint(path, {"logits": self._compute(teacher, view)}, {"teacher": teacher.name, "view": view})
+        return load_checkpoint(path)[0]["logits"]
+
+    def _path(self, teacher: Teacher, view: int) -> Path:
+        r = self.recipe
+        what = f"{teacher.sha256}/{self.data.name}/{len(self.data.train_labels)}/{r.crop}/{r.flip}/{r.seed}"
+        key = hashlib.sha256(what.encode()).hexdigest()[:16]
+        return self.folder / f"{teacher.name}-{key}" / f"view-{view:03d}.safetensors"
+
+    @torch.no_grad()
+    def _compute(self, teacher: Teacher, view: int) -> Tensor:
+        data, rows = self.data, []
+        augmenter = Augmenter(data.train_images, self.recipe.crop)
+        drawn = draw_view(len(data.train_labels), self.recipe.crop, self.recipe.flip, self.recipe.seed, view)
+        for index in torch.arange(len(data.train_labels)).split(TEACHER_BATCH):
+            images = normalise(augmenter.batch(drawn, index), data.mean, data.std)
+            rows.append(teacher.module(images.contiguous(memory_format=torch.channels_last)).half())
+        return torch.cat(rows)

@@ -1,0 +1,68 @@
+"""A training plan: several cards in order, each with its recipe, teachers and starting point. No torch here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pibench.documents import Strict, parse, problems_of
+from pibench.errors import UsageError
+from pibench.networks.card import data_folders
+from pibench.training.recipe import Recipe
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+
+
+class TeacherChoice(Strict):
+    """A teacher: a card, and where its weights are (a file, or by default what was trained under the card's name)."""
+
+    card: str
+    checkpoint: str | None = None
+
+
+class Round(Strict):
+    """One training run of a plan."""
+
+    card: str
+    name: Name | None = None  # of the result, where it is not the card's name: an earlier cycle, say
+    teachers: list[TeacherChoice] = []
+    start: str | None = None  # a round's name or a file; tensors that fit by name and shape are copied
+    recipe: dict[str, Any] | None = None  # instead of the card's
+    note: str | None = None
+
+    @property
+    def result(self) -> str:
+        """Name of what this round makes."""
+        return self.name or Path(self.card).stem
+
+
+class Plan(Strict):
+    """Rounds in order; `recipe` holds settings that all of them share."""
+
+    rounds: Annotated[list[Round], Field(min_length=1)]
+    recipe: dict[str, Any] = {}
+
+    def recipe_of(self, item: Round) -> dict[str, Any] | None:
+        """Return the settings that the plan gives a round (None: the card's own)."""
+        return {**self.recipe, **(item.recipe or {})} or None
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan."""
+    plan = parse(Plan, path)
+    for item in plan.rounds:
+        if problems := problems_of(plan.recipe_of(item) or {}, Recipe, {}):
+            raise UsageError(f"the recipe of {item.result}: " + "; ".join(text for _, text in problems), where=str(path))
+    return plan
+
+
+def find_weights(name_or_path: str, folders: list[Path]) -> Path | None:
+    """Return the checkpoint that a name or path means: a file, in `folders`, or shipped in zoo/."""
+    path = Path(os.path.expandvars(name_or_path)).expanduser()
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        return path if path.is_file() else None
+    candidates = [folder / f"{name_or_path}.safetensors" for folder in [*folders, *data_folders("zoo")]]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)

@@ -1,0 +1,262 @@
+"""Training: SGD over resident images, with distillation, smaller images early on, and resumption at any step.
+
+Order, views and learning rate are functions of (recipe, epoch, step); an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pibench.errors import DataError, PibenchError
+from pibench.networks.build import build
+from pibench.networks.card import Card
+from pibench.training.augment import Augmenter, View, draw_view, generator, resize
+from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.data import Dataset, normalise
+from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits
+from pibench.training.recipe import Recipe
+
+SAVE_EVERY_S = 180.0  # an interruption costs this much at most
+GLANCE = 2000  # test images looked at after every epoch but the last, which takes all
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands."""
+
+    card: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float | None
+    lr: float
+    elapsed_s: float
+    remaining_s: float
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_progress: Progress) -> None:
+    """Report nothing."""
+
+
+@dataclass
+class Place:
+    """The part of the state that is no tensor."""
+
+    epoch: int = 0
+    step: int = 0
+    wall_s: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def copy_matching(module: nn.Module, state: dict[str, Tensor]) -> int:
+    """Copy those tensors of `state` whose name and shape fit; returns how many did."""
+    own = module.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    module.load_state_dict({**own, **fitting})
+    return len(fitting)
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch: int = 250) -> float:
+    """Return the accuracy in percent."""
+    module.eval()
+    correct = 0
+    for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+        correct += int((module(normalise(x, data.mean, data.std)).argmax(1) == y).sum())
+    return 100 * correct / len(labels)
+
+
+class Trainer:
+    """One training run, from a card's fresh (or given) weights to a checkpoint."""
+
+    def __init__(
+        self,
+        card: Card,
+        data: Dataset,
+        recipe: Recipe,
+        state_path: Path,
+        *,
+        teachers: Sequence[Teacher] = (),
+        teacher_folder: Path | None = None,
+        start: Path | None = None,
+        report: Report = silent,
+    ) -> None:
+        self.card, self.data, self.recipe, self.state_path = card, data, recipe, state_path
+        self.teachers, self.report, self.start = teachers, report, start
+        self.place = Place()
+        torch.manual_seed(recipe.seed)
+        self.module = build(card.network)
+        if start is not None and not copy_matching(self.module, load_checkpoint(start)[0]):
+            raise DataError(f"no tensor in it fits {card.name}", where=str(start))
+        if recipe.channels_last:
+            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            self.module.parameters(),
+            recipe.lr,
+            recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+        self.augmenter = Augmenter(data.train_images, recipe.crop)
+        folder = teacher_folder or state_path.parent / "teachers"
+        self.logits = ViewLogits(teachers, data, recipe, folder, self._note)
+        self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> float:
+        """Train to the last epoch and return the accuracy on all test images, in percent."""
+        began = saved = time.monotonic()
+        before, first = self.place.wall_s, self._done()
+        try:
+            while self.place.epoch < self.recipe.epochs:
+                for loss, correct in self._epoch():
+                    now = time.monotonic()
+                    self.place.wall_s = before + now - began
+                    self._tell(loss, correct, (now - began) / max(1, self._done() - first))
+                    if now - saved > SAVE_EVERY_S:
+                        self.save()
+                        saved = now
+                self._finish_epoch()
+                saved = time.monotonic()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        accuracy = evaluate(self.module, self.data.test_images, self.data.test_labels, self.data)
+        self.place.history.append({"epoch": self.recipe.epochs, "test_accuracy": accuracy, "n_test": len(self.data.test_labels)})
+        return accuracy
+
+    def _epoch(self) -> Any:
+        recipe, epoch = self.recipe, self.place.epoch
+        count = len(self.data.train_labels)
+        view_number = epoch % self._views()
+        view = draw_view(count, recipe.crop, recipe.flip, recipe.seed, view_number)
+        kept = self.logits[view_number] if self._cached() else None
+        order = torch.randperm(count, generator=generator("order", recipe.seed, epoch))
+        loss_sum, correct, seen = 0.0, 0, 0
+        self.module.train()
+        for step in range(self.place.step, self.steps_an_epoch):
+            index = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
+            loss_sum, correct, seen = loss_sum + loss * len(index), correct + hits, seen + len(index)
+            self.place.step = step + 1
+            yield loss_sum / seen, 100 * correct / seen
+
+    def _step(self, index: Tensor, view: View, kept: Tensor | None, step: int) -> tuple[float, int]:
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step, recipe.epochs * self.steps_an_epoch)
+        images = normalise(self.augmenter.batch(view, index), self.data.mean, self.data.std)
+        labels = self.data.train_labels[index]
+        taught = None
+        if recipe.distillation is not None and self.teachers:
+            taught = kept[index].float() if kept is not None else mean_logits(self.teachers, images)
+        small = resize(images, recipe.pixels_at(self.place.epoch))
+        if recipe.channels_last:
+            small = small.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = self.module(small)
+        loss = self._loss(logits.float(), labels, taught)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        value = float(loss.detach())
+        if value != value:
+            raise PibenchError(f"{self.card.name}: the loss is not a number at step {step}", remedy="lower the recipe's lr")
+        return value, int((logits.argmax(1) == labels).sum())
+
+    def _loss(self, logits: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
+        if taught is not None and self.recipe.distillation is not None:
+            return distillation_loss(logits, taught, labels, self.recipe, self.recipe.distillation)
+        return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _finish_epoch(self) -> None:
+        self.place.epoch += 1
+        self.place.step = 0
+        n = min(GLANCE, len(self.data.test_labels))
+        glance = evaluate(self.module, self.data.test_images[:n], self.data.test_labels[:n], self.data)
+        last = self._last
+        self.place.history.append(
+            {"epoch": self.place.epoch, "loss": last.loss, "train_accuracy": last.train_accuracy, "test_accuracy": glance,
+             "n_test": n, "wall_s": self.place.wall_s}
+        )
+        self.report(Progress(**{**last.__dict__, "epoch": self.place.epoch, "step": 0, "test_accuracy": glance}))
+        self.save()
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    def _cached(self) -> bool:
+        how = self.recipe.distillation
+        return how is not None and how.views > 0 and bool(self.teachers)
+
+    def _views(self) -> int:
+        return self.recipe.distillation.views if self._cached() and self.recipe.distillation else self.recipe.epochs
+
+    # -- progress ------------------------------------------------------------------------------------------------
+
+    def _done(self) -> int:
+        return self.place.epoch * self.steps_an_epoch + self.place.step
+
+    def _tell(self, loss: float, train_accuracy: float, step_s: float) -> None:
+        left = self.recipe.epochs * self.steps_an_epoch - self._done()
+        seen = [row["test_accuracy"] for row in self.place.history[-1:]]
+        rate = self.recipe.lr_at(self._done(), self.recipe.epochs * self.steps_an_epoch)
+        self._last = Progress(
+            self.card.name, self.place.epoch, self.recipe.epochs, self.place.step, self.steps_an_epoch, loss,
+            train_accuracy, seen[0] if seen else None, rate, self.place.wall_s, left * step_s,
+        )
+        self.report(self._last)
+
+    def _note(self, text: str) -> None:
+        p = self.place
+        self.report(Progress(self.card.name, p.epoch, self.recipe.epochs, p.step, self.steps_an_epoch, 0.0, 0.0, None, 0.0, p.wall_s, 0.0, text))
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a saved state must agree with to be gone on with."""
+        return {
+            "card": self.card.name,
+            "network": self.card.network.model_dump(),
+            "recipe": self.recipe.sha256,
+            "dataset": self.data.name,
+            "teachers": [teacher.sha256 for teacher in self.teachers],
+            "start": file_sha256(self.start) if self.start else None,
+        }
+
+    def save(self) -> None:
+        """Write weights, momenta and place; a reader sees the old state or the new one."""
+        tensors = {f"model.{name}": value for name, value in self.module.state_dict().items()}
+        for name, parameter in self.module.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        save_checkpoint(self.state_path, tensors, {"identity": self.identity(), "place": self.place.__dict__})
+
+    def resume(self) -> bool:
+        """Go on from the saved state where it belongs to the same run; returns whether it did."""
+        if not self.state_path.is_file() or read_metadata(self.state_path).get("identity") != self.identity():
+            return False
+        tensors, meta = load_checkpoint(self.state_path)
+        self.module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        for name, parameter in self.module.named_parameters():
+            if (momentum := tensors.get(f"momentum.{name}")) is not None:
+                kept = momentum.clone(memory_format=torch.preserve_format)
+                self.optimizer.state[parameter]["momentum_buffer"] = kept
+        self.place = Place(**meta["place"])
+        return True
