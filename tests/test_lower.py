@@ -71,6 +71,7 @@ def check(module: nn.Module, shape: tuple[int, ...], tolerance: float = 1e-5) ->
     images = torch.randn(3, *shape)
     program, weights = lower(randomised(module), shape)
     assert all(w.dtype == torch.float32 for w in weights.values())
+    assert program.weight_shapes() == {name: tuple(w.shape) for name, w in weights.items()}
     with torch.no_grad():
         expected = module(images)
     got = evaluate(program, weights, images)

@@ -45,8 +45,8 @@ def conv(call: Call, module: nn.Conv2d, x: Ref) -> Ref:
     weight = call.weight("weight", module.weight)
     bias = call.weight("bias", module.bias) if module.bias is not None else None
     return call.emit(
-        Conv, x, weight=weight, bias=bias, stride=pair(module.stride), padding=padding,
-        dilation=pair(module.dilation), groups=module.groups,
+        Conv, x, weight=weight, bias=bias, kernel=pair(module.kernel_size), stride=pair(module.stride),
+        padding=padding, dilation=pair(module.dilation), groups=module.groups,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def batch_norm(call: Call, module: nn.BatchNorm2d | nn.BatchNorm1d, x: Ref) -> R
     weight = call.weight("weight", torch.diag(factor) if flat else factor.reshape(-1, 1, 1, 1))
     bias = call.weight("bias", shift)
     ref = call.emit(Linear, x, weight=weight, bias=bias) if flat else call.emit(
-        Conv, x, weight=weight, bias=bias, groups=x.shape[0]
+        Conv, x, weight=weight, bias=bias, kernel=(1, 1), groups=x.shape[0]
     )  # fmt: skip
     call.builder.scalings.add(ref.name)
     return ref

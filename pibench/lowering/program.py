@@ -44,11 +44,12 @@ class Input(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Op):
-    """2-d convolution; `weight` (O, C/groups, kh, kw) and `bias` (O,) name tensors of the weights."""
+    """2-d convolution; `weight` (O, C/groups, *kernel) and `bias` (O,) name tensors of the weights."""
 
     kind: ClassVar[str] = "linear"
     weight: str
     bias: str | None
+    kernel: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
@@ -174,6 +175,20 @@ class Program:
     def op(self, name: str) -> Op:
         """Return the operation that makes the value `name`."""
         return next(op for op in self.ops if op.name == name)
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        """Return the shape of every weight, which is public: the client has no other way to know."""
+        shapes: dict[str, Shape] = {}
+        for op in self.ops:
+            if isinstance(op, Conv | Linear):
+                inputs = self.op(op.inputs[0]).shape[0]
+                tail = (inputs // op.groups, *op.kernel) if isinstance(op, Conv) else (inputs,)
+                shapes[op.weight] = (op.shape[0], *tail)
+                if op.bias is not None:
+                    shapes[op.bias] = (op.shape[0],)
+            elif isinstance(op, Poly):
+                shapes[op.coefficients] = (3, op.shape[0])
+        return shapes
 
     def readers(self, name: str) -> list[Op]:
         """Return the operations that read the value `name`."""
