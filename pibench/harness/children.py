@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ class Children:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self, job: Job, prefix: Sequence[str] = ()) -> Child:
+    def start(self, job: Job, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Child:
         """Start one process (through `prefix`, such as a command that enters a namespace) and give it its job."""
         read_fd, write_fd = os.pipe()
         job = dataclasses.replace(job, result_fd=write_fd, parent_pid=0 if prefix else os.getpid())
@@ -99,7 +99,7 @@ class Children:
             process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "pibench.mpc.party"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                pass_fds=(write_fd,), env=_environment(job.threads), start_new_session=True,
+                pass_fds=(write_fd,), env={**_environment(job.threads), **(environment or {})}, start_new_session=True,
             )  # fmt: skip
         except BaseException:
             os.close(read_fd)

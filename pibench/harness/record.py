@@ -117,12 +117,15 @@ class Session(_Model):
 
 
 class Link(_Model):
-    """What lay between the parties; `how`: none, pacing, tun, netem, host; `probe`: what was measured on it."""
+    """What lay between the parties; `how` it was made (pibench.mpc.link); `probe`: what was measured on it."""
 
     name: str = "loopback"
-    rtt_ms: float = 0.0
+    rtt_ms: float = 0.0  # 0: none added
     mbit_s: float | None = None  # null: as fast as it goes
+    loss_percent: float = 0.0
     how: str = "none"
+    mtu: int | None = None
+    trim_ms: float = 0.0  # the emulator's own delay, taken out
     probe: dict[str, Any] | None = None
 
 
@@ -144,6 +147,7 @@ class Network(_Model):
     published: tuple[dict[str, Any], ...] = ()
     checkpoint_accuracy: dict[str, Any] | None = None  # {accuracy, n}: as the training measured it
     plain_accuracy: Accuracy | None = None  # of this lowered program in plaintext, on the first n test images
+    note: str | None = None  # what is missing and why: no data set, random weights
 
 
 class Declared(_Model):

@@ -18,6 +18,7 @@ from typing import Any
 from pibench.errors import PartyError, UsageError
 from pibench.harness.children import Child, Children, Event, note
 from pibench.mpc.job import RANKS, Job
+from pibench.mpc.link import PROFILES, LinkUp
 from pibench.mpc.protocol import PROTOCOLS, protocol_class
 from pibench.mpc.transport import DEFAULT_TIMEOUT_S
 
@@ -46,10 +47,7 @@ class SessionPlan:
     offline_chunk: int | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     deadline_s: float = 3600.0
-    connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})
-    connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # by role, over `connection`
-    link: dict[str, Any] = field(default_factory=dict)
-    prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # command to start a role through
+    link: LinkUp = field(default_factory=lambda: LinkUp(PROFILES["loopback"]))
 
 
 @dataclass
@@ -73,7 +71,7 @@ def run_session(plan: SessionPlan, progress: Progress | None = None) -> SessionR
     cls = protocol_class(plan.protocol)
     options = dict(plan.options)
     if cls.over_gloo:
-        options["rendezvous"] = f"127.0.0.1:{free_port()}"
+        options["rendezvous"] = f"{plan.link.host('server')}:{free_port()}"
     dealer = wants_dealer(cls, options)
     result = SessionResult(started_utc=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
     start = time.monotonic()
@@ -81,7 +79,7 @@ def run_session(plan: SessionPlan, progress: Progress | None = None) -> SessionR
         token = secrets.token_hex(32)
         for role in ("server", "client", "dealer") if dealer else ("server", "client"):
             job = _job(plan, role, options, dealer, token)
-            children.start(job, plan.prefixes.get(role, ()))
+            children.start(job, plan.link.prefix(role), plan.link.environment())
         _Conductor(children, plan, result, progress).run(start + plan.deadline_s)
     result.wall_s = time.monotonic() - start
     return result
@@ -111,8 +109,7 @@ def _job(plan: SessionPlan, role: str, options: dict[str, Any], dealer: bool, to
         weights=plan.weights if role == "server" else None, images=plan.images if role == "client" else None,
         options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role), device=plan.device,
         warmups=plan.warmups, inferences=plan.inferences, offline_chunk=plan.offline_chunk, dealer=dealer,
-        timeout_s=plan.timeout_s, token=token, connection={**plan.connection, **plan.connections.get(role, {})},
-        link=plan.link,
+        timeout_s=plan.timeout_s, token=token, connection={"kind": "loopback", "host": plan.link.host(role)},
     )  # fmt: skip
 
 
@@ -176,7 +173,11 @@ class _Conductor:
         if len(self._addresses) == (2 if dealer else 1):
             for other in self._children.all:
                 if other.role != "server":
-                    other.tell(self._addresses)
+                    other.tell({role: self._route(other.role, role) for role in self._addresses if role != other.role})
+
+    def _route(self, dialler: str, role: str) -> tuple[str, int]:
+        host, port = self._addresses[role]
+        return self._plan.link.route(dialler, role, (host, port))
 
     def _failure(self, why: str) -> PartyError:
         """Put both parties' reasons and last lines into one message, the likely cause first."""

@@ -40,7 +40,6 @@ class Job:
     timeout_s: float = DEFAULT_TIMEOUT_S  # longest silence of a peer
     token: str = field(repr=False)
     connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})
-    link: dict[str, Any] = field(default_factory=dict)  # for a transport that paces
     result_fd: int = -1
     parent_pid: int = 0
 

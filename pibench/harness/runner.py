@@ -1,0 +1,245 @@
+"""The run: prepare the networks, run the sessions interleaved, check every answer, keep the record after each.
+
+Whatever ends it (Ctrl-C, a full disk, a failed party), the record holds what was finished and says what was not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pibench.errors import PartyError, PibenchError
+from pibench.harness.assemble import assemble, check, score, why_invalid
+from pibench.harness.plan import CasePlan, RunPlan
+from pibench.harness.prepare import Needs, Prepared, write_images
+from pibench.harness.record import Case, Declared, Link, Network, Record, Session, save_record
+from pibench.harness.session import SessionPlan, run_session
+from pibench.harness.store import scratch_folder
+from pibench.mpc.link import LinkUp, link_from, measure, open_link, probe_problems
+from pibench.mpc.protocol import Cost, protocol_class
+
+Prepare = Callable[[str, Path, Needs], Prepared]
+
+
+class Listener:
+    """What a run tells whoever watches it; this one says nothing."""
+
+    def preparing(self, network: str) -> None:
+        """Hear that a network is being trained, lowered, evaluated."""
+
+    def told(self, message: str) -> None:
+        """Hear something worth a line."""
+
+    def started(self, case: CasePlan, index: int, done: int, total: int) -> None:
+        """Hear that a session begins."""
+
+    def phase(self, case: CasePlan, phase: str, batches: int) -> None:
+        """Hear where a session is."""
+
+    def finished(self, case: CasePlan, wall_s: float) -> None:
+        """Hear that a session ended."""
+
+
+@dataclass
+class Run:
+    """A run in progress."""
+
+    plan: RunPlan
+    path: Path
+    record: Record
+    prepare: Prepare
+    listener: Listener = field(default_factory=Listener)
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+    _links: dict[tuple[str, bool], tuple[LinkUp, Link]] = field(default_factory=dict)
+    _stopped: set[str] = field(default_factory=set)  # cases that will not run any more
+
+    def execute(self) -> Record:
+        """Run everything; returns the finished record. KeyboardInterrupt leaves a valid one behind."""
+        scratch = scratch_folder()
+        try:
+            self._save()
+            self._prepare_all(scratch)
+            self._run_all(scratch)
+            self._close_cases(finished=True)
+        except BaseException as error:
+            self._close_cases(finished=False, why=_word(error))
+            raise
+        finally:
+            for up, _ in self._links.values():
+                up.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self.record
+
+    def _prepare_all(self, scratch: Path) -> None:
+        """Prepare each network once; one that cannot be prepared fails its cases and no others."""
+        largest = {name: [c for c in self.plan.cases if c.network == name] for name in self._networks()}
+        for number, (name, cases) in enumerate(largest.items()):
+            self.listener.preparing(name)
+            per_case = self.plan.sessions * (self.plan.warmups + self.plan.inferences)
+            images = per_case * max(case.batch for case in cases)
+            needs = Needs(images=images, plain_images=self.plan.accuracy_images, seed=self.plan.seed)
+            try:
+                self._prepared[name] = self.prepare(name, scratch / f"network{number}", needs)
+            except PibenchError as error:
+                self._fail(cases, error)
+        for case in self.plan.cases:
+            if case.network in self._prepared:
+                self._open_case(case, self._prepared[case.network])
+        self._save()
+
+    def _networks(self) -> list[str]:
+        return list(dict.fromkeys(case.network for case in self.plan.cases))
+
+    def _open_case(self, case: CasePlan, prepared: Prepared) -> None:
+        """Put the case into the record, with the finished sessions of a run that goes on."""
+        fingerprint = self.plan.fingerprint(case, prepared.program.sha256, prepared.weights_digest)
+        earlier = next((old for old in self.record.cases if old.id == case.id), None)
+        kept = earlier.sessions if earlier is not None and earlier.fingerprint == fingerprint else ()
+        try:
+            declared = declared_cost(case, prepared)
+        except PibenchError as error:
+            self._fail([case], error)
+            return
+        fresh = _blank(case).model_copy(
+            update={"network": prepared.network, "fingerprint": fingerprint, "declared": declared, "sessions": kept}
+        )
+        self.record = self.record.with_case(fresh)
+        for session in kept:
+            self._judge(case, session)
+
+    def _run_all(self, scratch: Path) -> None:
+        todo = [(index, case) for index, case in self.plan.order() if not self._has(case, index)]
+        order = 1 + max((s.order for c in self.record.cases for s in c.sessions), default=-1)
+        for number, (index, case) in enumerate(todo):
+            if case.id in self._stopped:
+                continue
+            self.listener.started(case, index, number, len(todo))
+            start = time.monotonic()
+            try:
+                self._one(case, index, order + number, scratch)
+            except PartyError as error:
+                self._fail([case], error)
+            self._save()
+            self.listener.finished(case, time.monotonic() - start)
+
+    def _has(self, case: CasePlan, index: int) -> bool:
+        return any(s.index == index for old in self.record.cases if old.id == case.id for s in old.sessions)
+
+    def _one(self, case: CasePlan, index: int, order: int, scratch: Path) -> None:
+        """Run one session and put it into the record."""
+        up = self._link(case)
+        prepared = self._prepared[case.network]
+        count = (self.plan.warmups + self.plan.inferences) * case.batch
+        chosen = prepared.turn(index * count, count)
+        images = write_images(scratch / "images.safetensors", prepared.images, chosen)
+        plan = self._session_plan(case, prepared, images, up)
+        result = run_session(plan, lambda phase, batches: self.listener.phase(case, phase, batches))
+        logits = np.asarray(result.logits, dtype=np.float64).reshape(count, -1)
+        correctness = check(logits, prepared.reference[chosen], case.tolerance)
+        labels = None if prepared.labels is None else prepared.labels[chosen]
+        session = assemble(
+            result, index=index, order=order, warmups=self.plan.warmups, correctness=correctness,
+            accuracy=score(logits, labels),
+        )  # fmt: skip
+        self._keep(case, session)
+
+    def _session_plan(self, case: CasePlan, prepared: Prepared, images: Path, up: LinkUp) -> SessionPlan:
+        return SessionPlan(
+            protocol=case.protocol, program=prepared.ops, options=dict(case.options), batch=case.batch,
+            masks=str(prepared.masks_path) if prepared.masks_path else None, weights=str(prepared.weights_path),
+            images=str(images), threads=case.threads, pin=self.plan.pin, device=case.device,
+            warmups=self.plan.warmups, inferences=self.plan.inferences, offline_chunk=self.plan.offline_chunk,
+            timeout_s=self.plan.timeout_s, deadline_s=self.plan.deadline_s, link=up,
+        )  # fmt: skip
+
+    def _keep(self, case: CasePlan, session: Session) -> None:
+        self.record = self.record.with_session(case.id, session)
+        self._judge(case, session)
+
+    def _judge(self, case: CasePlan, session: Session) -> None:
+        """Make the case invalid for one wrong answer."""
+        if (why := why_invalid(session.correctness, case.tolerance)) is not None:
+            self._invalid(case, f"session {session.index}: {why}")
+
+    def _invalid(self, case: CasePlan, why: str) -> None:
+        old = self.record.case(case.id)
+        if old.status != "failed" and not (old.status == "invalid" and why in (old.error or "")):
+            error = f"{old.error}; {why}" if old.status == "invalid" and old.error else why
+            self.record = self.record.with_case(old.model_copy(update={"status": "invalid", "error": error}))
+
+    def _link(self, case: CasePlan) -> LinkUp:
+        """Return the case's link, brought up and measured before its first use."""
+        key = (str(sorted(case.link.items())), bool(protocol_class(case.protocol).over_gloo))
+        if key not in self._links:
+            self.listener.told(f"link {case.link['name']}: bringing it up")
+            up = open_link(link_from(case.link), any_socket=key[1])
+            self._links[key] = up, _link_record(up)
+        up, described = self._links[key]
+        self.record = self.record.with_case(self.record.case(case.id).model_copy(update={"link": described}))
+        for problem in probe_problems(asdict(up.link), described.probe or {}) if described.probe else ():
+            self._invalid(case, problem)
+        return up
+
+    def _fail(self, cases: list[CasePlan], error: PibenchError) -> None:
+        """Write down why cases cannot go on."""
+        self.listener.told(f"{', '.join(case.id for case in cases)}: {error}")
+        for case in cases:
+            self._stopped.add(case.id)
+            known = [old for old in self.record.cases if old.id == case.id]
+            failed = (known[0] if known else _blank(case)).model_copy(update={"status": "failed", "error": str(error)})
+            self.record = self.record.with_case(failed)
+
+    def _close_cases(self, *, finished: bool, why: str = "") -> None:
+        """Give every case its last word and save."""
+        for case in self.plan.cases:
+            old = next((c for c in self.record.cases if c.id == case.id), None) or _blank(case)
+            if old.status != "pending":
+                continue
+            done = len(old.sessions)
+            if done >= self.plan.sessions:
+                old = old.model_copy(update={"status": "done", "error": None})
+            else:
+                error = f"{why or 'stopped'} after {done} of {self.plan.sessions} sessions"
+                old = old.model_copy(update={"error": error})
+            self.record = self.record.with_case(old)
+        self.record = self.record.model_copy(update={"finished": finished})
+        self._save()
+
+    def _save(self) -> None:
+        save_record(self.record, self.path)
+
+
+def declared_cost(case: CasePlan, prepared: Prepared) -> Declared:
+    """Return what the protocol declares for one batch of this network."""
+    cls = protocol_class(case.protocol)
+    program, total = prepared.program, Cost()
+    for op in program:
+        total += cls.cost(program, op, case.batch, dict(case.options))
+    return Declared(**asdict(total))
+
+
+def _blank(case: CasePlan) -> Case:
+    return Case(
+        id=case.id, network=Network(card=case.network), protocol=case.protocol, options=dict(case.options),
+        link=Link(name=str(case.link["name"])), device=case.device, batch=case.batch, threads=case.threads,
+        tolerance=case.tolerance,
+    )  # fmt: skip
+
+
+def _link_record(up: LinkUp) -> Link:
+    """Return what the record says of a link, with what a probe measured on it."""
+    facts: dict[str, Any] = up.to_json()
+    facts["rtt_ms"] = facts.get("rtt_ms") or 0.0
+    return Link(**facts, probe=measure(up, rates=True) if up.link.emulated else None)
+
+
+def _word(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"stopped by {type(error).__name__}"

@@ -1,0 +1,71 @@
+"""Where records live: an append-only folder, `.pibench/runs/`, one JSON file a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pibench.errors import StoreError, UsageError
+
+ROOT = Path(".pibench")
+_SCRATCH = re.compile(r"session-(\d+)-")
+
+
+def runs_folder(root: Path | None = None) -> Path:
+    """Return the folder of records (`root`: instead of the current folder's `.pibench`)."""
+    return (root or ROOT) / "runs"
+
+
+def new_record_path(suite: str, root: Path | None = None, now: datetime | None = None) -> Path:
+    """Return a path that no record has yet: <utc>-<suite>.json, with a number where two runs share a second."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    base = runs_folder(root) / f"{stamp}-{re.sub(r'[^A-Za-z0-9._-]+', '-', suite)}.json"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.stem}-{number}.json")
+    return path
+
+
+def record_paths(root: Path | None = None) -> list[Path]:
+    """Return all records, oldest first."""
+    return sorted(runs_folder(root).glob("*.json"))
+
+
+def find_record(name: str, root: Path | None = None) -> Path:
+    """Return the record meant by a path, an id, or `last`; UsageError where there is none."""
+    if Path(name).is_file():
+        return Path(name)
+    known = record_paths(root)
+    if name == "last" and known:
+        return known[-1]
+    matching = [path for path in known if path.stem == name or path.name == name]
+    if matching:
+        return matching[0]
+    remedy = f"the last one is {known[-1]}" if known else "no run has left a record here yet: `pibench run SUITE`"
+    raise UsageError(f"there is no record {name!r}", remedy=remedy)
+
+
+def scratch_folder(root: Path | None = None) -> Path:
+    """Return a new private folder for one run's files (weights, images), and clear those of runs that are no more."""
+    parent = (root or ROOT) / "tmp"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        return Path(tempfile.mkdtemp(prefix=f"session-{os.getpid()}-", dir=parent))
+    except OSError as error:
+        raise StoreError(
+            f"no room for the run's files: {error.strerror}", where=str(parent), remedy="free space or run elsewhere"
+        ) from error
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what runs left that were killed outright."""
+    for folder in parent.glob("session-*"):
+        match = _SCRATCH.match(folder.name)
+        if match and not Path(f"/proc/{match[1]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
