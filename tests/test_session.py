@@ -49,7 +49,10 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def small_program() -> tuple[Program, dict[str, torch.Tensor]]:
     ops = (
         Input(name="input", inputs=(), shape=(1, 8, 8)),
-        Conv(name="conv", inputs=("input",), shape=(2, 8, 8), weight="w", bias=None, padding=(1, 1), stage="stem"),
+        Conv(
+            name="conv", inputs=("input",), shape=(2, 8, 8), weight="w", bias=None, kernel=(3, 3), padding=(1, 1),
+            stage="stem",
+        ),  # fmt: skip
         Relu(name="relu", inputs=("conv",), shape=(2, 8, 8), stage="S1"),
         Flatten(name="flat", inputs=("relu",), shape=(128,)),
         Linear(name="fc", inputs=("flat",), shape=(10,), weight="fw", bias="fb", stage="head"),
