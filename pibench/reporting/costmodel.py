@@ -1,4 +1,4 @@
-"""Systems on paper: what garbled circuits and homomorphic encryption would cost for a network, from published constants.
+"""Systems on paper: what garbled circuits and homomorphic encryption would cost, from published constants.
 
 Nothing here is measured by this suite. A system is a function from a workload (counts of a network) to steps; each
 step has a phase, a side that computes, seconds and bytes by direction. Compute and wire are added: no overlap.
@@ -198,7 +198,7 @@ def _circa(load: Workload, price: Prices, atom: bool) -> Bill:
 
 
 def _client_garbles(load: Workload, price: Prices, atom: bool) -> Bill:
-    """The client garbles and the server evaluates: the client stores little, oblivious transfer moves online."""
+    """Let the client garble and the server evaluate: the client stores little, oblivious transfer moves online."""
     n, slow = load.garbled, price("atom_garble") if atom else 1.0
     garble = n * (price("gc_garble_s") + price("gc_encode_offline_s")) * slow
     client_keeps, server_keeps = _stored_shares(load)

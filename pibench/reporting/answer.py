@@ -1,0 +1,121 @@
+"""The answer in words: what a ReLU budget buys in a record, computed from it, with its interval and its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pibench.reporting.axes import seconds, short, times
+from pibench.reporting.view import Cell, Ladder, View
+
+WITHIN_POINTS = 1.0
+_RANK = {"masked": 0, "crypten-cached": 2, "crypten": 3, "plaintext": 9}  # others between
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first screen of a report."""
+
+    ladder: Ladder
+    headline: str
+    sentences: tuple[str, ...]
+    chosen: Cell | None  # fastest network within one point of the full one
+
+
+def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: str | None = None) -> Ladder | None:
+    """Return the ladder that the report is about: the asked one, else private, with most networks, fastest kind."""
+    asked = [
+        ladder
+        for ladder in ladders
+        if protocol in (None, ladder.setting.protocol) and link in (None, ladder.setting.link)
+    ]
+
+    def rank(ladder: Ladder) -> tuple[float, ...]:
+        setting = ladder.setting
+        budgets = len({c.relu_count for c in ladder.cells})
+        private = setting.protocol != "plaintext"
+        scored = sum(c.score is not None for c in ladder.cells)
+        local = not ladder.cells[0].rtt_ms
+        return (not private, budgets < 3, -scored, -budgets, _RANK.get(setting.protocol, 1), not local, setting.batch)
+
+    return min(asked, key=rank, default=None)
+
+
+def fastest_within(ladder: Ladder, points: float = WITHIN_POINTS) -> Cell | None:
+    """Return the fastest network whose accuracy is at most `points` below the full network's; None without accuracy."""
+    full = ladder.full
+    if full.score is None:
+        return None
+    floor = full.score.percent - points - 1e-9
+    near = [c for c in ladder.cells if c.score and c.score.percent >= floor]
+    return min(near, key=lambda c: c.online_s, default=None)
+
+
+def where(ladder: Ladder) -> str:
+    """Return protocol and link in words."""
+    return f"{ladder.setting.protocol} over {ladder.setting.link}"
+
+
+def answer(view: View, ladder: Ladder) -> Answer:
+    """Return the answer for one ladder."""
+    chosen = fastest_within(ladder)
+    sentences = [_price_sentence(ladder), _choice_sentence(ladder, chosen), _others_sentence(view, ladder)]
+    return Answer(ladder, _headline(ladder), tuple(s for s in sentences if s), chosen)
+
+
+def _headline(ladder: Ladder) -> str:
+    if ladder.explains:
+        return f"1,000 ReLUs cost {seconds(ladder.fit.slope_s)}"
+    if len({c.relu_count for c in ladder.cells}) < 3:
+        return f"{ladder.cells[0].network}: {seconds(ladder.cells[0].online_s)} online"
+    if ladder.joint and ladder.joint.r2 >= 0.9 and ladder.joint.relu_s > 0:
+        return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
+    return "The ReLU count does not decide latency here"
+
+
+def _price_sentence(ladder: Ladder) -> str:
+    fit = ladder.fit
+    setting = f"Online, {where(ladder)}"
+    if fit.n < 3:
+        return f"{setting}: too few networks for a price of a ReLU ({fit.n})."
+    low, high = (seconds(v) for v in fit.slope_interval)
+    if ladder.explains:
+        base = f", on top of {seconds(fit.intercept_s)} for a network without any" if fit.intercept_s > 0 else ""
+        return (
+            f"{setting}: 95 % interval {low} to {high}; the ReLU count alone explains {fit.r2:.0%} of the differences "
+            f"between {fit.n} networks{base}."
+        )
+    text = f"{setting}: a line through {fit.n} networks explains only {fit.r2:.0%} of their differences."
+    if ladder.joint:
+        text += (
+            f" ReLUs and multiply-accumulates together explain {max(ladder.joint.r2, 0.0):.0%}: 1,000 ReLUs cost "
+            f"{seconds(ladder.joint.relu_s)}, a million multiply-accumulates {seconds(ladder.joint.gmac_s / 1e3)}."
+        )
+    return text
+
+
+def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
+    full = ladder.full
+    if full.score is None or chosen is None or chosen.score is None:
+        return "No accuracy is known for the full network, so nothing is said about what a budget buys."
+    base = f"{full.network} ({full.score.percent:.1f} % of {full.score.n:,} images, {seconds(full.online_s)})"
+    if chosen is full:
+        return f"Within {WITHIN_POINTS:g} point of {base}, no network of this record is faster."
+    ratio, share = full.online_s / chosen.online_s, chosen.relu_count / full.relu_count if full.relu_count else 0.0
+    return (
+        f"Within {WITHIN_POINTS:g} point of {base}, the fastest is {chosen.network}: {chosen.score.percent:.1f} %, "
+        f"{seconds(chosen.online_s)}, {times(ratio)} faster with {share:.0%} of the ReLUs ({short(chosen.relu_count)})."
+    )
+
+
+def _others_sentence(view: View, ladder: Ladder) -> str:
+    """Say what 1,000 ReLUs cost elsewhere in the same record."""
+    parts = []
+    for other in view.ladders():
+        same = (other.setting.dataset, other.setting.batch, other.setting.device) == (
+            ladder.setting.dataset, ladder.setting.batch, ladder.setting.device
+        )  # fmt: skip
+        if other.setting == ladder.setting or not same or not other.explains or other.setting.protocol == "plaintext":
+            continue
+        parts.append(f"{seconds(other.fit.slope_s)} with {where(other)}")
+    return f"1,000 ReLUs elsewhere in this record: {'; '.join(parts)}." if parts else ""

@@ -1,0 +1,272 @@
+"""The figures of a report: each with a title, a caption that states its setting, and words for the blind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pibench.harness.record import Machine
+from pibench.reporting import draw_compare, draw_cost, draw_frontier
+from pibench.reporting.answer import Answer
+from pibench.reporting.axes import seconds
+from pibench.reporting.canvas import Canvas, framed
+from pibench.reporting.raster import save_png
+from pibench.reporting.view import Cell, Ladder, View
+from pibench.reporting.whatif import shifts
+
+WIDE, NARROW = 720.0, 350.0  # pixels: a page's column, and a phone's
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure; `draw` makes it for a width."""
+
+    key: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[float], Canvas]
+
+    def svg(self, width: float, suffix: str = "") -> str:
+        """Return the drawing as SVG for a page, which brings colours and caption."""
+        return self.draw(width).to_svg(f"{self.key}{suffix}", self.title, self.alt, standalone=False)
+
+    def alone(self, width: float = WIDE) -> Canvas:
+        """Return the drawing with its title and caption, for a file."""
+        return framed(self.draw(width), self.title, self.caption)
+
+
+def machine_words(machine: Machine) -> str:
+    """Return what ran it, in a few words."""
+    cores = f", {machine.cores} cores" if machine.cores else ""
+    return f"{machine.cpu or machine.key}{cores}"
+
+
+def setting_words(view: View, cells: Sequence[Cell]) -> str:
+    """Return network, link, protocol, machine and n of some cells: what every figure states."""
+    names = list(dict.fromkeys(c.network for c in cells))
+    shown = ", ".join(names) if len(names) <= 4 else f"{len(names)} networks ({names[0]} to {names[-1]})"
+    where = _listed(c.link + (f" ({c.link_how})" if c.link_how not in {"none", ""} else "") for c in cells)
+    used = [view.machines[key] for key in dict.fromkeys(c.machine_key for c in cells) if key in view.machines]
+    counts = [c.online for c in cells if c.online]
+    parts = [
+        shown, _listed(c.dataset or "" for c in cells),
+        f"protocol {_listed(c.protocol for c in cells)}", f"link {where}", f"{_listed(c.device for c in cells)}, threads a party: {_listed(str(c.threads) for c in cells)}",
+        f"batch {_listed(str(c.batch) for c in cells)}", "; ".join(machine_words(m) for m in used),
+        f"n = {_range([e.n_sessions for e in counts])} sessions, {_range([e.n for e in counts])} inferences a point",
+    ]  # fmt: skip
+    return " · ".join(part for part in parts if part)
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(item for item in dict.fromkeys(items) if item)
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values, default=0), max(values, default=0)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+INTERVALS = "Bars are 95 % intervals (latency: bootstrap over sessions; accuracy: share of n images)."
+
+
+def figures_of(view: View, answer: Answer) -> list[Figure]:
+    """Return every figure for which the records hold data, in the order of the page."""
+    ladder = answer.ladder
+    made = [
+        budget_figure(view, answer), *_frontier_figures(view, ladder), _price_figure(view, ladder),
+        _attribution_figure(view, ladder), _profile_figure(view, ladder), _protocol_figure(view, ladder),
+        _link_figure(view, ladder), _phase_figure(view, ladder), _paper_figure(view, ladder),
+        _ranking_figure(view, ladder),
+    ]  # fmt: skip
+    return [figure for figure in made if figure]
+
+
+def budget_figure(view: View, answer: Answer) -> Figure:
+    """Return the first figure of a report."""
+    ladder = answer.ladder
+    fit = f" Dashed: fitted line, R² = {ladder.fit.r2:.2f}." if ladder.explains else ""
+    ring = f" Ringed: {answer.chosen.network}." if answer.chosen and answer.chosen is not ladder.full else ""
+    return Figure(
+        "budget", "What a ReLU budget buys, and what it costs",
+        f"{INTERVALS}{fit}{ring} {setting_words(view, ladder.cells)}.",
+        "Accuracy and online latency over the number of ReLUs. " + _spoken(ladder.cells),
+        partial(draw_frontier.budget, ladder, answer.chosen),
+    )  # fmt: skip
+
+
+def _spoken(cells: Sequence[Cell]) -> str:
+    """Return the points as a sentence."""
+    rows = []
+    for cell in cells[:12]:
+        score = f"{cell.score.percent:.1f} %, " if cell.score else ""
+        rows.append(f"{cell.network}: {cell.relu_count:,} ReLUs, {score}{seconds(cell.online_s)}")
+    more = f"; and {len(cells) - 12} more" if len(cells) > 12 else ""
+    return "; ".join(rows) + more + "."
+
+
+def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
+    scored = [c for c in ladder.cells if c.score]
+    published = draw_frontier.published_points(ladder.cells)
+    if not scored and not any(p.percent for p in published):
+        return []
+    sources = _listed(p.source for p in published)
+    note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
+    made = []
+    for over, title in (("latency", "Accuracy over online latency"), ("relus", "Accuracy over ReLUs")):
+        line = " The line joins networks that no other one beats in both." if over == "latency" else ""
+        made.append(
+            Figure(
+                f"frontier-{over}", title, f"{INTERVALS}{line}{note} {setting_words(view, ladder.cells)}.",
+                f"{title}. {_spoken(scored)}{note}",
+                partial(draw_frontier.frontier, scored, published, over),
+            )
+        )  # fmt: skip
+    return made
+
+
+def _price_figure(view: View, ladder: Ladder) -> Figure | None:
+    if ladder.fit.n < 3:
+        return None
+    fit = ladder.fit
+    low, high = (seconds(v) for v in fit.slope_interval)
+    words = f"{seconds(fit.slope_s)} for 1,000 ReLUs (95 % interval {low} to {high}), R² = {fit.r2:.2f}, n = {fit.n}"
+    return Figure(
+        "price", "Online latency over ReLUs, with the fitted price",
+        f"Least squares: {words} networks. {setting_words(view, ladder.cells)}.",
+        f"Online latency over ReLUs on linear axes with a fitted line: {words} networks. {_spoken(ladder.cells)}",
+        partial(draw_cost.price, ladder),
+    )  # fmt: skip
+
+
+def _attribution_figure(view: View, ladder: Ladder) -> Figure | None:
+    cells = [c for c in ladder.cells if c.sites]
+    if not cells:
+        return None
+    spoken = "; ".join(
+        f"{c.network}: " + ", ".join(f"{k} {v / c.online_s:.0%}" for k, v in c.kinds.items() if v > 0)
+        for c in cells[:12]
+    )
+    return Figure(
+        "attribution", "Where the online time goes",
+        "Computing by kind of operation, of the slower party; waiting for the wire or the peer apart. The parts add up "
+        f"to the median. {setting_words(view, cells)}.",
+        f"Stacked bars of online time by kind. {spoken}.", partial(draw_cost.attribution, cells),
+    )  # fmt: skip
+
+
+def _profile_figure(view: View, ladder: Ladder) -> Figure | None:
+    cell = ladder.full
+    if len(cell.sites) < 3:
+        return None
+    top = sorted(cell.sites, key=lambda s: -(s.compute_s + s.wait_s))[:3]
+    most = ", ".join(f"{s.site or 'elsewhere'} {(s.compute_s + s.wait_s) / cell.online_s:.0%}" for s in top)
+    return Figure(
+        "profile", f"{cell.network}, site by site",
+        "In the order of execution. Sent: bytes of the party that sends more there. Rounds: links in the chain of "
+        f"dependent messages. {setting_words(view, [cell])}.",
+        f"Online time, bytes and rounds of every site of {cell.network}. Dearest: {most}.",
+        partial(draw_cost.profile, cell),
+    )  # fmt: skip
+
+
+def _same(view: View, ladder: Ladder, *, ignoring: str) -> list[Cell]:
+    """Return usable cells that differ from the ladder's setting in one thing at most."""
+    keep = [name for name in ("dataset", "protocol", "link", "device", "batch", "machine_key") if name != ignoring]
+    return [
+        c for c in view.cells if c.usable and all(getattr(c, k) == getattr(ladder.setting, k) for k in keep)
+    ]  # fmt: skip
+
+
+def _protocol_figure(view: View, ladder: Ladder) -> Figure | None:
+    cells = _same(view, ladder, ignoring="protocol")
+    if len({c.protocol for c in cells}) < 2:
+        return None
+    return Figure(
+        "protocols", "Protocols compared",
+        "`plaintext` has no secrecy: it is the price of harness and sockets. `crypten` makes its correlated randomness "
+        f"online. {setting_words(view, cells)}.",
+        "Online latency by network and protocol. " + _by(cells, "protocol"), partial(draw_compare.protocols, cells),
+    )  # fmt: skip
+
+
+def _by(cells: Sequence[Cell], what: str) -> str:
+    return "; ".join(f"{c.network}, {getattr(c, what)}: {seconds(c.online_s)}" for c in cells[:24]) + "."
+
+
+def _link_figure(view: View, ladder: Ladder) -> Figure | None:
+    setting = ladder.setting
+    cells = [
+        c for c in view.cells
+        if c.usable and c.protocol != "plaintext" and c.batch == setting.batch and c.dataset == setting.dataset
+        and c.device == setting.device and c.machine_key == setting.machine_key
+    ]  # fmt: skip
+    if len({c.link for c in cells}) < 2:
+        return None
+    if len({(c.network, c.protocol) for c in cells}) > 16:
+        cells = [c for c in cells if c.protocol == setting.protocol]
+    return Figure(
+        "links", "Links compared", f"{setting_words(view, cells)}.",
+        "Online latency by network, protocol and link. " + _by(cells, "link"), partial(draw_compare.links, cells),
+    )  # fmt: skip
+
+
+def _phase_figure(view: View, ladder: Ladder) -> Figure | None:
+    cells = [c for c in ladder.cells if c.offline and c.offline.sent_bytes > 0 and c.offline.seconds > 0]
+    if not cells:
+        return None
+    spoken = "; ".join(
+        f"{c.network}: {seconds(c.offline.seconds)} offline, {seconds(c.online_s)} online" for c in cells if c.offline
+    )
+    return Figure(
+        "phases", "Offline beside online",
+        "Offline: correlated randomness for one inference, made and delivered before the image is known. "
+        f"{setting_words(view, cells)}.",
+        f"Offline and online seconds by network. {spoken}.", partial(draw_compare.phases, cells),
+    )  # fmt: skip
+
+
+def _paper_figure(view: View, ladder: Ladder) -> Figure | None:
+    cells = [c for c in ladder.cells if c.relu_count and c.macs]
+    if not cells or ladder.setting.batch != 1:
+        return None
+    systems = ("delphi",)
+    return Figure(
+        "paper", "Beside garbled circuits, on paper",
+        "Hollow: DELPHI from published constants (another machine, an AMD EPYC 7502), computing alone, no wire; bars "
+        f"are the ranges of its constants. Not measured here. Filled: {setting_words(view, cells)}.",
+        "Online latency measured here beside DELPHI on paper. " + _spoken(cells),
+        partial(draw_compare.paper, cells, systems),
+    )  # fmt: skip
+
+
+def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
+    rows = shifts(view, ladder)
+    if not rows:
+        return None
+    spoken = "; ".join(
+        f"{r.network}: " + ", ".join(f"{share:.0%} by {name}" for name, share in r.shares.items()) for r in rows[:12]
+    )
+    wan = "predicted from bytes and rounds" if any(r.predicted for r in rows) else "measured"
+    return Figure(
+        "ranking", "What a ReLU budget saves, from garbled circuits to a WAN",
+        "Cost as a share of the full network's: by ReLU count, with garbled circuits (DELPHI on paper), measured "
+        f"locally, and over a WAN of 40 ms and 100 Mbit/s ({wan}). Removing whole ReLU layers removes rounds; masking "
+        f"pixels keeps them. {setting_words(view, ladder.cells)}.",
+        f"Cost left of the full network's. {spoken}.", partial(draw_compare.ranking, rows),
+    )  # fmt: skip
+
+
+def save_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
+    """Write every figure as SVG and PNG; the same record gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for figure in figures:
+        svg, png = folder / f"{figure.key}.svg", folder / f"{figure.key}.png"
+        drawing = figure.alone()
+        svg.write_text(drawing.to_svg(figure.key, figure.title, figure.alt, standalone=True) + "\n", encoding="utf-8")
+        save_png(drawing, png)
+        paths += [svg, png]
+    return paths

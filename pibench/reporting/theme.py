@@ -1,0 +1,103 @@
+"""Colours, markers and type of every figure and of the page: one table, light and dark, contrast held by a test."""
+
+from __future__ import annotations
+
+# role -> (light, dark). Text roles reach 4.5:1 on paper, marks 3:1, in both.
+COLOURS: dict[str, tuple[str, str]] = {
+    "paper": ("#fdfcf9", "#15171c"),
+    "panel": ("#f4f2ec", "#1d2027"),
+    "ink": ("#1b1d22", "#ecebe6"),
+    "muted": ("#565c68", "#a7adb8"),
+    "rule": ("#d9d6cc", "#383d47"),
+    "grid": ("#e7e4db", "#2a2e36"),
+    "accent": ("#a33b12", "#f2956a"),
+    "link": ("#1f5a99", "#86b6ec"),
+    "good": ("#1d6b45", "#6cc79b"),
+    "m-full": ("#1b1d22", "#ecebe6"),
+    "m-deepreduce": ("#b4431f", "#f08c5e"),
+    "m-deepreshape": ("#2263a8", "#7aaef0"),
+    "m-snl": ("#0f7668", "#4fc3ae"),
+    "m-senet": ("#8347a0", "#c9a0e2"),
+    "m-pruning": ("#7d6614", "#cdbb5c"),
+    "m-poly": ("#b12c68", "#f084b4"),
+    "k-linear": ("#2f6db3", "#5f9fe6"),
+    "k-relu": ("#b4431f", "#f08c5e"),
+    "k-truncation": ("#9a7408", "#d3b04a"),
+    "k-other": ("#6b7280", "#8b93a1"),
+    "k-waiting": ("#8795a6", "#6d7a8c"),
+    "p-1": ("#b4431f", "#f08c5e"),
+    "p-2": ("#2263a8", "#7aaef0"),
+    "p-3": ("#0f7668", "#4fc3ae"),
+    "p-4": ("#8347a0", "#c9a0e2"),
+    "p-5": ("#7d6614", "#cdbb5c"),
+    "paperwork": ("#565c68", "#a7adb8"),
+}
+
+MARKERS: dict[str, str] = {
+    "full": "circle",
+    "deepreduce": "square",
+    "deepreshape": "triangle",
+    "snl": "diamond",
+    "senet": "hexagon",
+    "pruning": "down",
+    "poly": "star",
+}
+METHOD_TITLES: dict[str, str] = {
+    "full": "full network",
+    "deepreduce": "DeepReDuce",
+    "deepreshape": "DeepReShape",
+    "snl": "SNL",
+    "senet": "SENet",
+    "pruning": "channel pruning",
+    "poly": "polynomial",
+}
+KIND_TITLES: dict[str, str] = {
+    "linear": "linear",
+    "relu": "ReLU",
+    "truncation": "truncation",
+    "other": "other",
+    "waiting": "waiting (wire, peer)",
+}
+PROTOCOL_MARKERS = ("square", "circle", "triangle", "diamond", "hexagon")
+
+SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+SERIF = "'Iowan Old Style', 'Palatino Linotype', Palatino, 'URW Palladio L', 'Book Antiqua', Georgia, serif"
+
+
+def method_role(method: str) -> str:
+    """Return the colour role of a method."""
+    return f"m-{method}" if method in MARKERS else "m-full"
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb (WCAG 2)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours (WCAG 2): 1 to 21."""
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _variables(index: int) -> str:
+    return "".join(f"--{role}:{pair[index]};" for role, pair in COLOURS.items())
+
+
+def colour_css(selector: str = ":root") -> str:
+    """Return the colours as CSS variables: light, dark where the reader prefers it, light again on paper."""
+    light, dark = f"{selector}{{{_variables(0)}}}", f"{selector}{{{_variables(1)}}}"
+    return f"{light}@media (prefers-color-scheme:dark){{{dark}}}@media print{{{light}}}"
+
+
+def figure_css(selector: str = "svg.fig") -> str:
+    """Return the classes that figures use, on top of the colour variables."""
+    rules = [
+        f"{selector} text{{fill:var(--ink);font-family:{SANS};font-variant-numeric:tabular-nums}}",
+        f"{selector} .muted{{fill:var(--muted)}}",
+        f"{selector} .bold{{font-weight:650}}",
+        f"{selector} .halo{{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}}",
+    ]
+    return "".join(rules)

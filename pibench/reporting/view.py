@@ -1,0 +1,333 @@
+"""What a report sees of records: one `Cell` a case, derived from raw samples; nothing is invented."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from pibench.harness.record import Accuracy, Case, Inference, Machine, PartKey, PartyOnline, Record, Session
+from pibench.harness.samples import without_warmup
+from pibench.harness.stats import Estimate, Fit, fit_price, median_interval
+
+KINDS = ("linear", "relu", "truncation", "other", "waiting")
+Origin = Literal["private", "plaintext", "training"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on `n` held-out images, and where it was measured."""
+
+    percent: float
+    n: int
+    origin: Origin
+
+    @property
+    def margin(self) -> float:
+        """Half the 95 % interval of a share of n images, in points (normal approximation, at least one image)."""
+        p = min(max(self.percent / 100.0, 0.5 / self.n), 1.0 - 0.5 / self.n)
+        return 196.0 * math.sqrt(p * (1.0 - p) / self.n)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operation's place in the network: its share of the online phase of the slower party."""
+
+    kind: str
+    stage: str
+    site: str
+    compute_s: float
+    wait_s: float
+    sent_bytes: int  # of the party that sends more
+    rounds: int
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """Setup or offline: time of the slower party, bytes of every sender, for one inference (setup: for one model)."""
+
+    seconds: float
+    sent_bytes: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One case of one record, summarised."""
+
+    case_id: str
+    run_id: str
+    machine_key: str
+    network: str
+    title: str
+    method: str
+    dataset: str | None
+    protocol: str
+    link: str
+    link_how: str
+    rtt_ms: float
+    mbit_s: float | None
+    device: str
+    batch: int
+    threads: int
+    status: str
+    error: str | None
+    relu_count: int
+    macs: int
+    macs_merged: int | None
+    parameters: int
+    relu_rounds: int
+    score: Score | None
+    private: Score | None
+    agreeing: tuple[int, int] | None  # images with the plaintext's class, of n
+    logit_error: float | None
+    online: Estimate | None
+    warmup_note: str
+    server_bytes: int | None
+    client_bytes: int | None
+    rounds: int | None
+    sites: tuple[Site, ...]
+    offline: PhaseView | None
+    setup: PhaseView | None
+    peak_rss_bytes: int | None
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def usable(self) -> bool:
+        """Whether its speed may be shown as a result: measured, finished and correct."""
+        return self.status == "done" and self.online is not None
+
+    @property
+    def online_s(self) -> float:
+        """Median online latency of one inference (nan where there is none)."""
+        return self.online.point if self.online else math.nan
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """Online payload of the party that sends more."""
+        both = [b for b in (self.server_bytes, self.client_bytes) if b is not None]
+        return max(both) if both else None
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """Online seconds by kind; waiting (for wire and peer) apart from computing. They add up to the median."""
+        totals = dict.fromkeys(KINDS, 0.0)
+        for site in self.sites:
+            totals[site.kind if site.kind in totals else "other"] += site.compute_s
+            totals["waiting"] += site.wait_s
+        return totals
+
+    @property
+    def linear_layers(self) -> int:
+        """Linear operations seen in the record, without shortcuts (they run beside another one)."""
+        names = {site.site for site in self.sites if site.kind == "linear"}
+        return sum("shortcut" not in name and "downsample" not in name for name in names)
+
+    @property
+    def setting(self) -> Setting:
+        """Everything but the network."""
+        return Setting(self.dataset, self.protocol, self.link, self.device, self.batch, self.threads, self.machine_key)
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What must be equal for two networks' latencies to be set side by side."""
+
+    dataset: str | None
+    protocol: str
+    link: str
+    device: str
+    batch: int
+    threads: int
+    machine_key: str
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once."""
+
+    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates
+    gmac_s: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The networks of one setting, most ReLUs first, with the fitted price of a ReLU."""
+
+    setting: Setting
+    cells: tuple[Cell, ...]
+    fit: Fit
+    joint: Joint | None
+
+    @property
+    def full(self) -> Cell:
+        """The reference: the network of method `full` with most ReLUs, else the one with most."""
+        return next((c for c in self.cells if c.method == "full"), self.cells[0])
+
+    @property
+    def explains(self) -> bool:
+        """Whether the line is worth quoting: three networks, a good fit, and a price that is clearly above nothing."""
+        return self.fit.n >= 3 and self.fit.r2 >= 0.8 and self.fit.slope_interval[0] > 0
+
+
+@dataclass(frozen=True)
+class View:
+    """All cells of the given records, with the machines that they ran on."""
+
+    records: tuple[Record, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """Machines by key."""
+        return {record.machine.key: record.machine for record in self.records}
+
+    def ladders(self) -> list[Ladder]:
+        """Return one ladder a setting, in the records' order."""
+        groups: dict[Setting, list[Cell]] = {}
+        for cell in self.cells:
+            if cell.usable:
+                groups.setdefault(cell.setting, []).append(cell)
+        return [ladder_of(setting, cells) for setting, cells in groups.items()]
+
+
+def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
+    """Return the ladder of cells that share a setting."""
+    ordered = tuple(sorted(cells, key=lambda c: (-c.relu_count, c.online_s)))
+    fit = fit_price([c.relu_count for c in ordered], [c.online_s for c in ordered])
+    return Ladder(setting, ordered, fit, _joint(ordered))
+
+
+def _joint(cells: Sequence[Cell]) -> Joint | None:
+    """Fit both counts; None below five networks, or where the two cannot be told apart."""
+    y = np.array([c.online_s for c in cells])
+    x = np.array([[1.0, c.relu_count / 1e3, c.macs / 1e9] for c in cells])
+    if len(cells) < 5 or np.linalg.matrix_rank(x / np.maximum(x.max(axis=0), 1e-30)) < 3:
+        return None
+    coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
+    total = float(((y - y.mean()) ** 2).sum())
+    residual = float(((y - x @ coefficients) ** 2).sum())
+    return Joint(float(coefficients[1]), float(coefficients[2]), 1.0 - residual / total if total else 1.0)
+
+
+def view_of(records: Iterable[Record]) -> View:
+    """Derive the view of some records; of a case that several hold, the newest finished one counts."""
+    kept: dict[tuple[str, str], Cell] = {}
+    ordered = sorted(records, key=lambda record: (record.created_utc, record.id))
+    for record in ordered:
+        for case in record.cases:
+            cell, key = _cell(record, case), (record.machine.key, case.id)
+            if key not in kept or cell.usable or not kept[key].usable:
+                kept[key] = cell
+    return View(tuple(ordered), tuple(kept.values()))
+
+
+def _cell(record: Record, case: Case) -> Cell:
+    net, sessions = case.network, case.sessions
+    samples, note = without_warmup([[i.online_s for i in session] for session in case.measured])
+    online = median_interval(samples) if any(samples) else None
+    measured = [inference for session in case.measured for inference in session]
+    private = _private(sessions)
+    return Cell(
+        case_id=case.id, run_id=record.id, machine_key=record.machine.key, network=net.card,
+        title=net.title or net.card, method=net.method or "full", dataset=net.dataset, protocol=case.protocol,
+        link=case.link.name, link_how=case.link.how, rtt_ms=case.link.rtt_ms, mbit_s=case.link.mbit_s,
+        device=case.device, batch=case.batch, threads=case.threads, status=case.status, error=case.error,
+        relu_count=net.relu_count, macs=net.macs, macs_merged=net.macs_merged, parameters=net.parameters,
+        relu_rounds=net.relu_rounds, score=_score(private, net.plain_accuracy, net.checkpoint_accuracy),
+        private=private, agreeing=_agreeing(sessions), logit_error=_logit_error(sessions), online=online,
+        warmup_note=note, server_bytes=_largest([i.server.sent_bytes for i in measured]),
+        client_bytes=_largest([i.client.sent_bytes for i in measured]),
+        rounds=_largest([max(i.server.rounds, i.client.rounds) for i in measured]),
+        sites=_sites(sessions, online.point) if online else (), offline=_offline(sessions), setup=_setup(sessions),
+        peak_rss_bytes=_largest([max(s.peak_rss_bytes.server, s.peak_rss_bytes.client) for s in sessions]),
+        published=net.published,
+    )  # fmt: skip
+
+
+def _largest(values: Sequence[int]) -> int | None:
+    return max(values) if values else None
+
+
+def _private(sessions: Sequence[Session]) -> Score | None:
+    seen = [s.accuracy for s in sessions if s.accuracy and s.accuracy.n]
+    n = sum(a.n for a in seen)
+    return Score(100.0 * sum(a.correct for a in seen) / n, n, "private") if n else None
+
+
+def _score(private: Score | None, plain: Accuracy | None, trained: dict[str, Any] | None) -> Score | None:
+    """Return the accuracy over the most images; the private classes are checked against the plaintext's apart."""
+    scores = [private] if private else []
+    if plain and plain.n:
+        scores.append(Score(100.0 * plain.correct / plain.n, plain.n, "plaintext"))
+    if trained and trained.get("accuracy") is not None and trained.get("n"):
+        share = float(trained["accuracy"])
+        scores.append(Score(100.0 * share if share <= 1.0 else share, int(trained["n"]), "training"))
+    return max(scores, key=lambda score: score.n, default=None)
+
+
+def _agreeing(sessions: Sequence[Session]) -> tuple[int, int] | None:
+    n = sum(s.correctness.n for s in sessions)
+    return (sum(s.correctness.agreeing + s.correctness.ties for s in sessions), n) if n else None
+
+
+def _logit_error(sessions: Sequence[Session]) -> float | None:
+    errors = [s.correctness.max_abs_logit_error for s in sessions if s.correctness.max_abs_logit_error is not None]
+    return max(errors) if errors else None
+
+
+def _setup(sessions: Sequence[Session]) -> PhaseView | None:
+    if not sessions:
+        return None
+    seconds = float(np.median([max(s.setup.server.time_s, s.setup.client.time_s) for s in sessions]))
+    return PhaseView(seconds, max(s.setup.server.sent_bytes + s.setup.client.sent_bytes for s in sessions))
+
+
+def _offline(sessions: Sequence[Session]) -> PhaseView | None:
+    phases = [s.offline for s in sessions if s.offline.inferences]
+    if not phases:
+        return None
+    seconds = [max(p.server.time_s, p.client.time_s) / p.inferences for p in phases]
+    sent = [
+        (p.server.sent_bytes + p.client.sent_bytes + (p.dealer.sent_bytes if p.dealer else 0)) / p.inferences
+        for p in phases
+    ]
+    return PhaseView(float(np.median(seconds)), max(sent))
+
+
+def _slower(inference: Inference) -> PartyOnline:
+    return max(inference.server, inference.client, key=lambda party: party.time_s)
+
+
+def _sites(sessions: Sequence[Session], online_s: float) -> tuple[Site, ...]:
+    """Mean share of each part in the slower party's time, scaled so that all of them add up to the median latency."""
+    keys: dict[PartKey, list[np.ndarray[Any, Any]]] = {}
+    shares = 0
+    for session in sessions:
+        for inference in session.inferences:
+            party = _slower(inference)
+            if inference.warmup or not party.time_s or len(party.parts.time_s) != len(session.parts):
+                continue
+            shares += 1
+            for key, row in zip(session.parts, _rows(inference, party), strict=True):
+                keys.setdefault(key, []).append(row)
+    sums = {key: np.sum(rows, axis=0) / shares for key, rows in keys.items()}
+    whole = sum(float(row[0] + row[1]) for row in sums.values())
+    scale = online_s / whole if whole else 0.0
+    return tuple(
+        Site(*key, compute_s=float(row[0]) * scale, wait_s=float(row[1]) * scale, sent_bytes=round(float(row[2])),
+             rounds=round(float(row[3])))
+        for key, row in sums.items()
+    )  # fmt: skip
+
+
+def _rows(inference: Inference, party: PartyOnline) -> list[np.ndarray[Any, Any]]:
+    """Compute share, waiting share, bytes and rounds of every part of one inference."""
+    time = np.asarray(party.parts.time_s)
+    wait = np.minimum(np.asarray(party.parts.wait_s), time)
+    sent = np.maximum(np.asarray(inference.server.parts.sent_bytes), np.asarray(inference.client.parts.sent_bytes))
+    rounds = np.maximum(np.asarray(inference.server.parts.rounds), np.asarray(inference.client.parts.rounds))
+    return list(np.stack([(time - wait) / party.time_s, wait / party.time_s, sent, rounds], axis=1))
