@@ -7,10 +7,14 @@ job (`connection: {kind: ...}`), so that two hosts can bring their own (mutual T
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import importlib
+import queue
 import secrets
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,13 +26,17 @@ from pibench.mpc.job import Job
 Address = tuple[str, int]
 
 # kind of connection -> module:function, a `Connector`
-CONNECTORS: dict[str, str] = {"loopback": "pibench.mpc.connect:connect_loopback"}
+CONNECTORS: dict[str, str] = {
+    "loopback": "pibench.mpc.connect:connect_loopback",
+    "tls": "pibench.mpc.connect:connect_tls",
+}
 
 MAGIC = b"pibench-session\x01"
 NONCE_BYTES = 32
 ROLE_BYTES = 8
 HANDSHAKE_S = 10.0  # a stranger who says nothing is sent away after this long
 BACKLOG = 16
+MAX_CALLERS = 64  # questioned at the same time
 
 
 @dataclass
@@ -52,6 +60,12 @@ class Helm(Interface):
 
 
 Connector = Callable[[Job, Helm], Callable[[], Sockets]]
+Wrap = Callable[[socket.socket], socket.socket]  # what makes a connection secure
+
+
+def plain(sock: socket.socket) -> socket.socket:
+    """Leave a connection as it is: on one host, the token is enough."""
+    return sock
 
 
 def connector(job: Job) -> Connector:
@@ -65,35 +79,50 @@ def connector(job: Job) -> Connector:
 
 
 def connect_loopback(job: Job, helm: Helm) -> Callable[[], Sockets]:
-    """Listen at once where this role listens; the returned function completes the connections.
+    """Connect on one host: the session's token is all the proof there is.
 
-    The server listens for the client, and both parties for the dealer; ports are the kernel's choice, so none is
-    ever taken by another between choosing and binding.
+    Listening begins at once; the returned function completes the connections. The server listens for the client, both
+    parties for the dealer. Ports are the kernel's choice, so none is taken by another between choosing and binding.
     """
+    return _connect(job, helm, plain, plain)
+
+
+def connect_tls(job: Job, helm: Helm) -> Callable[[], Sockets]:
+    """Connect between hosts: the same, inside mutual TLS 1.3 with the pinned peer."""
+    from pibench.mpc.tls import Identity, Wrapper
+
+    identity = Identity.from_json(job.connection["identity"])
+    return _connect(job, helm, Wrapper(identity, server=True), Wrapper(identity, server=False))
+
+
+def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[], Sockets]:
     awaited = {"server": ["client"], "client": [], "dealer": []}[job.role]
     awaited += ["dealer"] if job.dealer and job.role != "dealer" else []
     dialled = {"server": [], "client": ["server"], "dealer": ["server", "client"]}[job.role]
-    listener = listen(str(job.connection.get("host", "127.0.0.1"))) if awaited else None
+    place = str(job.connection.get("host", "127.0.0.1")), int(job.connection.get("port", 0))
+    listener = listen(*place) if awaited else None
     if listener is not None:
         helm.announce(listener.getsockname()[:2])
 
     def complete() -> Sockets:
         token, deadline = job.token.encode(), time.monotonic() + job.timeout_s
         known = helm.addresses() if dialled else {}
-        sockets = {role: dial(known[role], token, job.role, deadline) for role in dialled}
+        sockets = {role: dial(known[role], token, job.role, deadline, wrap_out) for role in dialled}
         if listener is not None:
             with listener:
-                sockets |= accept(listener, token, awaited, deadline)
+                sockets |= accept(listener, token, awaited, deadline, wrap_in)
         return Sockets(sockets)
 
     return complete
 
 
-def listen(host: str) -> socket.socket:
-    """Return a socket that listens on a port of the kernel's choice."""
+def listen(host: str, port: int = 0) -> socket.socket:
+    """Return a socket that listens, on a port of the kernel's choice where none is named."""
     listener = socket.socket()
     try:
-        listener.bind((host, 0))
+        if port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -101,7 +130,7 @@ def listen(host: str) -> socket.socket:
     return listener
 
 
-def dial(address: Address, token: bytes, role: str, deadline: float) -> socket.socket:
+def dial(address: Address, token: bytes, role: str, deadline: float, wrap: Wrap = plain) -> socket.socket:
     """Connect, and let both ends prove that they hold the token."""
     try:
         sock = socket.create_connection(address, timeout=_left(deadline))
@@ -109,6 +138,7 @@ def dial(address: Address, token: bytes, role: str, deadline: float) -> socket.s
         raise TransportError(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
     try:
         sock.settimeout(_left(deadline))
+        sock = wrap(sock)
         mine = secrets.token_bytes(NONCE_BYTES)
         sock.sendall(MAGIC + role.encode().ljust(ROLE_BYTES) + mine)
         reply = _read(sock, 2 * NONCE_BYTES)
@@ -125,38 +155,73 @@ def dial(address: Address, token: bytes, role: str, deadline: float) -> socket.s
         raise
 
 
-def accept(listener: socket.socket, token: bytes, wanted: Iterable[str], deadline: float) -> dict[str, socket.socket]:
-    """Accept one proven connection from each wanted role; strangers are sent away and do no harm."""
+def accept(
+    listener: socket.socket, token: bytes, wanted: Iterable[str], deadline: float, wrap: Wrap = plain
+) -> dict[str, socket.socket]:
+    """Accept one proven connection from each wanted role.
+
+    Each caller is questioned in a thread of its own, so that silent strangers keep nobody waiting.
+    """
     missing, found = set(wanted), {}
-    while missing:
-        listener.settimeout(_left(deadline))
-        try:
-            sock, _ = listener.accept()
-        except TimeoutError as error:
-            raise TransportError(f"the {' and the '.join(sorted(missing))} did not connect in time") from error
-        sock.settimeout(min(HANDSHAKE_S, _left(deadline)))
-        role = _greet(sock, token, missing)
-        if role is None:
+    proven: queue.Queue[tuple[str, socket.socket]] = queue.Queue()
+    threading.Thread(target=_receive_callers, args=(listener, token, wrap, proven), daemon=True).start()
+    try:
+        while missing:
+            role, sock = proven.get(timeout=_left(deadline))
+            if role in missing:
+                found[role] = sock
+                missing.remove(role)
+            else:
+                _refuse(sock, sock.getpeername(), f"nobody waits for another {role}")
+    except queue.Empty:
+        for sock in found.values():
             sock.close()
-        else:
-            found[role] = sock
-            missing.remove(role)
+        raise TransportError(f"the {' and the '.join(sorted(missing))} did not connect in time") from None
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes up the thread that accepts
     return found
 
 
-def _greet(sock: socket.socket, token: bytes, missing: set[str]) -> str | None:
-    """Return the proven role at the other end, or None for a stranger."""
-    try:
-        hello = _read(sock, len(MAGIC) + ROLE_BYTES + NONCE_BYTES)
-        role = hello[len(MAGIC) : len(MAGIC) + ROLE_BYTES].decode("ascii", "replace").strip()
-        if not hello.startswith(MAGIC) or role not in missing:
-            return None
-        mine, theirs = secrets.token_bytes(NONCE_BYTES), hello[-NONCE_BYTES:]
-        sock.sendall(mine + _proof(token, b"accept", role, theirs, mine))
-        given = _read(sock, NONCE_BYTES)
-        return role if hmac.compare_digest(given, _proof(token, b"dial", role, theirs, mine)) else None
-    except (OSError, TransportError):
-        return None
+def _receive_callers(
+    listener: socket.socket, token: bytes, wrap: Wrap, proven: queue.Queue[tuple[str, socket.socket]]
+) -> None:
+    """Accept until the listener is shut down; more than MAX_CALLERS at a time are sent away."""
+    free = threading.Semaphore(MAX_CALLERS)
+
+    def question(sock: socket.socket, caller: object) -> None:
+        with free:
+            try:
+                sock.settimeout(HANDSHAKE_S)
+                proven.put(_greet(wrap(sock), token))
+            except (OSError, TransportError) as error:
+                _refuse(sock, caller, error.what if isinstance(error, TransportError) else str(error) or "silence")
+
+    while True:
+        try:
+            sock, caller = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=question, args=(sock, caller), daemon=True).start()
+
+
+def _refuse(sock: socket.socket, caller: object, why: str) -> None:
+    """Send a stranger away, and say so on standard error."""
+    print(f"refused a connection from {caller}: {why}", file=sys.stderr, flush=True)
+    sock.close()
+
+
+def _greet(sock: socket.socket, token: bytes) -> tuple[str, socket.socket]:
+    """Return the proven role at the other end; raises TransportError for a stranger."""
+    hello = _read(sock, len(MAGIC) + ROLE_BYTES + NONCE_BYTES)
+    role = hello[len(MAGIC) : len(MAGIC) + ROLE_BYTES].decode("ascii", "replace").strip()
+    if not hello.startswith(MAGIC):
+        raise TransportError("it does not speak this version of pibench's protocol")
+    mine, theirs = secrets.token_bytes(NONCE_BYTES), hello[-NONCE_BYTES:]
+    sock.sendall(mine + _proof(token, b"accept", role, theirs, mine))
+    if not hmac.compare_digest(_read(sock, NONCE_BYTES), _proof(token, b"dial", role, theirs, mine)):
+        raise TransportError("it does not hold this session's token")
+    return role, sock
 
 
 def _proof(token: bytes, side: bytes, role: str, dialler: bytes, acceptor: bytes) -> bytes:
