@@ -1,0 +1,154 @@
+"""Stock CrypTen over two real processes: right logits, the declared bytes and rounds of every operation, batches."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from networks_for_tests import everything, program_of
+from two_parties import Side, run_two
+
+from pibench.errors import MaterialError, UsageError
+from pibench.lowering.program import Op, Program
+from pibench.lowering.reference import evaluate
+from pibench.mpc.crypten.cost import max_pool
+from pibench.mpc.meter import Meter
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
+from pibench.mpc.transport import Channel, channel_pair
+
+TOLERANCE = 3e-3
+
+
+def images_of(name: str, batch: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, *program_of(name)[0].input_shape, generator=generator)
+
+
+def party(side: Side) -> list[dict[str, Any]]:
+    """Run every case of the payload, one after the other in this process: (protocol, network, batch, wire)."""
+    return [_case(side, *case) for case in side.payload]
+
+
+def _case(side: Side, protocol: str, name: str, batch: int, wire: str) -> dict[str, Any]:
+    meter = Meter()
+    program, weights = program_of(name)
+    channel = Channel(side.sock.dup(), meter, timeout_s=30)
+    options = {"wire": wire, "rendezvous": side.rendezvous}
+    runner = protocol_class(protocol)(program, Party(side.rank, channel, meter, batch=batch, options=options))
+    with meter.phase() as setup:
+        runner.setup(weights if side.rank == SERVER else None)
+    with meter.phase() as offline:
+        runner.offline(2)
+    logits = []
+    for _ in range(2):
+        with meter.phase() as online:
+            logits.append(runner.online(images_of(name, batch) if side.rank == CLIENT else None))
+    spent = False
+    if protocol == "crypten-cached":
+        try:
+            runner.online(images_of(name, batch) if side.rank == CLIENT else None)
+        except MaterialError:
+            spent = True
+    runner.close()
+    phases = {"setup": setup.to_json(), "offline": offline.to_json(), "online": online.to_json()}
+    return {"logits": logits, "spent": spent, **phases}
+
+
+CASES = [
+    *[("crypten", name, 1, "gloo") for name in everything()],
+    *[("crypten-cached", name, 1, "channel") for name in everything()],
+    ("crypten-cached", "residual", 2, "gloo"),
+    ("crypten-cached", "masked", 2, "gloo"),
+    ("crypten", "residual", 2, "channel"),
+    ("crypten", "residual", 16, "gloo"),
+    ("crypten", "max pool", 16, "channel"),
+    ("crypten-cached", "poly", 16, "channel"),
+]
+NAMES = ["/".join(map(str, case)) for case in CASES]
+
+
+@cache
+def results() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run all cases in one pair of processes: importing torch and CrypTen is what takes time."""
+    return run_two("test_protocol_crypten:party", CASES, timeout_s=100)
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
+def test_logits_agree_and_only_the_client_learns_them(number: int) -> None:
+    server, client = (side[number] for side in results())
+    _, name, batch, _ = CASES[number]
+    expected = evaluate(*program_of(name), images_of(name, batch))
+    assert server["logits"] == [None, None]
+    for logits in client["logits"]:
+        torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=1e-3)
+
+
+def declared(program: Program, ops: list[Op], batch: int) -> Cost:
+    crypten = protocol_class("crypten")
+    return sum((crypten.cost(program, op, batch, {}) for op in ops), Cost())
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
+def test_bytes_and_rounds_are_as_declared_for_every_operation(number: int) -> None:
+    server, client = (side[number]["online"] for side in results())
+    _, name, batch, _ = CASES[number]
+    program, _ = program_of(name)
+    total = declared(program, list(program), batch)
+    assert (server["sent_bytes"], client["sent_bytes"]) == (total.server_bytes, total.client_bytes)
+    assert (client["received_bytes"], server["received_bytes"]) == (total.server_bytes, total.client_bytes)
+    assert server["rounds"] == client["rounds"] == total.rounds
+    output = program.output.name  # its opening is booked under "output"
+    for part in client["parts"]:
+        key = (part["kind"], part["stage"], part["site"])
+        here = [op for op in program if (op.kind, op.stage, op.site or op.name) == key]
+        cost = declared(program, here, batch)
+        rounds = part["rounds"] + any(op.name == output for op in here)
+        assert (part["sent_bytes"], rounds) == (cost.client_bytes, cost.rounds) or part["site"] == "output"
+
+
+def test_the_meter_sees_truncation_and_waiting() -> None:
+    online = results()[CLIENT][0]["online"]
+    kinds = {part["kind"] for part in online["parts"]}
+    assert kinds >= {"linear", "relu", "truncation", "other"}
+    assert 0 < online["wait_s"] < online["time_s"]
+    assert sum(part["time_s"] for part in online["parts"]) == pytest.approx(online["time_s"])
+
+
+def test_cached_tuples_are_spent_and_said_to_be() -> None:
+    for number, (protocol, *_) in enumerate(CASES):
+        assert [side[number]["spent"] for side in results()] == [protocol == "crypten-cached"] * 2
+
+
+def test_offline_and_sharing_move_nothing_but_seeds() -> None:
+    server, client = (side[0] for side in results())
+    assert server["setup"]["sent_bytes"] == 16  # its seed for the pair, and the common one
+    assert client["setup"]["sent_bytes"] == 8
+    assert server["offline"]["sent_bytes"] == client["offline"]["sent_bytes"] == 0
+
+
+def test_a_relu_costs_232_bytes_and_9_rounds() -> None:
+    program, _ = program_of("masked")
+    relu = next(op for op in program if op.kind == "relu")
+    cost = protocol_class("crypten").cost(program, relu, 3, {})
+    assert (cost.rounds, cost.server_bytes) == (9, 232 * 3 * program.relu_count)
+    assert program.relu_count < 144
+
+
+def test_a_larger_window_costs_more() -> None:
+    assert max_pool(10, 4)[1] < max_pool(10, 9)[1]
+
+
+def test_wrong_options_are_refused() -> None:
+    program, _ = program_of("residual")
+    meters = (Meter(), Meter())
+    channel, other = channel_pair(meters)
+    with pytest.raises(UsageError, match="no wire 'pigeon'"):
+        protocol_class("crypten")(program, Party(0, channel, meters[0], options={"wire": "pigeon"}))
+    with pytest.raises(UsageError, match="rendezvous"):
+        protocol_class("crypten")(program, Party(0, channel, meters[0])).setup({})
+    channel.close()
+    other.close()
