@@ -15,6 +15,8 @@ VERBS: dict[str, str] = {
     "ls": "list suites, networks and records",
     "show": "describe one network: ReLUs, MACs, parameters, predicted cost",
     "validate": "check suites and cards without running them",
+    "compare": "compare two records, case by case; exit status 1 on a regression",
+    "history": "draw one measure over the runs, find its steps and the commits behind them",
     "train": "train a card's network",
     "data": "show, download and check data sets",
     "doctor": "say what this machine can do, and what to do about the rest",

@@ -47,6 +47,15 @@ def test_mann_whitney_agrees_with_scipy_where_scipy_is_exact() -> None:
         assert stats.mann_whitney_exact(a, b).p == pytest.approx(scipy_stats.mannwhitneyu(a, b, method="exact").pvalue)
 
 
+def test_large_samples_take_the_normal_approximation_where_it_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    a, b = list(np.round(rng.normal(0, 1, 40), 1)), list(np.round(rng.normal(0.6, 1, 45), 1))
+    exact = stats.mann_whitney_exact(a, b).p
+    monkeypatch.setattr(stats, "EXACT_UP_TO", 10)
+    assert stats.mann_whitney_exact(a, b).p == pytest.approx(exact, rel=0.1)
+    assert stats.smallest_p_mann_whitney(5000, 5000) < 1e-200
+
+
 def test_signed_rank_counts_every_sign() -> None:
     differences = [0.5, -0.25, 1.0, 2.0, 0.5, 3.0]
     ranks = stats.doubled_ranks(np.abs(differences))

@@ -58,7 +58,8 @@ class Power:
             return ""
         sees = "no slowdown of any size" if math.isinf(self.sees) else f"slowdowns from {self.sees:.1%} on"
         need = f"{self.sessions_needed}" if self.sessions_needed < MOST_SESSIONS else f"over {MOST_SESSIONS}"
-        return f"{self.sessions} sessions a side see {sees}; seeing {self.target:.1%} takes {need}"
+        least = "at least " if self.sessions < 2 else ""
+        return f"{self.sessions} sessions a side see {sees}; seeing {self.target:.1%} takes {least}{need}"
 
 
 def spread_independent(base: Sessions, head: Sessions) -> float:
@@ -76,7 +77,8 @@ def spread_paired(base: Sessions, head: Sessions) -> float:
 def power_of(spread: float, sessions: int, target: float, rule: Rule, *, paired: bool, tests: int = 1) -> Power:
     """Return what `sessions` a side can see when sessions spread by `spread` and Holm divides alpha by `tests`."""
     alpha = rule.alpha / max(1, tests)
-    needed = next((n for n in _candidates() if sees(spread, n, rule, alpha, paired=paired) <= target), MOST_SESSIONS)
+    guess = spread if math.isfinite(spread) else 0.0  # one session has no spread: the least that it could take
+    needed = next((n for n in _candidates() if sees(guess, n, rule, alpha, paired=paired) <= target), MOST_SESSIONS)
     return Power(sees(spread, sessions, rule, alpha, paired=paired), sessions, needed, target)
 
 

@@ -1,0 +1,84 @@
+"""`pibench compare A B`: two records, what differs around them, and a verdict for every measure of every case."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.errors import EXIT_OK, EXIT_REGRESSION, UsageError
+
+if TYPE_CHECKING:
+    from pibench.harness.compare import Options
+    from pibench.harness.record import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("base", help="record that is the yardstick: a file, an id, or `latest`, `latest~1`, ...")
+    parser.add_argument("head", help="record to judge")
+    parser.add_argument("-o", "--output", type=Path, help="write there instead of the screen")
+    add_judging(parser)
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add what every comparing verb takes."""
+    parser.add_argument("--format", choices=["text", "markdown", "md", "json"], default="text")
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
+    parser.add_argument("--all", action="store_true", help="show unchanged exact values too")
+    parser.add_argument(
+        "-m", "--measure", action="append", metavar="NAME", help="judge these measures only (repeatable)"
+    )
+    parser.add_argument(
+        "-t", "--threshold", action="append", default=[], metavar="MEASURE[@CASES]=SHARE",
+        help="tolerance for a measure: online_s=3%%, 'online_s@*/masked/*=5%%', rounds@group:masked=0 (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--alpha", type=float, default=None, help="significance after Holm (default 0.01)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; exit status 1 on a regression."""
+    from pibench.harness.compare import compare
+
+    base, head = find_record(args.base), find_record(args.head)
+    comparison = compare(base, head, options(args, head))
+    return finish(args, comparison)
+
+
+def options(args: argparse.Namespace, head: Record, *, paired: bool = False) -> Options:
+    """Return how to compare: the suite's thresholds first, the command line's after them (the last one counts)."""
+    from pibench.harness.compare import Options
+    from pibench.harness.power import Rule
+    from pibench.harness.thresholds import parse_threshold, suite_thresholds
+
+    alpha = Rule().alpha if args.alpha is None else args.alpha
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha {alpha:g} is not a probability", remedy="give a number such as 0.01")
+    given = [*suite_thresholds(head.suite), *(parse_threshold(text) for text in args.threshold)]
+    return Options.of(args.measure, given, rule=Rule(alpha=alpha), seed=args.seed, paired=paired)
+
+
+def finish(args: argparse.Namespace, comparison: object) -> int:
+    """Show the comparison as asked, and return the exit status that it deserves."""
+    from pibench.harness.compare import Comparison
+    from pibench.reporting.comparison import as_json, as_markdown, as_text
+
+    assert isinstance(comparison, Comparison)
+    if args.format == "json":
+        text = as_json(comparison)
+    else:
+        text = (as_text if args.format == "text" else as_markdown)(comparison, all_rows=args.all)
+    if getattr(args, "output", None):
+        args.output.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    return EXIT_REGRESSION if comparison.regressed else EXIT_OK
+
+
+def find_record(name: str) -> Record:
+    """Return a record by file, by id (or its beginning), or by `latest~N`."""
+    from pibench.harness.index import locate
+    from pibench.harness.record import load_record
+
+    return load_record(locate(name))
