@@ -1,0 +1,284 @@
+"""Exact linear algebra over Z_2^bits on int64 tensors, at the speed of floating-point matrix products.
+
+An integer product of 64-bit words is slow on a CPU; a float64 product is not, and it is exact while every partial sum
+stays below 2^53. So ring elements are cut into balanced limbs, small enough for the weights at hand (the bound is the
+largest L1 norm of a filter, known once a model), multiplied as float64 and put together again modulo 2^64.
+3x3 convolutions of stride 1 go through Winograd's F(2x2, 3x3) (Lavin and Gray, CVPR 2016): its input and output
+transforms are integer additions, and with 2G for G its result is four times the convolution, exactly, so two spare
+bits make it exact in the ring too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pibench.lowering.program import Pair, Shape
+
+MANTISSA_BITS = 53
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class RingConv:
+    """A convolution with fixed small integer weights, prepared for one input shape.
+
+    `weight` int64 (O, C/groups, kh, kw); call with int64 (N, C, H, W), valid modulo 2^bits, and get int64
+    (N, O, H', W') valid modulo 2^bits; `add` (same shape as the result) is added on the way.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        input_shape: Shape,
+        *,
+        bits: int,
+        stride: Pair = (1, 1),
+        padding: Pair = (0, 0),
+        dilation: Pair = (1, 1),
+        groups: int = 1,
+        winograd: bool | None = None,
+    ) -> None:
+        self.bits, self.groups = bits, groups
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.kernel: Pair = (weight.shape[2], weight.shape[3])
+        self.out_channels = weight.shape[0]
+        self.out_size = output_size(input_shape[1:], self.kernel, stride, padding, dilation)
+        suits = self.kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1 and bits <= 62
+        pays = min(weight.shape[:2]) >= 16 and self.out_size[0] * self.out_size[1] >= 64
+        self.winograd = (suits and pays) if winograd is None else (winograd and suits)
+        if self.winograd:
+            self.matrix = _winograd_weight(weight)  # (16, O, C)
+        else:
+            self.matrix = weight.reshape(groups, self.out_channels // groups, -1)
+        worst = self.matrix.abs().sum(2).max().item()
+        self.limbs, self.limb_bits = limbs_for(worst, bits + 2 if self.winograd else bits)
+        self.matrix = self.matrix.double()
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Return the convolution of x modulo 2^bits, plus `add`."""
+        out = torch.empty(len(x), self.out_channels, *self.out_size, dtype=torch.int64)
+        plus = add if add is not None else torch.zeros(1, dtype=torch.int64).expand(out.shape)
+        (self._by_winograd if self.winograd else self._by_patches)(x.contiguous(), plus, out)
+        return out
+
+    def _by_patches(self, x: Tensor, add: Tensor, out: Tensor) -> None:
+        n, channels = x.shape[:2]
+        taps = self.kernel[0] * self.kernel[1]
+        shape = (self.limbs, n, *self.out_size)
+        patches = torch.empty(self.groups, channels // self.groups * taps, math.prod(shape), dtype=torch.float64)
+        view = patches.view(channels, taps, *shape).numpy()
+        _patches(x.numpy(), self.kernel, self.stride, self.padding, self.dilation, self.limb_bits, view)
+        product = torch.bmm(self.matrix, patches)
+        flat = (n, self.out_channels, self.out_size[0] * self.out_size[1])
+        _combine(
+            product.view(self.out_channels, self.limbs, n, -1).numpy(), self.limb_bits,
+            add.reshape(flat).numpy(), out.view(flat).numpy(),
+        )  # fmt: skip
+
+    def _by_winograd(self, x: Tensor, add: Tensor, out: Tensor) -> None:
+        n, channels = x.shape[:2]
+        shape = (self.limbs, n, -(-self.out_size[0] // 2), -(-self.out_size[1] // 2))
+        spread = torch.empty(16, channels, math.prod(shape), dtype=torch.float64)
+        _winograd_input(x.numpy(), self.padding, self.limb_bits, spread.view(16, channels, *shape).numpy())
+        product = torch.bmm(self.matrix, spread).view(16, self.out_channels, *shape)
+        _winograd_output(product.numpy(), self.limb_bits, add.numpy(), out.numpy())
+
+
+def output_size(size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """Return height and width of a convolution's output."""
+    rows, columns = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    return rows, columns
+
+
+def limbs_for(l1_norm: float, bits: int) -> tuple[int, int]:
+    """Return how many balanced limbs of how many bits keep every partial sum below 2^53."""
+    room = MANTISSA_BITS - math.ceil(math.log2(max(l1_norm, 1.0) + 1))
+    limbs = -(-bits // max(room + 1, 1))  # a balanced limb of b bits is at most 2^(b-1)
+    return limbs, -(-bits // limbs)
+
+
+def conv_words(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Tensor:
+    """Convolve full 64-bit words modulo 2^64 (offline work, where both operands are uniform)."""
+    n, channels = x.shape[:2]
+    kernel: Pair = (weight.shape[2], weight.shape[3])
+    h, w = output_size(tuple(x.shape[2:]), kernel, stride, padding, dilation)
+    padded = torch.nn.functional.pad(x, (padding[1], padding[1], padding[0], padding[0])).contiguous()
+    sn, sc, sh, sw = padded.stride()
+    view = padded.as_strided(
+        (groups, channels // groups, *kernel, n, h, w),
+        (sc * channels // groups, sc, sh * dilation[0], sw * dilation[1], sn, sh * stride[0], sw * stride[1]),
+    )
+    columns = view.reshape(groups, channels // groups * kernel[0] * kernel[1], n * h * w)
+    rows = weight.reshape(groups, weight.shape[0] // groups, -1)
+    out = torch.empty(groups, rows.shape[1], n * h * w, dtype=torch.int64)
+    for g in range(groups):
+        _matmul_words(rows[g].contiguous().numpy(), columns[g].contiguous().numpy(), out[g].numpy())
+    return out.view(weight.shape[0], n, h, w).transpose(0, 1).contiguous()
+
+
+def _winograd_weight(weight: Tensor) -> Tensor:
+    """(2G) g (2G)^T for every filter: int64 (16, O, C)."""
+    g = torch.tensor([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=torch.int64)
+    left = (g[None, None, :, :, None] * weight[:, :, None, :, :]).sum(3)  # (O, C, 4, 3)
+    both = (left[:, :, :, None, :] * g[None, None, None, :, :]).sum(4)  # (O, C, 4, 4)
+    return both.permute(2, 3, 0, 1).reshape(16, *weight.shape[:2]).contiguous()
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
+    """out = a b modulo 2^64: four rows of b at a time, in blocks that stay in the cache."""
+    rows, inner = a.shape
+    columns = b.shape[1]
+    out[:] = 0
+    for k0 in range(0, inner, 64):
+        k1 = min(k0 + 64, inner)
+        for j0 in range(0, columns, 512):
+            j1 = min(j0 + 512, columns)
+            for i in range(rows):
+                line = out[i, j0:j1]
+                for k in range(k0, k1 - 3, 4):
+                    p, q, r, s = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+                    w, x, y, z = b[k, j0:j1], b[k + 1, j0:j1], b[k + 2, j0:j1], b[k + 3, j0:j1]
+                    for j in range(line.size):
+                        line[j] += p * w[j] + q * x[j] + r * y[j] + s * z[j]
+                for k in range(k1 - (k1 - k0) % 4, k1):
+                    p, w = a[i, k], b[k, j0:j1]
+                    for j in range(line.size):
+                        line[j] += p * w[j]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _split(values: Ints, limb_bits: int, limb: Floats) -> None:
+    """Take the lowest balanced limb off every value (which shrinks in place)."""
+    keep = 64 - limb_bits
+    for k in range(values.size):
+        low = (values[k] << keep) >> keep
+        limb[k] = np.float64(low)
+        values[k] = (values[k] - low) >> limb_bits
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, limb_bits: int, out: Floats) -> None:
+    """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W')."""
+    n, channels, height, width = x.shape
+    limbs, rows, columns = out.shape[2], out.shape[4], out.shape[5]
+    padded = np.zeros((limbs, height + 2 * padding[0], width + 2 * padding[1]))
+    row = np.empty(width, np.int64)
+    for c in range(channels):
+        for b in range(n):
+            for y in range(height):
+                row[:] = x[b, c, y]
+                for limb in range(limbs):
+                    _split(row, limb_bits, padded[limb, y + padding[0], padding[1] : padding[1] + width])
+            for ky in range(kernel[0]):
+                for kx in range(kernel[1]):
+                    for limb in range(limbs):
+                        for oy in range(rows):
+                            source = padded[limb, oy * stride[0] + ky * dilation[0], kx * dilation[1] :]
+                            target = out[c, ky * kernel[1] + kx, limb, b, oy]
+                            if stride[1] == 1:
+                                for ox in range(columns):
+                                    target[ox] = source[ox]
+                            else:
+                                for ox in range(columns):
+                                    target[ox] = source[ox * stride[1]]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _combine(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
+    """out[n, o] = add[n, o] + sum of limbs of product (O, limbs, N, pixels)."""
+    channels, limbs, n, _ = product.shape
+    for b in range(n):
+        for o in range(channels):
+            line = out[b, o]
+            line[:] = add[b, o]
+            for limb in range(limbs):
+                _raise(product[o, limb, b], limb_bits * limb, line)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _raise(limb: Floats, shift: int, line: Ints) -> None:
+    """line += limb * 2^shift."""
+    for k in range(line.size):
+        line[k] += np.int64(limb[k]) << shift
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _winograd_input(x: Ints, padding: Pair, limb_bits: int, out: Floats) -> None:
+    """B^T d B of every 4x4 tile (step 2), cut into limbs: out (16, C, limbs, N, tiles y, tiles x).
+
+    Even and odd columns are kept apart, so that everything runs over a row of tiles at once.
+    """
+    n, channels, height, width = x.shape
+    limbs, tall, wide = out.shape[2], out.shape[4], out.shape[5]
+    padded = np.zeros((2 * tall + 2, 2, wide + 1), np.int64)  # row, even or odd column, tile
+    even, odd = np.empty((4, wide + 1), np.int64), np.empty((4, wide + 1), np.int64)
+    u = np.empty(wide, np.int64)
+    for c in range(channels):
+        for b in range(n):
+            for y in range(height):
+                for column in range(width):
+                    at = column + padding[1]
+                    padded[y + padding[0], at & 1, at >> 1] = x[b, c, y, column]
+            for ty in range(tall):
+                for half, t in ((0, even), (1, odd)):
+                    d0, d1 = padded[2 * ty, half], padded[2 * ty + 1, half]
+                    d2, d3 = padded[2 * ty + 2, half], padded[2 * ty + 3, half]
+                    for k in range(wide + 1):
+                        t[0, k] = d0[k] - d2[k]
+                        t[1, k] = d1[k] + d2[k]
+                        t[2, k] = d2[k] - d1[k]
+                        t[3, k] = d1[k] - d3[k]
+                for i in range(4):
+                    e, f = even[i], odd[i]
+                    for j in range(4):
+                        for k in range(wide):
+                            if j == 0:
+                                u[k] = e[k] - e[k + 1]
+                            elif j == 1:
+                                u[k] = f[k] + e[k + 1]
+                            elif j == 2:
+                                u[k] = e[k + 1] - f[k]
+                            else:
+                                u[k] = f[k] - f[k + 1]
+                        for limb in range(limbs):
+                            _split(u, limb_bits, out[4 * i + j, c, limb, b, ty])
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _winograd_output(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
+    """A^T m A of every tile, divided by 4 (exact: the weights carry the factor), plus add."""
+    limbs, n, tall, wide = product.shape[2:]
+    channels = product.shape[1]
+    rows, columns = out.shape[2], out.shape[3]
+    t = np.empty((2, 4, wide), np.int64)
+    m = np.empty((4, wide), np.int64)
+    for o in range(channels):
+        for b in range(n):
+            for ty in range(tall):
+                for j in range(4):
+                    m[:] = 0
+                    for i in range(4):
+                        for limb in range(limbs):
+                            _raise(product[4 * i + j, o, limb, b, ty], limb_bits * limb, m[i])
+                    for k in range(wide):
+                        t[0, j, k] = m[0, k] + m[1, k] + m[2, k]
+                        t[1, j, k] = m[1, k] - m[2, k] - m[3, k]
+                for i in range(min(2, rows - 2 * ty)):
+                    line, plus = out[b, o, 2 * ty + i], add[b, o, 2 * ty + i]
+                    a0, a1, a2, a3 = t[i, 0], t[i, 1], t[i, 2], t[i, 3]
+                    for k in range(wide - columns % 2):
+                        line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
+                        line[2 * k + 1] = ((a1[k] - a2[k] - a3[k]) >> 2) + plus[2 * k + 1]
+                    if columns % 2:
+                        k = wide - 1
+                        line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
