@@ -6,7 +6,6 @@ YAML is read by the rules of its 1.2 core schema, because those of 1.1 surprise:
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pibench.errors import UsageError
+from pibench.registry import nearest
 
+MAX_BYTES, MAX_NESTING = 1 << 20, 10_000  # what no honest document reaches; deep nesting would exhaust the stack
+_OPENINGS = (b"[", b"{", b"- ", b"? ", b"-\t")
 Loc = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,16 +30,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loader with the 1.2 core schema, without aliases."""
+# libyaml's parser where PyYAML was built with it: ten times quicker
+if typing.TYPE_CHECKING:
+    from yaml import SafeLoader as _Base
+else:
+    _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    yaml_implicit_resolvers = {}
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+class _Loader(_Base):
+    """Safe loader with the 1.2 core schema."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 for _tag, _pattern, _first in (
@@ -56,19 +59,22 @@ def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
-def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], problems: list[tuple[int, str]]) -> None:
-    """Note the line of every key and item; report keys that stand twice."""
+def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], problems: list[tuple[int, str]], seen: set[int]) -> None:
+    """Note the line of every key and item; report keys that stand twice, and aliases (which may be endless)."""
+    if id(node) in seen:
+        raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=node.start_mark)
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name, line = str(key.value) if isinstance(key, yaml.ScalarNode) else "?", key.start_mark.line + 1
             if (*loc, name) in lines:
                 problems.append((line, f"key '{name}' stands twice (first in line {lines[(*loc, name)]})"))
             lines[(*loc, name)] = line
-            _walk(value, (*loc, name), lines, problems)
+            _walk(value, (*loc, name), lines, problems, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[(*loc, index)] = item.start_mark.line + 1
-            _walk(item, (*loc, index), lines, problems)
+            _walk(item, (*loc, index), lines, problems, seen)
 
 
 def read_yaml(path: Path, text: bytes | None = None) -> tuple[Any, dict[Loc, int]]:
@@ -77,6 +83,8 @@ def read_yaml(path: Path, text: bytes | None = None) -> tuple[Any, dict[Loc, int
         source = path.read_bytes() if text is None else text
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if len(source) > MAX_BYTES or any(source.count(opening) > MAX_NESTING for opening in _OPENINGS):
+        raise UsageError("too large or too deep for a suite or card", where=str(path))
     lines: dict[Loc, int] = {}
     problems: list[tuple[int, str]] = []
     try:
@@ -84,7 +92,7 @@ def read_yaml(path: Path, text: bytes | None = None) -> tuple[Any, dict[Loc, int
         node = loader.get_single_node()
         if node is None:
             raise UsageError("the file is empty", where=str(path))
-        _walk(node, (), lines, problems)
+        _walk(node, (), lines, problems, set())
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -127,16 +135,36 @@ def _line_of(loc: Loc, lines: Mapping[Loc, int]) -> int:
     return lines.get(here, 1)
 
 
-def _message(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+def _path(loc: Loc, lines: Mapping[Loc, int]) -> str:
+    """Return a place as the file's author would write it: without the tags of unions."""
+    shown: Loc = ()
+    for number, item in enumerate(loc):
+        if (*shown, item) in lines or number == len(loc) - 1:
+            shown = (*shown, item)
+    return "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in shown).lstrip(".")
+
+
+def _message(error: Mapping[str, Any], model: type[BaseModel], lines: Mapping[Loc, int], at: Loc) -> str:
     loc: Loc = error["loc"]
-    key, path = str(loc[-1]) if loc else "", ".".join(str(item) for item in loc)
+    key, path = str(loc[-1]) if loc else "", _path(at + loc, lines)
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        hint = nearest(str(context["tag"]), tags) or f"; known: {', '.join(tags)}"
+        return f"{path}: there is no {str(context['discriminator']).strip(chr(39))} '{context['tag']}'{hint}"
+    if error["type"] == "union_tag_not_found":
+        return f"{path}: key {error['ctx']['discriminator']} is missing"
     if error["type"] == "extra_forbidden":
         keys = _keys_at(model, loc[:-1])
-        near = difflib.get_close_matches(key, keys, n=1)
-        return f"unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(keys)}")
+        return f"unknown key '{key}'" + (nearest(key, keys) or f"; known: {', '.join(keys)}")
     if error["type"] == "missing":
         return f"key '{path}' is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        hint = nearest(error["input"], choices) or f"; known: {', '.join(choices)}"
+        return f"{path}: '{error['input']}' is no {key}{hint}"
+    message = str(error["msg"]).replace(" after validation", "")
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = repr(error.get("input"))
     shown = "" if error["type"] == "value_error" else f" (given: {given if len(given) < 60 else given[:57] + '...'})"
     return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
@@ -150,22 +178,31 @@ def collect(path: Path, problems: list[tuple[int, str]]) -> UsageError:
     return UsageError(f"{len(rows)} problems" + "".join(f"\n  {path}:{line}: {text}" for line, text in rows))
 
 
+def _validated(
+    data: Any, model: type[Model], lines: Mapping[Loc, int], at: Loc = ()
+) -> tuple[Model | None, list[tuple[int, str]]]:
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        return None, [(_line_of(at + e["loc"], lines), _message(e, model, lines, at)) for e in found]
+    except RecursionError:
+        return None, [(1, "nested too deeply")]
+
+
 def problems_of(data: Any, model: type[BaseModel], lines: Mapping[Loc, int], at: Loc = ()) -> list[tuple[int, str]]:
     """Return the line and text of everything wrong with the part `at` of a document."""
-    try:
-        model.model_validate(data)
-    except ValidationError as error:
-        return [(_line_of(at + e["loc"], lines), _message({**e, "loc": e["loc"]}, model)) for e in error.errors()]
-    return []
+    return _validated(data, model, lines, at)[1]
 
 
 def parse(model: type[Model], path: Path, parts: Mapping[str, type[BaseModel]] | None = None) -> Model:
     """Read a file as `model`; `parts` names keys that have a model of their own. All errors come at once."""
     data, lines = read_yaml(path)
-    problems = problems_of(data, model, lines)
+    parsed, problems = _validated(data, model, lines)
     for key, part in (parts or {}).items():
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             problems += problems_of(data[key], part, lines, (key,))
     if problems:
         raise collect(path, problems)
-    return model.model_validate(data)
+    assert parsed is not None
+    return parsed

@@ -18,17 +18,10 @@ from pibench.errors import UsageError
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.meter import Meter
 from pibench.mpc.transport import Channel
+from pibench.registry import PROTOCOLS as PROTOCOLS
 
 SERVER = 0  # owns the weights
 CLIENT = 1  # owns the image; alone learns the logits
-
-# name -> module holding `PROTOCOL: type[Protocol]`; imported on use, so that naming one costs nothing
-PROTOCOLS: dict[str, str] = {
-    "plaintext": "pibench.mpc.plaintext.protocol",
-    "crypten": "pibench.mpc.crypten.protocol",
-    "crypten-cached": "pibench.mpc.crypten.cached",
-    "masked": "pibench.mpc.masked.protocol",
-}
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +11,10 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from pibench.documents import Strict, parse
 from pibench.errors import UsageError
+from pibench.library import data_folders as data_folders  # known by this name, too
+from pibench.library import find_documents, resolve
 from pibench.networks.spec import Network
 
-DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "pruning", "poly"]
 
 
@@ -58,43 +57,9 @@ class Card(Strict):
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
 
 
-def data_folders(kind: str) -> list[Path]:
-    """Folders that hold `kind` (networks, suites, zoo), nearest first: the user's, the repository's, the wheel's."""
-    package = Path(__file__).resolve().parent.parent
-    candidates = [Path.cwd() / kind, package.parent / kind, package / "_data" / kind]
-    if not (package.parent / "pyproject.toml").is_file():
-        del candidates[1]  # installed: the folder beside the package is none of ours
-    found = {os.path.realpath(folder): folder for folder in reversed(candidates) if folder.is_dir()}
-    return [folder for folder in candidates if found.get(os.path.realpath(folder)) is folder]
-
-
-def find_documents(kind: str) -> list[Path]:
-    """Return the YAML files of all folders of `kind`, by name; a nearer folder hides a farther one."""
-    found: dict[str, Path] = {}
-    for folder in data_folders(kind):
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return [found[name] for name in sorted(found)]
-
-
 def find_cards() -> list[Path]:
     """Return the files of all known cards, by name."""
     return find_documents("networks")
-
-
-def resolve(name_or_path: str | Path, kind: str, what: str) -> Path:
-    """Return the file of a card or suite given by name or path; raises UsageError with a near name."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        raise UsageError(f"there is no such {what} file", where=str(path))
-    known = {found.stem: found for found in find_documents(kind)}
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
-    near = difflib.get_close_matches(str(name_or_path), known, n=1)
-    remedy = f"did you mean '{near[0]}'? " if near else ""
-    raise UsageError(f"there is no {what} '{name_or_path}'", remedy=remedy + "`pibench ls` lists what there is")
 
 
 def _parts() -> dict[str, type[BaseModel]]:

@@ -7,12 +7,11 @@ convention of theirs and no claim about what an exact fusion would cost, for the
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from pibench.lowering.program import Conv, Linear, MaxPool, Op, Poly, Program, Relu, Weights
+from pibench.lowering.program import Conv, Linear, MaxPool, Op, Poly, Program, Relu, Shape
 from pibench.networks.merging import merged_away
 
 
@@ -82,11 +81,11 @@ class Census:
         return {**asdict(self), **by_stage}
 
 
-def census(program: Program, weights: Weights) -> Census:
-    """Count a lowered network; `weights` may be without data (meta tensors), as only their shapes are read."""
-    away = merged_away(program)
+def census(program: Program) -> Census:
+    """Count a lowered network; its structure says all, no weights are needed."""
+    away, shapes = merged_away(program), program.weight_shapes()
     layers = tuple(
-        Layer(op.site, op.stage, _macs(op, weights), op.name in away)
+        Layer(op.site, op.stage, _macs(op, shapes), op.name in away)
         for op in program
         if isinstance(op, Conv | Linear)
     )
@@ -98,7 +97,7 @@ def census(program: Program, weights: Weights) -> Census:
         relu_rounds=relu_rounds(program),
         macs=sum(layer.macs for layer in layers),
         macs_merged=sum(layer.macs for layer in layers if not layer.merged),
-        parameters=sum(weight.numel() for weight in weights.values()),
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
         sites=sites,
         layers=layers,
     )
@@ -112,20 +111,20 @@ def relu_rounds(program: Program) -> int:
     return depth[program.output.name]
 
 
-def _macs(op: Op, weights: Weights) -> int:
+def _macs(op: Op, shapes: dict[str, Shape]) -> int:
     """Return multiply-accumulates of one image: each output takes one a weight of its filter.
 
     A BatchNorm that could not be folded (one factor a channel) counts nothing, as in the papers.
     """
     assert isinstance(op, Conv | Linear)
-    weight = weights[op.weight]
-    if isinstance(op, Conv) and op.groups == op.shape[0] and weight[0].numel() == 1:
+    filter_size = math.prod(shapes[op.weight][1:])
+    if isinstance(op, Conv) and op.groups == op.shape[0] and filter_size == 1:
         return 0
-    return torch.Size(op.shape).numel() * weight[0].numel()
+    return math.prod(op.shape) * filter_size
 
 
 def _site(program: Program, op: Relu | Poly | MaxPool) -> Site:
-    elements = torch.Size(op.shape).numel()
+    elements = math.prod(op.shape)
     if isinstance(op, MaxPool):
         comparisons = elements * (op.kernel[0] * op.kernel[1] - 1)
         return Site(op.site, op.stage, "maxpool", comparisons, elements, op.shape)

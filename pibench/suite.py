@@ -1,0 +1,255 @@
+"""Suites: a YAML file says what to run (networks x protocols x links x devices x batches), how often, within what.
+
+No torch here: a suite is read, checked and expanded into cases before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+
+from pibench.documents import Strict, collect, parse, read_yaml
+from pibench.errors import UsageError
+from pibench.library import find_documents, resolve
+from pibench.registry import LINKS, MEASURES, PROTOCOLS, nearest
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+def _named(key: str) -> BeforeValidator:
+    """Let a plain name stand for a mapping that holds nothing else."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _known(names: Mapping[str, Any] | tuple[str, ...], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            hint = nearest(value, names) or f"; known: {', '.join(names)}"
+            raise ValueError(f"no {what} is named '{value}'{hint}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _share(value: Any) -> Any:
+    """Read `3%` as 0.03."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1e6, allow_inf_nan=False)]
+
+
+class NetworkEntry(Strict):
+    """A card by name or path, a pattern of card names, or one's own torch module."""
+
+    card: str | None = None
+    model: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    input: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3)] | None = None
+    weights: str | None = None  # a safetensors file, or a checkpoint for the card
+    dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"] | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _alone(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if model is not None and info.data.get("card") is not None:
+            raise ValueError("a network is a card or a model, not both")
+        return model
+
+
+class ProtocolEntry(Strict):
+    """A protocol by name; `label` tells two option sets of one protocol apart."""
+
+    name: Annotated[str, _known(PROTOCOLS, "protocol")]
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,32}$")] = ""
+    options: dict[str, Any] = {}
+
+
+class LinkEntry(Strict):
+    """A known link by name, or one's own: round-trip time, rate, loss, and how to emulate it."""
+
+    name: Word
+    rtt_ms: Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)] | None = None
+    mbit_s: Annotated[float, Field(ge=0.001, le=100_000, allow_inf_nan=False)] | None = None
+    loss_percent: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)] = 0.0
+    how: Literal["auto", "none", "veth", "netem", "wire", "paced", "network"] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that the suite sets, for the layer that makes links."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
+
+
+class ThresholdEntry(Strict):
+    """How much of a change a comparison lets pass, for one measure of the cases that fit a pattern or group."""
+
+    measure: Annotated[str, _known(MEASURES, "measure")]
+    tolerance: Share
+    cases: str = "*"
+    group: str = ""
+    sees: Share | None = None
+
+
+class Suite(Strict):
+    """What to run."""
+
+    name: Word
+    title: str = ""
+    networks: Annotated[list[Annotated[NetworkEntry, _named("card")]], Field(min_length=1)]
+    protocols: Annotated[list[Annotated[ProtocolEntry, _named("name")]], Field(min_length=1)]
+    links: Annotated[list[Annotated[LinkEntry, _named("name")]], Field(min_length=1)] = [LinkEntry(name="loopback")]
+    devices: Annotated[
+        list[Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?(,cuda(:\d+)?)?)$")]], Field(min_length=1)
+    ] = ["cpu"]
+    batches: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)] = [1]
+    sessions: Count = 3
+    inferences: Count = 5
+    warmups: Annotated[int, Field(ge=0, le=1000)] = 1
+    accuracy_images: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0  # longest silence of a party
+    deadline_s: Annotated[float, Field(gt=0, le=864_000, allow_inf_nan=False)] = 3600.0  # of one session
+    tolerance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.05  # largest logit error of a valid case
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    interleave: bool = True  # sessions of all cases in turn, in a random order drawn from the seed
+    pin: bool = False  # each party to cores of its own
+    offline_chunk: Count | None = None  # material for this many batches at a time
+    train_missing: bool = False  # train cards without a checkpoint first
+    thresholds: list[ThresholdEntry] = []
+    _path: Path = PrivateAttr(default=Path())
+    _text: str = PrivateAttr(default="")
+
+    @property
+    def path(self) -> Path:
+        """The file that the suite was read from."""
+        return self._path
+
+    @property
+    def text(self) -> str:
+        """The file's text."""
+        return self._text
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the suite's file."""
+        return hashlib.sha256(self._text.encode()).hexdigest()
+
+    @property
+    def cards(self) -> list[str]:
+        """Names or paths of the cards, patterns expanded, in order."""
+        return list(dict.fromkeys(card for entry in self.networks for card in expand(entry)))
+
+    def cases(self) -> tuple[Case, ...]:
+        """Return every combination, in the order of the file."""
+        networks: list[tuple[str | None, NetworkEntry]] = []
+        for entry in self.networks:
+            networks += [(card, entry) for card in expand(entry)] or [(None, entry)]
+        return tuple(
+            Case(
+                network=_network_name(card, entry), card=card, entry=entry, protocol=protocol.name,
+                label=protocol.label, options=protocol.options, link=link, device=device, batch=batch,
+                threads=self.threads, tolerance=self.tolerance,
+            )
+            for (card, entry), protocol, link, device, batch in itertools.product(
+                networks, self.protocols, self.links, self.devices, self.batches
+            )
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One cell of a suite."""
+
+    network: str  # a card's name, or package.module:factory
+    card: str | None  # as the suite names it: a name or a path; None for a module of one's own
+    entry: NetworkEntry = field(repr=False)
+    protocol: str
+    label: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    link: LinkEntry
+    device: str = "cpu"
+    batch: int = 1
+    threads: int = 1
+    tolerance: float = 0.05
+
+    @property
+    def id(self) -> str:
+        """<network>/<protocol>/<link>/<device>/b<batch>, the protocol with its label after a plus."""
+        protocol = f"{self.protocol}+{self.label}" if self.label else self.protocol
+        return f"{self.network}/{protocol}/{self.link.name}/{self.device}/b{self.batch}"
+
+
+def expand(entry: NetworkEntry) -> list[str]:
+    """Return the cards that an entry names: itself, or what its pattern (with * or ?) fits."""
+    if entry.card is None:
+        return []
+    if not any(sign in entry.card for sign in "*?["):
+        return [entry.card]
+    return [path.stem for path in find_documents("networks") if fnmatchcase(path.stem, entry.card)]
+
+
+def _network_name(card: str | None, entry: NetworkEntry) -> str:
+    return Path(card).name.removesuffix(".yaml").removesuffix(".yml") if card else str(entry.model)
+
+
+def find_suites() -> list[Path]:
+    """Return the files of all known suites, by name."""
+    return find_documents("suites")
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Read and check a suite, by name or path; every problem comes at once, as UsageError with file and line."""
+    path = resolve(name_or_path, "suites", "suite")
+    suite = parse(Suite, path)
+    suite._path, suite._text = path, path.read_text("utf-8")
+    if problems := _misfits(suite):
+        raise collect(path, problems)
+    return suite
+
+
+def _misfits(suite: Suite) -> list[tuple[int, str]]:
+    """Return what only shows against the rest of the file or the cards that there are."""
+    lines = read_yaml(suite.path)[1]
+    found: list[tuple[int, str]] = []
+    for index, entry in enumerate(suite.networks):
+        found += [(lines[("networks", index)], text) for text in _network_misfits(entry, suite.path.parent)]
+    for index, link in enumerate(suite.links):
+        if link.name not in LINKS and not set(link.given) - {"name"}:
+            hint = nearest(link.name, LINKS) or f"; known: {', '.join(LINKS)}"
+            found.append((lines[("links", index)], f"no link is named '{link.name}'{hint}"))
+    if not found:
+        ids = [case.id for case in suite.cases()]
+        twice = sorted({case for case in ids if ids.count(case) > 1})
+        found += [(lines.get(("networks",), 1), f"the suite names the case {case} twice") for case in twice]
+    return found
+
+
+def _network_misfits(entry: NetworkEntry, folder: Path) -> list[str]:
+    if entry.card is None and entry.model is None:
+        return ["a network needs a card or a model"]
+    if entry.model is not None and entry.input is None:
+        return ["a model needs its input: [channels, height, width]"]
+    if entry.card is not None and entry.input is not None:
+        return ["a card knows its input; remove the key"]
+    cards = expand(entry)
+    if entry.card is not None and not cards:
+        return [f"no card fits the pattern '{entry.card}'"]
+    problems = []
+    for card in cards:
+        try:
+            resolve(card, "networks", "card")
+        except UsageError as error:
+            problems.append(error.what)
+    return problems
