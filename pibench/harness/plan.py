@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pibench.errors import NothingSelected, UsageError
@@ -39,6 +40,21 @@ class CasePlan:
         """<network>/<protocol>/<link>/<device>/b<batch>."""
         protocol = f"{self.protocol}+{self.label}" if self.label else self.protocol
         return f"{self.network}/{protocol}/{self.link['name']}/{self.device}/b{self.batch}"
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A user's network: `package.module:factory`, its input, and where its weights and images come from."""
+
+    factory: str
+    input_shape: tuple[int, ...]
+    weights: Path | None = None
+    dataset: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What its cases are called."""
+        return self.factory
 
 
 @dataclass(frozen=True, kw_only=True)

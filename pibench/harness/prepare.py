@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pibench.errors import DataError, StoreError, UsageError
+from pibench.harness.plan import OwnModel
 from pibench.harness.record import Accuracy, Network
 from pibench.harness.store import ROOT
 from pibench.lowering.lower import lower
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.networks.build import build, stage_of
-from pibench.networks.card import data_folders
+from pibench.networks.card import data_folders, load_card
 
 if TYPE_CHECKING:
     from pibench.networks.card import Card
@@ -37,16 +38,7 @@ EVALUATED_AT_ONCE = 100
 TINY_SPREAD = 1e-6  # images all alike: nothing to calibrate on
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class OwnModel:
-    """A user's network: `package.module:factory`, its input, and where its weights and images come from."""
-
-    factory: str
-    input_shape: tuple[int, ...]
-    weights: Path | None = None
-    dataset: str | None = None
+Prepare = Callable[[str, Path, "Needs"], "Prepared"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +67,17 @@ class Prepared:
     def turn(self, start: int, count: int) -> NDArray[np.int64]:
         """Return which images a session takes: `count` from `start` on, around the end."""
         return np.arange(start, start + count, dtype=np.int64) % len(self.images)
+
+
+def preparer(own: OwnModel | None, tell: Tell) -> Prepare:
+    """Return the function from a network's name to something that runs: cards, or a user's own network."""
+
+    def prepare(name: str, folder: Path, needs: Needs) -> Prepared:
+        if own is not None and name == own.name:
+            return prepare_model(own, folder, needs, tell)
+        return prepare_card(load_card(name), folder, needs, tell)
+
+    return prepare
 
 
 def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell) -> Prepared:
@@ -173,7 +176,7 @@ def counts(program: Program, weights: Weights) -> dict[str, Any]:
     """Return what the record says of a lowered program's size."""
     from pibench.networks.census import census
 
-    found = census(program, weights)
+    found = census(program)
     return {
         "relu_count": program.relu_count, "macs": found.macs, "macs_merged": found.macs_merged,
         "parameters": found.parameters, "relu_rounds": found.relu_rounds,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,14 @@ import numpy as np
 
 from pibench.errors import PartyError, PibenchError
 from pibench.harness.assemble import assemble, check, score, why_invalid
+from pibench.harness.listener import Listener
 from pibench.harness.plan import CasePlan, RunPlan
-from pibench.harness.prepare import Needs, Prepared, write_images
+from pibench.harness.prepare import Needs, Prepare, Prepared, write_images
 from pibench.harness.record import Case, Declared, Link, Network, Record, Session, save_record
 from pibench.harness.session import SessionPlan, run_session
 from pibench.harness.store import scratch_folder
 from pibench.mpc.link import LinkUp, link_from, measure, open_link, probe_problems
 from pibench.mpc.protocol import Cost, protocol_class
-
-Prepare = Callable[[str, Path, Needs], Prepared]
-
-
-class Listener:
-    """What a run tells whoever watches it; this one says nothing."""
-
-    def preparing(self, network: str) -> None:
-        """Hear that a network is being trained, lowered, evaluated."""
-
-    def told(self, message: str) -> None:
-        """Hear something worth a line."""
-
-    def started(self, case: CasePlan, index: int, done: int, total: int) -> None:
-        """Hear that a session begins."""
-
-    def phase(self, case: CasePlan, phase: str, batches: int) -> None:
-        """Hear where a session is."""
-
-    def finished(self, case: CasePlan, wall_s: float) -> None:
-        """Hear that a session ended."""
 
 
 @dataclass
@@ -145,7 +124,7 @@ class Run:
         labels = None if prepared.labels is None else prepared.labels[chosen]
         session = assemble(
             result, index=index, order=order, warmups=self.plan.warmups, correctness=correctness,
-            accuracy=score(logits, labels),
+            accuracy=score(logits, labels), loss_percent=up.link.loss_percent,
         )  # fmt: skip
         self._keep(case, session)
 

@@ -1,0 +1,185 @@
+"""`pibench run`: measure every case of a suite, keep the record, end with the answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from pibench.harness.plan import OwnModel, RunPlan
+    from pibench.harness.record import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pibench run`."""
+    parser.add_argument("suite", nargs="?", default="quick", help="a suite's name or file (default: quick)")
+    parser.add_argument("-k", metavar="EXPR", help="run the cases whose id fits, such as 'masked and not wan'")
+    parser.add_argument("--sessions", type=_positive, metavar="N", help="sessions a case, instead of the suite's")
+    parser.add_argument(
+        "--inferences", type=_positive, metavar="N", help="inferences a session, instead of the suite's"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="decides order and random weights, instead of the suite's"
+    )
+    parser.add_argument("--resume", metavar="RECORD", help="go on with an unfinished record (a path, an id, or last)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the record here, not to .pibench/runs/")
+    parser.add_argument("--dry-run", action="store_true", help="show what would run and how long it may take")
+    parser.add_argument("--json", action="store_true", help="print the record instead of the tables")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the answer")
+    own = parser.add_argument_group("your own network, on any suite's settings")
+    own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
+    own.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
+    own.add_argument("--weights", type=Path, metavar="FILE", help="its weights, a safetensors file")
+    own.add_argument("--dataset", metavar="NAME", help="where its images and labels come from, such as cifar100")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a suite; status 2 when a case failed or is invalid."""
+    from pibench.harness.fromsuite import plan_of
+    from pibench.harness.store import find_record
+
+    own = _own_model(args)
+    resumed = find_record(args.resume) if args.resume else None
+    plan = plan_of(
+        args.suite, expression=args.k, sessions=args.sessions, inferences=args.inferences, seed=args.seed, own=own,
+        resumed=resumed, command=("pibench", *sys.argv[1:]),
+    )  # fmt: skip
+    if args.dry_run:
+        return _dry_run(plan, args.json)
+    return _measure(plan, args, resumed, own)
+
+
+def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, own: OwnModel | None) -> int:
+    from pibench.harness.prepare import preparer
+    from pibench.harness.runner import Run
+    from pibench.harness.store import new_record_path
+    from pibench.reporting.progress import Screen
+
+    path = resumed or args.record or new_record_path(plan.suite.name)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with Screen(quiet=args.quiet or args.json) as screen:
+        work = Run(plan, path, _record(plan, path, resumed), preparer(own, screen.told), screen)
+        interrupted = False
+        try:
+            work.execute()
+        except KeyboardInterrupt:
+            interrupted = True
+    _show(work.record, path, args.json)
+    if interrupted:
+        print(f"interrupted; go on with: pibench run {args.suite} --resume {path}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK if all(case.status == "done" for case in work.record.cases) else EXIT_FAILED
+
+
+def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
+    """Return the record to fill: a new one, or the one to go on with."""
+    from datetime import UTC, datetime
+
+    from pibench import __version__
+    from pibench.harness.machine import git_state, machine, versions
+    from pibench.harness.record import SCHEMA, Record, load_record
+
+    here, has = machine(), versions()
+    if resumed is not None:
+        old = load_record(resumed)
+        if old.machine.key != here.key or old.versions != has:
+            raise UsageError(
+                "the record is of another machine or of other versions", where=str(resumed),
+                remedy="sessions that cannot be compared do not belong into one record; start a new run",
+            )  # fmt: skip
+        return old.model_copy(update={"finished": False})
+    return Record(
+        schema=SCHEMA, id=path.stem, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        pibench_version=__version__, command=plan.command, seed=plan.seed, suite=plan.suite, machine=here,
+        versions=has, git=git_state(),
+    )  # fmt: skip
+
+
+def _show(record: Record, path: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from pibench.harness.record import dump_record
+    from pibench.reporting.table import answer
+
+    if as_json:
+        print(dump_record(record))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(answer(record))
+    console.print(f"Record: {path}", style="dim", soft_wrap=True)
+
+
+def _dry_run(plan: RunPlan, as_json: bool) -> int:
+    """Show the plan; earlier records of this folder say how long a case takes."""
+    from rich.console import Console
+
+    from pibench.harness.plan import estimate_s
+    from pibench.reporting.progress import plan_table
+
+    estimates = estimate_s(plan, _earlier())
+    if as_json:
+        cases = [
+            {"id": case.id, "estimate_s": estimates[case.id][0], "known": estimates[case.id][1]} for case in plan.cases
+        ]
+        print(
+            json.dumps(
+                {"suite": plan.suite.name, "sessions": plan.sessions, "inferences": plan.inferences, "cases": cases}
+            )
+        )
+        return EXIT_OK
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(plan_table(plan, estimates))
+    return EXIT_OK
+
+
+def _earlier(limit: int = 8) -> list[Record]:
+    from pibench.harness.record import load_record
+    from pibench.harness.store import record_paths
+
+    found = []
+    for path in record_paths()[-limit:]:
+        try:
+            found.append(load_record(path))
+        except PibenchError:  # another version's: it helps no estimate, and harms none
+            continue
+    return found
+
+
+def _own_model(args: argparse.Namespace) -> OwnModel | None:
+    if args.model is None:
+        if given := [name for name in ("input", "weights", "dataset") if getattr(args, name) is not None]:
+            raise UsageError(f"--{given[0]} is for your own network", remedy="give --model package.module:factory too")
+        return None
+    from pibench.harness.plan import OwnModel
+
+    if args.input is None:
+        raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
+    return OwnModel(args.model, args.input, args.weights, args.dataset)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(size < 1 for size in shape):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write C,H,W such as 3,32,32")
+    return shape
