@@ -23,6 +23,7 @@ from pibench.harness.record import (
     Tally,
 )
 from pibench.harness.session import SessionResult
+from pibench.harness.wirecheck import wire_of
 
 Report = Mapping[str, Any]
 Logits = NDArray[np.float64]
@@ -30,7 +31,14 @@ TOTALS = ("time_s", "wait_s", "sent_bytes", "received_bytes", "rounds")
 
 
 def assemble(
-    result: SessionResult, *, index: int, order: int, warmups: int, correctness: Correctness, accuracy: Accuracy | None
+    result: SessionResult,
+    *,
+    index: int,
+    order: int,
+    warmups: int,
+    correctness: Correctness,
+    accuracy: Accuracy | None,
+    loss_percent: float = 0.0,
 ) -> Session:
     """Return the record of one session."""
     server, client = result.online.get("server", []), result.online.get("client", [])
@@ -47,6 +55,7 @@ def assemble(
         ),
         correctness=correctness, accuracy=accuracy,
         peak_rss_bytes=PeakRss(server=result.peak_rss_bytes["server"], client=result.peak_rss_bytes["client"]),
+        wire=None if result.wire is None else wire_of(result.wire, loss_percent),
     )  # fmt: skip
 
 

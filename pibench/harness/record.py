@@ -100,6 +100,22 @@ class PeakRss(_Model):
     client: int
 
 
+class WireWay(_Model):
+    """One direction of the link, at the client's end: the kernel's count beside the parties' own."""
+
+    interface_bytes: int  # with headers and acknowledgements
+    packets: int
+    payload_bytes: int  # of setup, offline and online; the dealer's too
+    ratio: float | None  # interface to payload
+
+
+class Wire(_Model):
+    """The wire, checked (pibench.harness.wirecheck)."""
+
+    sent: WireWay
+    received: WireWay
+
+
 class Session(_Model):
     """A fresh pair of party processes that serves inferences: the unit of independence for statistics."""
 
@@ -114,6 +130,7 @@ class Session(_Model):
     correctness: Correctness
     accuracy: Accuracy | None = None  # of the private logits; null where labels or trained weights are missing
     peak_rss_bytes: PeakRss
+    wire: Wire | None = None  # only where the link has an interface of its own
 
 
 class Link(_Model):

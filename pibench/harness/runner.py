@@ -15,6 +15,8 @@ import numpy as np
 
 from pibench.errors import PartyError, PibenchError
 from pibench.harness.assemble import assemble, check, score, why_invalid
+from pibench.harness.children import Launch
+from pibench.harness.launch import Nurseries, spawn
 from pibench.harness.listener import Listener
 from pibench.harness.plan import CasePlan, RunPlan
 from pibench.harness.prepare import Needs, Prepare, Prepared, write_images
@@ -22,7 +24,7 @@ from pibench.harness.record import Case, Declared, Link, Network, Record, Sessio
 from pibench.harness.session import SessionPlan, run_session
 from pibench.harness.store import scratch_folder
 from pibench.mpc.link import LinkUp, link_from, measure, open_link, probe_problems
-from pibench.mpc.protocol import Cost, protocol_class
+from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Run:
     listener: Listener = field(default_factory=Listener)
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _links: dict[tuple[str, bool], tuple[LinkUp, Link]] = field(default_factory=dict)
+    _launch: Launch = spawn
     _stopped: set[str] = field(default_factory=set)  # cases that will not run any more
 
     def execute(self) -> Record:
@@ -44,7 +47,9 @@ class Run:
         try:
             self._save()
             self._prepare_all(scratch)
-            self._run_all(scratch)
+            with Nurseries(self._modules()) as nurseries:
+                self._launch = nurseries.start
+                self._run_all(scratch)
             self._close_cases(finished=True)
         except BaseException as error:
             self._close_cases(finished=False, why=_word(error))
@@ -71,6 +76,10 @@ class Run:
             if case.network in self._prepared:
                 self._open_case(case, self._prepared[case.network])
         self._save()
+
+    def _modules(self) -> list[str]:
+        """Return what parties are going to import, for the process that they are forked from."""
+        return sorted({PROTOCOLS[case.protocol] for case in self.plan.cases if case.id not in self._stopped})
 
     def _networks(self) -> list[str]:
         return list(dict.fromkeys(case.network for case in self.plan.cases))
@@ -118,7 +127,7 @@ class Run:
         chosen = prepared.turn(index * count, count)
         images = write_images(scratch / "images.safetensors", prepared.images, chosen)
         plan = self._session_plan(case, prepared, images, up)
-        result = run_session(plan, lambda phase, batches: self.listener.phase(case, phase, batches))
+        result = run_session(plan, lambda phase, batches: self.listener.phase(case, phase, batches), self._launch)
         logits = np.asarray(result.logits, dtype=np.float64).reshape(count, -1)
         correctness = check(logits, prepared.reference[chosen], case.tolerance)
         labels = None if prepared.labels is None else prepared.labels[chosen]

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pibench.errors import PartyError, UsageError
-from pibench.harness.children import Child, Children, Event, note
+from pibench.harness.children import Child, Children, Event, Launch, note
+from pibench.harness.launch import spawn
 from pibench.mpc.job import RANKS, Job
 from pibench.mpc.link import PROFILES, LinkUp
 from pibench.mpc.protocol import PROTOCOLS, protocol_class
@@ -47,6 +48,7 @@ class SessionPlan:
     offline_chunk: int | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     deadline_s: float = 3600.0
+    probe: bool = False  # have the parties measure the link over their own connection
     link: LinkUp = field(default_factory=lambda: LinkUp(PROFILES["loopback"]))
 
 
@@ -61,12 +63,14 @@ class SessionResult:
     online: dict[str, list[Event]] = field(default_factory=dict)  # by role: tallies, one a batch
     logits: list[list[list[float]]] = field(default_factory=list)  # batch, image, class
     peak_rss_bytes: dict[str, int] = field(default_factory=dict)
+    probe: dict[str, float] | None = None
+    wire: Event | None = None  # what the client's interface counted
 
 
 Progress = Callable[[str, int], None]  # phase, batches finished
 
 
-def run_session(plan: SessionPlan, progress: Progress | None = None) -> SessionResult:
+def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Launch = spawn) -> SessionResult:
     """Run one session; raises PartyError with both parties' reasons and last lines if it fails."""
     cls = protocol_class(plan.protocol)
     options = dict(plan.options)
@@ -75,7 +79,7 @@ def run_session(plan: SessionPlan, progress: Progress | None = None) -> SessionR
     dealer = wants_dealer(cls, options)
     result = SessionResult(started_utc=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
     start = time.monotonic()
-    with Children() as children:
+    with Children(launch) as children:
         token = secrets.token_hex(32)
         for role in ("server", "client", "dealer") if dealer else ("server", "client"):
             job = _job(plan, role, options, dealer, token)
@@ -110,6 +114,7 @@ def _job(plan: SessionPlan, role: str, options: dict[str, Any], dealer: bool, to
         options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role), device=plan.device,
         warmups=plan.warmups, inferences=plan.inferences, offline_chunk=plan.offline_chunk, dealer=dealer,
         timeout_s=plan.timeout_s, token=token, connection={"kind": "loopback", "host": plan.link.host(role)},
+        interface=plan.link.interface, probe=plan.probe,
     )  # fmt: skip
 
 
@@ -161,6 +166,10 @@ class _Conductor:
                 result.online.setdefault(child.role, []).append(event["tally"])
                 if "logits" in event:
                     result.logits.append(event["logits"])
+            case "probe":
+                result.probe = event["probe"]
+            case "wire" if child.role == "client":
+                result.wire = event
             case "done":
                 result.peak_rss_bytes[child.role] = event["peak_rss_bytes"]
         if self._progress is not None and child.role == "client":

@@ -40,6 +40,8 @@ class Job:
     timeout_s: float = DEFAULT_TIMEOUT_S  # longest silence of a peer
     token: str = field(repr=False)
     connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})
+    interface: str | None = None  # where the kernel counts the link's traffic, if it does
+    probe: bool = False  # measure the link over the parties' own connection
     result_fd: int = -1
     parent_pid: int = 0
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pibench.lowering.program import Program
     from pibench.mpc.connect import Address, Sockets
     from pibench.mpc.job import Job
+    from pibench.mpc.meter import Tally
     from pibench.mpc.protocol import Protocol
+    from pibench.mpc.transport import Channel
 
 PR_SET_PDEATHSIG = 1
 
@@ -71,16 +73,16 @@ class Reports:
         return {role: (host, port) for role, (host, port) in json.loads(self._control.line()).items()}
 
 
-def main() -> int:
-    """Do the job on standard input; returns the exit status."""
-    _die_with_parent()
+def main(results_fd: int | None = None) -> int:
+    """Do the job on standard input; returns the exit status. `results_fd` goes before the job's (a forked party)."""
+    die_with_parent()
     control = Control(sys.stdin.buffer)
     from pibench.mpc.job import Job
 
     job = Job.from_json(control.line())
-    if job.parent_pid and os.getppid() != job.parent_pid:
+    if results_fd is None and job.parent_pid and os.getppid() != job.parent_pid:
         return EXIT_FAILED
-    reports = Reports(job.result_fd, control)
+    reports = Reports(job.result_fd if results_fd is None else results_fd, control)
     try:
         _serve(job, reports)
     except PibenchError as error:
@@ -94,7 +96,7 @@ def main() -> int:
     return EXIT_OK
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to end this process with its parent, even one that is killed outright."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux the control pipe does it
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -144,40 +146,89 @@ def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> N
         sockets = complete()
         peer = Channel(sockets["client" if job.rank == registry.SERVER else "server"], meter, job.timeout_s)
         dealer = Channel(sockets["dealer"], meter, job.timeout_s) if job.dealer else None
+        _agree_and_probe(job, peer, program.sha256, reports)
+        counted = _Counted(job.interface)
         party = registry.Party(job.rank, peer, meter, dealer, job.device, job.batch, dict(job.options))
         runner = cls(program, party)
         runner.setup(weights)
     reports.say("setup", tally=setup.to_json())
+    counted.add(setup.total)
     try:
-        _run_batches(job, runner, meter, images, reports)
+        _run_batches(job, runner, meter, images, reports, counted)
         peer.barrier()  # nobody hangs up on a peer who still works
+        counted.report(reports)
     finally:
         with contextlib.suppress(Exception):  # what matters has been reported
             runner.close()
         peer.close()
 
 
-def _run_batches(job: Job, runner: Protocol, meter: Any, images: Tensor | None, reports: Reports) -> None:
+def _agree_and_probe(job: Job, peer: Channel, program_sha256: str, reports: Reports) -> None:
+    """Stop before anything depends on a secret if the parties would not run the same; measure the link if asked."""
+    from pibench.mpc.handshake import agree, offer
+    from pibench.mpc.probe import probe
+
+    agree(
+        peer,
+        offer(
+            protocol=job.protocol, program=program_sha256, options=job.options, batch=job.batch, batches=job.batches,
+            offline_chunk=job.offline_chunk, probe=job.probe,
+        ),
+    )  # fmt: skip
+    if job.probe:
+        reports.say("probe", probe=probe(peer, leads=job.role == "client").to_json())
+
+
+class _Counted:
+    """What the kernel counts on the link's interface beside what this party counts."""
+
+    def __init__(self, interface: str | None) -> None:
+        self._interface = interface
+        self._before = self._now()
+        self._total = {"sent_bytes": 0, "received_bytes": 0, "rounds": 0}
+
+    def add(self, tally: Tally) -> None:
+        """Count a phase."""
+        for name in self._total:
+            self._total[name] += getattr(tally, name)
+
+    def report(self, reports: Reports) -> None:
+        """Report both counts, where there is an interface."""
+        if after := self._now():
+            interface = {name: count - self._before[name] for name, count in after.items()}
+            reports.say("wire", interface=interface, **self._total)
+
+    def _now(self) -> dict[str, int]:
+        from pibench.mpc.netns import interface_bytes
+
+        return interface_bytes(self._interface) if self._interface else {}
+
+
+def _run_batches(
+    job: Job, runner: Protocol, meter: Any, images: Tensor | None, reports: Reports, counted: _Counted
+) -> None:
     gc.collect()
     gc.freeze()  # what setup made stays; collecting it again in the middle of a batch would be noise
     chunk = job.offline_chunk or job.batches
     for index in range(job.batches):
         if index % chunk == 0:
-            _offline(runner, meter, min(chunk, job.batches - index), reports)
+            counted.add(_offline(runner, meter, min(chunk, job.batches - index), reports))
         reports.say("phase", phase="online", index=index)
         batch = None if images is None else images[index * job.batch : (index + 1) * job.batch]
-        _online(runner, meter, batch, index, reports)
+        counted.add(_online(runner, meter, batch, index, reports))
 
 
-def _offline(runner: Protocol, meter: Any, batches: int, reports: Reports) -> None:
+def _offline(runner: Protocol, meter: Any, batches: int, reports: Reports) -> Tally:
     reports.say("phase", phase="offline")
     runner.party.peer.barrier()
     with meter.phase() as tally:
         runner.offline(batches)
     reports.say("offline", tally=tally.to_json(), batches=batches)
+    total: Tally = tally.total
+    return total
 
 
-def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, reports: Reports) -> None:
+def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, reports: Reports) -> Tally:
     """One inference: from the barrier to the client's logits; no garbage collection inside."""
     gc.collect()
     gc.disable()
@@ -189,6 +240,8 @@ def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, repo
         gc.enable()
     answer = {} if logits is None else {"logits": logits.tolist()}
     reports.say("inference", index=index, tally=tally.to_json(), **answer)
+    total: Tally = tally.total
+    return total
 
 
 def _read_inputs(job: Job) -> tuple[Program, dict[str, Tensor] | None, Tensor | None]:
