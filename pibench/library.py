@@ -35,10 +35,10 @@ def resolve(name_or_path: str | Path, kind: str, what: str) -> Path:
         if path.is_file():
             return path
         raise UsageError(f"there is no such {what} file", where=str(path))
-    known = {found.stem: found for found in find_documents(kind)}
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
-    near = nearest(str(name_or_path), known)
+    for folder in data_folders(kind):
+        if (found := folder / f"{name_or_path}.yaml").is_file():
+            return found
+    near = nearest(str(name_or_path), [found.stem for found in find_documents(kind)])
     raise UsageError(f"there is no {what} '{name_or_path}'{near}", remedy="`pibench ls` lists what there is")
 
 

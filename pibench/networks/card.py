@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr
 
-from pibench.documents import Strict, parse
+from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import data_folders as data_folders  # known by this name, too
 from pibench.library import find_documents, resolve
@@ -75,7 +75,23 @@ def load_card(name_or_path: str | Path) -> Card:
     """Read and check a card, by name or path; every problem comes at once, as UsageError with file and line."""
     path = resolve(name_or_path, "networks", "network")
     card = parse(Card, path, _parts())
-    if card.name != path.stem:
-        raise UsageError(f"the card is named '{card.name}' but its file '{path.stem}'", where=f"{path}:1")
+    if problems := _misfits(card, path):
+        raise collect(path, problems)
     card._path = path
     return card
+
+
+def _misfits(card: Card, path: Path) -> list[tuple[int, str]]:
+    """Return what only shows against the file's name and the other cards."""
+    found: list[tuple[str, str]] = []
+    if card.name != path.stem:
+        found.append(("name", f"the card is named '{card.name}' but its file '{path.stem}'"))
+    if card.teacher is not None and not (path.parent / f"{card.teacher}.yaml").is_file():
+        try:
+            resolve(card.teacher, "networks", "card")
+        except UsageError as error:
+            found.append(("teacher", f"teacher: {error.what}"))
+    if not found:
+        return []
+    lines = read_yaml(path)[1]
+    return [(lines.get((key,), 1), text) for key, text in found]

@@ -1,0 +1,111 @@
+"""`pibench show`: describe one network: ReLUs, MACs, parameters, predicted cost."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pibench.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from pibench.lowering.program import Program
+    from pibench.networks.card import Card
+    from pibench.networks.census import Census
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pibench show`."""
+    parser.add_argument("card", metavar="CARD", help="name or file of a network card")
+    parser.add_argument("--sites", action="store_true", help="list every ReLU site")
+    parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
+    parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="for this many images at once")
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show a card's census, what was published about it, and its checkpoint."""
+    from pibench.lowering.lower import lower
+    from pibench.networks.build import stage_of
+    from pibench.networks.card import load_card
+    from pibench.networks.census import census
+
+    card = load_card(args.card)
+    checkpoint = find_checkpoint(card)
+    program, _ = lower(_module(card, checkpoint), card.network.input_shape, stage_of)
+    counted = census(program)
+    facts = {"checkpoint": _trained(checkpoint), "predicted": _predicted(program, args)}
+    if args.json:
+        print(json.dumps({"card": card.model_dump(), "sha256": card.sha256, "census": counted.to_json(), **facts}))
+    else:
+        _print(card, counted, facts, args.sites)
+    return EXIT_OK
+
+
+def find_checkpoint(card: Card) -> Path | None:
+    """Return the card's trained weights: shipped, or trained here."""
+    from pibench.library import data_folders
+
+    name = card.checkpoint or f"{card.name}.safetensors"
+    candidates = [folder / name for folder in data_folders("zoo")]
+    candidates += sorted(Path(".pibench/checkpoints").glob(f"{card.name}-*.safetensors"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _module(card: Card, checkpoint: Path | None) -> Any:
+    """Return the network without weights, but with the masks of its checkpoint: they decide what is counted."""
+    from pibench.networks.build import masks_of, skeleton
+
+    module = skeleton(card.network)
+    masks = masks_of(module)
+    if masks and checkpoint is not None:
+        from pibench.training.checkpoint import load_checkpoint
+
+        state, _ = load_checkpoint(checkpoint)
+        for site, mask in masks.items():
+            saved = state.get(f"{site}.mask", state.get(f"mask.{site}"))
+            if saved is not None and saved.shape == mask.shape:
+                mask.copy_(saved)
+    return module
+
+
+def _trained(checkpoint: Path | None) -> dict[str, Any] | None:
+    if checkpoint is None:
+        return None
+    from pibench.training.checkpoint import read_metadata
+
+    meta = read_metadata(checkpoint)
+    return {"path": str(checkpoint), **{key: meta.get(key) for key in ("accuracy", "n_test", "dataset", "epochs")}}
+
+
+def _predicted(program: Program, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return rounds, bytes and time under a protocol, where the harness can tell."""
+    if args.protocol is None:
+        return None
+    try:
+        predict = importlib.import_module("pibench.harness.predict").predict
+    except ModuleNotFoundError as error:
+        raise UsageError("costs cannot be predicted here", remedy="`pibench run` measures them") from error
+    predicted: dict[str, Any] = predict(program, args.protocol, args.link, args.batch)
+    return predicted
+
+
+def _print(card: Card, counted: Census, facts: dict[str, Any], sites: bool) -> None:
+    from rich.console import Console
+
+    from pibench.reporting.census import lines, site_table, stage_table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{card.name}[/bold]  {card.title}")
+    console.print(stage_table(counted))
+    if sites:
+        console.print(site_table(counted))
+    for line in lines(card, counted, facts):
+        console.print(line, highlight=False, soft_wrap=True)
+    if card.relu_count != counted.relu_count and not (card.network.activation == "masked" and not facts["checkpoint"]):
+        raise UsageError(
+            f"the card says {card.relu_count:,} ReLUs, its network has {counted.relu_count:,}", where=str(card.path)
+        )

@@ -1,0 +1,59 @@
+"""`pibench validate`: check suites and cards without running them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pibench.errors import EXIT_OK, EXIT_USAGE, UsageError
+from pibench.library import find_documents
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pibench validate`."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help="suites and cards, by file or name (default: all)")
+    parser.add_argument("--json", action="store_true", help="print data instead of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every file and report all that is wrong with each; status 4 where anything is."""
+    names = args.files or [str(path) for kind in ("suites", "networks") for path in find_documents(kind)]
+    problems: dict[str, list[str]] = {}
+    for name in names:
+        try:
+            check(name)
+        except UsageError as error:
+            problems[name] = str(error).splitlines()
+    if args.json:
+        print(json.dumps({"checked": len(names), "problems": problems}, indent=2))
+    else:
+        for lines in problems.values():
+            print("\n".join(lines), file=sys.stderr)
+        print(f"{len(names) - len(problems)} of {len(names)} files are fine")
+    return EXIT_USAGE if problems else EXIT_OK
+
+
+def check(name: str) -> None:
+    """Check one suite or card; raises UsageError with every problem."""
+    from pibench.networks.card import load_card
+    from pibench.suite import load_suite
+
+    if kind_of(name) == "suites":
+        load_suite(name)
+    else:
+        load_card(name)
+
+
+def kind_of(name: str) -> str:
+    """Return whether a name or file means a suite or a card, by its keys where it is a file."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        from pibench.documents import read_yaml
+
+        data, _ = read_yaml(path)
+        if not isinstance(data, dict):
+            raise UsageError("neither a suite nor a card: it holds no keys", where=f"{path}:1")
+        return "networks" if "network" in data or ("networks" not in data and "protocols" not in data) else "suites"
+    return "suites" if name in {found.stem for found in find_documents("suites")} else "networks"
