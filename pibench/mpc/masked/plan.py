@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,17 @@ from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
 
 RING_BITS = 64
+DIGITS = 4  # comparison digits
 Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Bits of an opening: compared from `low` up, sign at `sign_bit`, ring of `bits` (whole bytes)."""
+
+    low: int
+    sign_bit: int
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -34,20 +45,37 @@ class Options:
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     digit_bits: int = 7  # width of one comparison digit; four digits cover fraction_bits + range_bits
     headroom_bits: int = RING_BITS  # how many ring bits a free truncation may draw on
-    dealer: str = "process"  # process: a third party; first-party: the server deals (no privacy from it)
-    check_ranges: bool = False  # debug: open every ReLU input to both parties and refuse what is out of range
-    inline: bool = False  # reserved: deal during online
+    provider: str = "dealer"  # dealer: a third process; first-party: the server deals (no privacy from it)
+    check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> Options:
         """Return the options of a suite; raises UsageError for an unknown name or an impossible value."""
         known = {k: v for k, v in options.items() if k in cls.__dataclass_fields__}
         if extra := sorted(set(options) - set(known) - {"rendezvous", "wire"}):
-            raise UsageError(f"the masked protocol has no option {extra}", remedy=f"it knows {list(cls.__dataclass_fields__)}")
+            names = ", ".join(cls.__dataclass_fields__)
+            raise UsageError(f"the masked protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
         made = cls(**known)
-        if made.digit_bits not in (6, 7, 8):
-            raise UsageError(f"digit_bits is {made.digit_bits}", remedy="choose 6, 7 or 8")
+        made._check()
         return made
+
+    def _check(self) -> None:
+        if self.digit_bits not in (6, 7, 8):
+            raise UsageError(f"digit_bits is {self.digit_bits}", remedy="choose 6, 7 or 8")
+        if self.fraction_bits + self.range_bits > DIGITS * self.digit_bits:
+            raise UsageError(
+                f"{DIGITS} digits of {self.digit_bits} bits do not cover {self.fraction_bits} fractional and "
+                f"{self.range_bits} integer bits",
+                remedy="raise digit_bits or lower range_bits",
+            )
+        if self.provider not in ("dealer", "first-party"):
+            raise UsageError(f"provider is {self.provider!r}", remedy="choose dealer or first-party")
+
+    def window(self, scale: int) -> Window:
+        """Return where the sign of a value of this scale is compared."""
+        low = max(0, scale + self.range_bits - DIGITS * self.digit_bits)
+        sign_bit = low + DIGITS * self.digit_bits
+        return Window(low, sign_bit, -(-max(scale + self.range_bits + 2, sign_bit + 2) // 8) * 8)
 
 
 @dataclass(frozen=True)
@@ -75,6 +103,7 @@ class Value:
 class Step:
     """One step of the plan; `out` and `inputs` name values, `op` is the operation that it serves."""
 
+    talks: ClassVar[bool] = False  # whether the parties talk online
     out: str
     inputs: tuple[str, ...]
     op: ir.Op
@@ -83,6 +112,8 @@ class Step:
 @dataclass(frozen=True, kw_only=True)
 class Receive(Step):
     """The client's image, masked, to the server: one message."""
+
+    talks: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +151,11 @@ class Gather(Step):
     index: Index = field(repr=False)
     fill: int = 0
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every element stays where it is."""
+        return bool((self.index == np.arange(len(self.index))).all())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drop(Step):
@@ -132,20 +168,15 @@ class Drop(Step):
 class Extend(Step):
     """Truncation by `shift` bits and extension of the ring to the bits of `out`: two messages."""
 
+    talks: ClassVar[bool] = True
     shift: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReluStep(Step):
-    """max(x, 0) / 2^shift: four messages. `rest` (value, out, shift) rides along: elements that a mask left linear."""
+    """max(x, 0) / 2^shift: four messages."""
 
-    shift: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square(Step):
-    """x^2 of x / 2^shift, and x / 2^shift itself, as one value of both (joined): two messages."""
-
+    talks: ClassVar[bool] = True
     shift: int
 
 
@@ -161,6 +192,24 @@ class Plan:
     def output(self) -> Value:
         """The logits."""
         return self.values[self.steps[-1].out]
+
+    @cached_property
+    def groups(self) -> list[list[Step]]:
+        """Steps in the order in which they run: alone, or those that talk and do not depend on each other together.
+
+        A step that talks waits until something needs what it makes; what it waits with shares its rounds.
+        """
+        groups: list[list[Step]] = []
+        pending: list[Step] = []
+        for step in self.steps:
+            if any(other.out in step.inputs for other in pending):
+                groups.append(pending)
+                pending = []
+            if step.talks:
+                pending.append(step)
+            else:
+                groups.append([step])
+        return groups + ([pending] if pending else [])
 
 
 def plan_program(program: Program, options: Options) -> Plan:
@@ -353,7 +402,7 @@ def _windows(shape: Shape, op: ir.MaxPool) -> Index:
 def _assign_bits(steps: list[Step], values: dict[str, Value], output: str, options: Options) -> Plan:
     """Backward pass: how many ring bits each value needs; a Drop that would need too many becomes an Extend."""
     need = dict.fromkeys(values, 0)
-    need[output] = _enough(values[output], options)
+    need[output] = options.window(values[output].scale).bits
     planned: list[Step] = []
     for step in reversed(steps):
         bits = need[step.out]
@@ -369,18 +418,12 @@ def _assign_bits(steps: list[Step], values: dict[str, Value], output: str, optio
     return Plan(tuple(live), final, options)
 
 
-def _enough(value: Value, options: Options) -> int:
-    """Ring bits in which the value fits with its sign and one spare bit for the offset, in whole bytes."""
-    bits = value.scale + options.range_bits + 2
-    return -(-bits // 8) * 8
-
-
 def _bits_in(step: Step, position: int, bits: int, value: Value, options: Options) -> int:
     """Ring bits that a step needs of an input so that its output has `bits` valid ones."""
     if not bits:
         return 0
-    if isinstance(step, ReluStep | Extend | Square):
-        return _enough(value, options)
+    if isinstance(step, ReluStep | Extend):
+        return options.window(value.scale).bits
     if isinstance(step, Drop):
         return bits + step.shift
     if isinstance(step, Sum):

@@ -1,0 +1,157 @@
+"""The client's side: its part of every value, known before any input, and its half of the conversations (rank 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pibench.lowering import program as ir
+from pibench.mpc.masked import kernels
+from pibench.mpc.masked.kernels import Bytes, Ints
+from pibench.mpc.masked.local import apply_local
+from pibench.mpc.masked.material import ClientDraws, ExtendDraw, ReluDraw, count, multiply_words
+from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Step
+from pibench.mpc.masked.server import encode, label, offer_bytes
+from pibench.mpc.masked.talk import Conversation, Send, converse
+from pibench.mpc.masked.talk import Receive as Await
+from pibench.mpc.meter import Meter
+from pibench.mpc.packing import pack, unpack
+from pibench.mpc.transport import Channel
+
+
+@dataclass
+class ClientMaterial:
+    """What one inference uses up on the client, by the name of the step's output."""
+
+    relu: dict[str, ReluDraw] = field(default_factory=dict)
+    extend: dict[str, ExtendDraw] = field(default_factory=dict)
+    top: dict[str, Bytes] = field(default_factory=dict)  # top bits of its parts that are truncated
+    shown: dict[str, Ints] = field(default_factory=dict)  # debug mode: its parts of ReLU inputs
+    image_part: Ints | None = None
+    logits_part: Ints | None = None
+
+
+class Client:
+    """Runs the plan on the client's parts: offline all of it, online only what talks."""
+
+    def __init__(self, plan: Plan, masked_weights: dict[str, Tensor], channel: Channel, meter: Meter, batch: int) -> None:
+        self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
+        self._masked_weights = masked_weights  # D = W - B
+
+    def expand_material(self, seed: bytes) -> ClientMaterial:
+        """Draw one inference's material, work out all of the client's parts, and send what the server needs of them."""
+        draws, made, parts = ClientDraws(seed, self.plan, self.batch), ClientMaterial(), dict[str, Ints]()
+        for step in self.plan.steps:
+            inputs = [parts[name] for name in step.inputs]
+            parts[step.out] = self._part(step, inputs, draws, made)
+        made.logits_part = parts[self.plan.output.name]
+        return made
+
+    def _part(self, step: Step, inputs: list[Ints], draws: ClientDraws, made: ClientMaterial) -> Ints:
+        shape = (self.batch, *self.plan.values[step.out].shape)
+        match step:
+            case Receive():
+                made.image_part = draws.part(step)
+                return made.image_part.reshape(shape)
+            case Remask():
+                fresh = draws.part(step).reshape(shape)
+                self._tell(inputs[0] - fresh, self.plan.values[step.inputs[0]].wire_bytes)
+                return fresh
+            case Product():
+                return self._product(step, inputs[0], draws).reshape(shape)
+            case ReluStep():
+                return self._relu_part(step, inputs[0], draws, made).reshape(shape)
+            case Extend():
+                return self._extend_part(step, inputs[0], draws, made).reshape(shape)
+        return apply_local(self.plan, step, inputs, server=False)
+
+    def _tell(self, values: Ints, width: int) -> None:
+        self.channel.send(pack(np.ascontiguousarray(values).reshape(-1), width))
+
+    def _product(self, step: Product, part: Ints, draws: ClientDraws) -> Ints:
+        """K1 = D * A + K'."""
+        op = step.op
+        assert isinstance(op, ir.Conv | ir.Linear)
+        made = multiply_words(op, torch.from_numpy(part), self._masked_weights[op.weight])
+        return made.numpy().reshape(-1) + draws.part(step)
+
+    def _relu_part(self, step: ReluStep, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
+        draw = made.relu[step.out] = draws.relu(step)
+        window = self.plan.options.window(self.plan.values[step.inputs[0]].scale)
+        self._tell(part.reshape(-1) + draw.r, window.bits // 8)
+        if self.plan.options.check_ranges:
+            made.shown[step.out] = np.ascontiguousarray(part).reshape(-1)
+        return draw.part
+
+    def _extend_part(self, step: Extend, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
+        draw = made.extend[step.out] = draws.extend(step)
+        bits = self.plan.options.window(self.plan.values[step.inputs[0]].scale).bits
+        n = count(self.plan, step.out, self.batch)
+        y, top = np.empty(n, np.int64), np.empty(n, np.uint8)
+        kernels.cut_part(np.ascontiguousarray(part).reshape(-1), step.shift, bits, 0, y, top)
+        made.top[step.out] = top
+        return y + (draw.x.astype(np.int64) << (bits - step.shift))
+
+    def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
+        """Run one inference from images (batch, *shape) to logits (batch, classes), float32."""
+        for group in self.plan.groups:
+            if group[0].talks:
+                converse(self.channel, self.meter, [(label(s), self._talk(s, images, material)) for s in group])
+        output = self.plan.output
+        heard = np.empty(output.count * self.batch * output.wire_bytes, np.uint8)
+        self.channel.recv_into(heard)
+        assert material.logits_part is not None
+        total = unpack(heard, output.wire_bytes) + material.logits_part.reshape(-1)
+        keep = 64 - 8 * output.wire_bytes
+        logits = ((total << keep) >> keep).astype(np.float64) / 2.0**output.scale
+        return torch.from_numpy(logits).float().view(self.batch, *output.shape)
+
+    def _talk(self, step: Step, images: Tensor, material: ClientMaterial) -> Conversation:
+        if isinstance(step, Receive):
+            return self._give_image(step, images, material)
+        if isinstance(step, Extend):
+            return self._extend(step, material)
+        assert isinstance(step, ReluStep)
+        return self._relu(step, material)
+
+    def _give_image(self, step: Receive, images: Tensor, material: ClientMaterial) -> Conversation:
+        assert material.image_part is not None
+        encoded = encode(images, self.plan.options.fraction_bits).reshape(-1).numpy()
+        yield Send(pack(encoded - material.image_part, self.plan.values[step.out].wire_bytes))
+
+    def _relu(self, step: ReluStep, material: ClientMaterial) -> Conversation:
+        """The other half of the four messages of `Server._relu`."""
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        window, draw = self.plan.options.window(source.scale), material.relu.pop(step.out)
+        share, n = draw.share, draw.mu.size
+        if self.plan.options.check_ranges:
+            yield Send(material.shown[step.out].view(np.uint8))
+        bits, reply, y = np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
+        heard = yield Await(n * window.bits // 8)
+        c = unpack(heard, window.bits // 8)
+        if window.bits < 64:
+            c &= (1 << window.bits) - 1
+        kernels.read_digits(c, share.words, draw.mu, window.low, self.plan.options.digit_bits, bits)
+        theirs = yield Await(n)
+        kernels.answer(bits, theirs, share.table, reply)
+        yield Send(reply)
+        beta = np.unpackbits((yield Await(-(-n // 8))), count=n)
+        kernels.select(
+            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, 0, y
+        )  # fmt: skip
+        y -= draw.part
+        yield Send(pack(y, out.wire_bytes))
+
+    def _extend(self, step: Extend, material: ClientMaterial) -> Conversation:
+        """The other half of the two messages of `Server._extend`."""
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        draw, top = material.extend.pop(step.out), material.top.pop(step.out)
+        d = np.unpackbits((yield Await(-(-top.size // 8))), count=top.size)
+        q0, q1 = np.empty(top.size, np.uint32), np.empty(top.size, np.uint32)
+        kernels.wrap_offers(top, d, draw.x, draw.p0, draw.p1, q0, q1)
+        size = offer_bytes(out.bits, self.plan.options.window(source.scale).bits, step.shift)
+        yield Send(pack(q0.astype(np.int64), size))
+        yield Send(pack(q1.astype(np.int64), size))

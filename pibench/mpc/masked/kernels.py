@@ -1,0 +1,160 @@
+"""Local arithmetic of the interactive steps, on flat arrays; compiled once and kept on disk by numba.
+
+Signs come from one-time truth tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Paskin-Cherniavsky, TCC 2013) with half
+the table that a comparison seems to need: of a digit r_j only the one-hot word of r_j is shared. A party's share of
+[c_j = r_j] is one bit of its word, and its share of [c_j < r_j] is the parity of the bits above c_j, because shares by
+XOR may be summed before they are opened.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir as llvm
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from pibench.mpc.masked.plan import DIGITS
+
+BITS_MASK = 63  # the six bits that are combined: lt0, lt1, lt2, eq1, eq2, eq3 from the lowest
+
+Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Halves = NDArray[np.uint32]
+Bytes = NDArray[np.uint8]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _popcount(typingctx: Any, x: Any) -> Any:
+    """Count the bits of a uint64 (numba has no public name for the instruction)."""
+
+    def codegen(context: Any, builder: llvm.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def open_masked(z: Ints, pre: Ints, mask: int, c: Ints) -> None:
+    """c = z + pre, cut to the ring of the opening."""
+    for i in range(z.size):
+        c[i] = (z[i] + pre[i]) & mask
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bits: Bytes) -> None:
+    """Read this party's table shares at the public c: six bits masked by mu, and lt3 as bit 6."""
+    per = 1 << (digit_bits - 6)
+    for i in range(c.size):
+        window = np.uint64(c[i]) >> np.uint64(low)
+        got = np.uint64(0)
+        for j in range(DIGITS):
+            digit = np.int64(window >> np.uint64(digit_bits * j)) & ((1 << digit_bits) - 1)
+            at, slot = np.uint64(digit & 63), digit >> 6
+            word = words[i, j * per + slot] >> at
+            above = word >> np.uint64(1)
+            for k in range(slot + 1, per):
+                above ^= words[i, j * per + k]
+            less = _popcount(above) & np.uint64(1)
+            got |= less << np.uint64(j if j < 3 else 6)
+            if j:
+                got |= (word & np.uint64(1)) << np.uint64(2 + j)
+        bits[i] = np.uint8(got) ^ mu[i]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def answer(bits: Bytes, theirs: Bytes, table: Words, reply: Bytes) -> None:
+    """Client: from all six masked bits to its share of the masked sign; both go into one byte."""
+    for i in range(bits.size):
+        u = (bits[i] ^ theirs[i]) & BITS_MASK
+        sign = (table[i] >> np.uint64(u)) & np.uint64(1)
+        reply[i] = (bits[i] & BITS_MASK) | (((bits[i] >> 6) ^ np.uint8(sign)) << 6)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta: Bytes) -> None:
+    """Server: the masked sign beta = [x >= 0] xor s, public from here on."""
+    for i in range(bits.size):
+        u = (bits[i] ^ reply[i]) & BITS_MASK
+        sign = np.uint8((table[i] >> np.uint64(u)) & np.uint64(1))
+        beta[i] = (sign ^ (bits[i] >> 6) ^ (reply[i] >> 6) ^ np.uint8((c[i] >> sign_bit) & 1)) & 1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def select(
+    c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves, shift: int, bits: int, own: int, out: Ints
+) -> None:
+    """out = this party's share of y = t b, with t = (c >> shift) - offset - (r >> shift) + wrap and b = beta xor s.
+
+    t b = beta t + (1 - 2 beta) t s; `own` is 1 on the server, which alone adds the public part of t.
+    """
+    offset = np.int64(1) << (bits - 2 - shift)
+    for i in range(c.size):
+        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - offset
+        wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
+        t = own * tau + rp[i] + wrap * np.int64(rt[i])
+        ts = tau * s[i] + srp[i] + wrap * np.int64(srt[i])
+        out[i] = t - ts if beta[i] else ts
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
+    """Dealer: put the one-hot words of r's digits onto shares of zero."""
+    per = 1 << (digit_bits - 6)
+    for i in range(r.size):
+        window = np.uint64(r[i]) >> np.uint64(low)
+        for j in range(DIGITS):
+            digit = np.int64(window >> np.uint64(digit_bits * j)) & ((1 << digit_bits) - 1)
+            words[i, j * per + (digit >> 6)] ^= np.uint64(1) << np.uint64(digit & 63)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def deal_choice(r: Ints, mu: Bytes, s: Bytes, sign_bit: int, permuted: Words, table: Words) -> None:
+    """Dealer: put the one-time table of the combination, permuted by mu, onto shares of zero.
+
+    Entry u is g(u xor mu) xor r's sign bit xor 1 xor s, so that what is read is already the masked [x >= 0].
+    """
+    ones = ~np.uint64(0)
+    for i in range(r.size):
+        flip = ((r[i] >> sign_bit) & 1) ^ 1 ^ s[i]
+        table[i] ^= permuted[mu[i]] ^ (ones if flip else np.uint64(0))
+
+
+def combination() -> Words:
+    """Return the 64 permutations of the table g(u) = eq3 (lt2 ^ eq2 (lt1 ^ eq1 lt0)): entry mu holds g(u ^ mu)."""
+    u = np.arange(64)
+    lt0, lt1, lt2, eq1, eq2, eq3 = ((u >> k) & 1 for k in range(6))
+    g = eq3 & (lt2 ^ (eq2 & (lt1 ^ (eq1 & lt0))))
+    weights = np.uint64(1) << u.astype(np.uint64)
+    return np.array([int((g[u ^ mu].astype(np.uint64) * weights).sum()) for mu in range(64)], np.uint64)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: Bytes) -> None:
+    """One party's part of a truncation: its share as an integer below 2^bits, cut, minus its top bit's weight."""
+    mask = (np.int64(1) << (bits - 1)) - 1
+    for i in range(value.size):
+        whole = value[i] + offset
+        high = (whole >> (bits - 1)) & 1
+        # (low bits + high 2^(bits-1)) >> shift, minus high 2^(bits-shift)
+        out[i] = ((whole & mask) >> shift) - (high << (bits - 1 - shift)) - (offset >> shift)
+        top[i] = np.uint8(high)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, q0: Halves, q1: Halves) -> None:
+    """Client: both possible products of the top bits minus x, each under a pad of which the server holds one."""
+    for i in range(top.size):
+        first, second = (p1[i], p0[i]) if d[i] else (p0[i], p1[i])
+        q0[i] = np.uint32(first - x[i])
+        q1[i] = np.uint32(np.uint32(top[i]) - x[i] + second)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def wrap_take(top: Bytes, q0: Halves, q1: Halves, pad: Halves, weight: int, out: Ints) -> None:
+    """Server: take the offer that its top bit opens, and add its weight."""
+    for i in range(top.size):
+        offer = q1[i] if top[i] else q0[i]
+        out[i] += np.int64(np.uint32(offer - pad[i])) << weight

@@ -1,0 +1,218 @@
+"""The server's side of the interactive steps, and its part of the offline phase (rank 0: owns the weights)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pibench.errors import PartyError
+from pibench.lowering import program as ir
+from pibench.lowering.program import Program, Weights
+from pibench.mpc.masked import kernels
+from pibench.mpc.masked.kernels import Bytes, Halves, Ints
+from pibench.mpc.masked.local import apply_local
+from pibench.mpc.masked.material import ReluShare, ServerDraws, correction_bytes, count
+from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Step
+from pibench.mpc.masked.talk import Conversation, Label, Send, converse
+from pibench.mpc.masked.talk import Receive as Await
+from pibench.mpc.meter import Meter
+from pibench.mpc.packing import pack, unpack
+from pibench.mpc.limbs import RingConv
+from pibench.mpc.transport import Channel
+
+Multiply = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class ServerMaterial:
+    """What one inference uses up on the server, by the name of the step's output."""
+
+    pre: dict[str, Ints] = field(default_factory=dict)  # what is added: products, openings, fresh masks
+    share: dict[str, ReluShare] = field(default_factory=dict)
+    mu: dict[str, Bytes] = field(default_factory=dict)
+    held: dict[str, Bytes] = field(default_factory=dict)
+    pad: dict[str, Halves] = field(default_factory=dict)
+
+
+def prepare_products(program: Program, plan: Plan, weights: Weights) -> tuple[dict[str, Multiply], dict[str, Tensor]]:
+    """Encode the weights and prepare every linear layer; returns the products by step and the encoded biases."""
+    products: dict[str, Multiply] = {}
+    biases: dict[str, Tensor] = {}
+    f = plan.options.fraction_bits
+    for step in plan.steps:
+        if not isinstance(step, Product):
+            continue
+        op = step.op
+        assert isinstance(op, ir.Conv | ir.Linear)
+        scale, bits = plan.values[step.inputs[0]].scale, plan.values[step.out].bits
+        products[step.out] = _product(op, encode(weights[op.weight], f), plan.values[step.inputs[0]].shape, bits)
+        if op.bias is not None:
+            biases[step.out] = encode(weights[op.bias], scale + f).view(-1, *[1] * (len(op.shape) - 1))
+    return products, biases
+
+
+def encode(values: Tensor, fraction_bits: int) -> Tensor:
+    """Return the nearest fixed-point ring elements (int64) of real values."""
+    return torch.round(values.double() * 2.0**fraction_bits).long()
+
+
+def _product(op: ir.Conv | ir.Linear, weight: Tensor, shape: ir.Shape, bits: int) -> Multiply:
+    if isinstance(op, ir.Conv):
+        return RingConv(
+            weight, shape, bits=bits, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
+        )
+    conv = RingConv(weight[:, :, None, None], (weight.shape[1], 1, 1), bits=bits)
+
+    def multiply(x: Tensor, add: Tensor) -> Tensor:
+        return conv(x.reshape(len(x), -1, 1, 1), add.reshape(len(x), -1, 1, 1)).reshape(len(x), -1)
+
+    return multiply
+
+
+class Server:
+    """Runs the plan on the server's parts."""
+
+    def __init__(self, program: Program, plan: Plan, weights: Weights, channel: Channel, meter: Meter, batch: int) -> None:
+        self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
+        self._products, self._biases = prepare_products(program, plan, weights)
+
+    def receive_material(self, seed: bytes, corrections: Callable[[int], Bytes]) -> ServerMaterial:
+        """Take one inference's corrections (in the order of the plan) and add what the server draws itself."""
+        draws, made = ServerDraws(seed, self.plan, self.batch), ServerMaterial()
+        for step in self.plan.steps:
+            size = correction_bytes(self.plan, step, self.batch)
+            if isinstance(step, Product):
+                shape = (self.batch, *self.plan.values[step.out].shape)
+                made.pre[step.out] = corrections(size).view(np.int64).reshape(shape)
+                if step.out in self._biases:
+                    made.pre[step.out] += self._biases[step.out].numpy()
+            elif isinstance(step, ReluStep):
+                n = count(self.plan, step.inputs[0], self.batch)
+                made.share[step.out] = ReluShare.over(corrections(size), n, self.plan.options)
+                made.pre[step.out], made.mu[step.out] = draws.relu(step)
+            elif isinstance(step, Extend):
+                made.held[step.out] = draws.extend(step)
+                made.pad[step.out] = corrections(size).view(np.uint32)
+        return made
+
+    def hear_offsets(self, material: ServerMaterial) -> None:
+        """Take the client's input-independent messages: its parts of openings, and differences of fresh masks."""
+        for step in self.plan.steps:
+            if isinstance(step, ReluStep | Remask):
+                value = self.plan.values[step.inputs[0]]
+                bits = value.bits if isinstance(step, Remask) else self.plan.options.window(value.scale).bits
+                heard = np.empty(count(self.plan, value.name, self.batch) * -(-bits // 8), np.uint8)
+                self.channel.recv_into(heard)
+                offset = unpack(heard, -(-bits // 8))
+                if isinstance(step, Remask):
+                    material.pre[step.out] = offset.reshape(self.batch, *value.shape)
+                else:
+                    material.pre[step.out] += offset + (1 << (bits - 2))
+
+    def run(self, material: ServerMaterial) -> None:
+        """Run one inference; the last message carries the server's part of the logits."""
+        parts: dict[str, Ints] = {}
+        for group in self.plan.groups:
+            if group[0].talks:
+                converse(self.channel, self.meter, [(label(s), self._talk(s, parts, material)) for s in group])
+                continue
+            step = group[0]
+            with self.meter.op(*label(step)):
+                parts[step.out] = self._alone(step, [parts[name] for name in step.inputs], material)
+        output = self.plan.output
+        self.channel.send(pack(np.ascontiguousarray(parts[output.name]).reshape(-1), output.wire_bytes))
+
+    def _alone(self, step: Step, inputs: list[Ints], material: ServerMaterial) -> Ints:
+        if isinstance(step, Remask):
+            return inputs[0] + material.pre[step.out]
+        if isinstance(step, Product):
+            add = torch.from_numpy(material.pre[step.out])
+            return self._products[step.out](torch.from_numpy(inputs[0]), add).numpy()
+        return apply_local(self.plan, step, inputs, server=True)
+
+    def _talk(self, step: Step, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
+        if isinstance(step, Receive):
+            return self._receive(step, parts)
+        if isinstance(step, Extend):
+            return self._extend(step, parts, material)
+        assert isinstance(step, ReluStep)
+        return self._relu(step, parts, material)
+
+    def _receive(self, step: Receive, parts: dict[str, Ints]) -> Conversation:
+        value = self.plan.values[step.out]
+        heard = yield Await(value.count * self.batch * value.wire_bytes)
+        parts[step.out] = unpack(heard, value.wire_bytes).reshape(self.batch, *value.shape)
+
+    def _relu(self, step: ReluStep, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
+        """Four messages; see docs/protocol.md for why each is uniform to whoever gets it.
+
+        1. to the client: c = x + offset + r, then this party's share of the six masked bits, read at c.
+        2. from the client: its share of the six bits, and of the masked sign.
+        3. to the client: the masked sign beta.
+        4. from the client: its share of y minus the part that it will hold.
+        """
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        window, share = self.plan.options.window(source.scale), material.share[step.out]
+        x = np.ascontiguousarray(parts[source.name]).reshape(-1)
+        n = x.size
+        if self.plan.options.check_ranges:
+            yield from self._check_range(step, x)
+        c, bits, beta, y = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
+        kernels.open_masked(x, material.pre[step.out], (1 << window.bits) - 1 if window.bits < 64 else -1, c)
+        yield Send(pack(c, window.bits // 8))
+        digit_bits = self.plan.options.digit_bits
+        kernels.read_digits(c, share.words, material.mu[step.out], window.low, digit_bits, bits)
+        yield Send(bits & kernels.BITS_MASK)
+        reply = yield Await(n)
+        kernels.decide(bits, reply, share.table, c, window.sign_bit, beta)
+        yield Send(np.packbits(beta))
+        kernels.select(
+            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, 1, y
+        )  # fmt: skip
+        heard = yield Await(n * out.wire_bytes)
+        y += unpack(heard, out.wire_bytes)
+        parts[step.out] = y.reshape(self.batch, *out.shape)
+
+    def _extend(self, step: Extend, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
+        """Two messages: the masked top bits to the client, and its two padded offers back."""
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        bits = self.plan.options.window(source.scale).bits
+        x = np.ascontiguousarray(parts[source.name]).reshape(-1)
+        y, top = np.empty(x.size, np.int64), np.empty(x.size, np.uint8)
+        kernels.cut_part(x, step.shift, bits, 1 << (bits - 2), y, top)
+        yield Send(np.packbits(top ^ material.held[step.out]))
+        size = offer_bytes(out.bits, bits, step.shift)
+        first = yield Await(x.size * size)
+        second = yield Await(x.size * size)
+        q0, q1 = (unpack(q, size).astype(np.uint32) for q in (first, second))
+        kernels.wrap_take(top, q0, q1, material.pad[step.out], bits - step.shift, y)
+        parts[step.out] = y.reshape(self.batch, *out.shape)
+
+    def _check_range(self, step: ReluStep, x: Ints) -> Conversation:
+        """Debug mode only: the client shows its part, and the server sees the value."""
+        source = self.plan.values[step.inputs[0]]
+        heard = yield Await(8 * x.size)
+        bits = self.plan.options.window(source.scale).bits
+        value = ((x + heard.view(np.int64)) << (64 - bits)) >> (64 - bits)
+        limit = 1 << (source.scale + self.plan.options.range_bits)
+        if (worst := int(np.abs(value).max())) >= limit:
+            raise PartyError(
+                f"the input of {step.op.site or step.op.name} reaches {worst / 2**source.scale:.1f}, outside the "
+                f"protocol's range of {2**self.plan.options.range_bits}",
+                remedy="raise range_bits (and digit_bits) in the protocol's options",
+            )
+
+
+def offer_bytes(out_bits: int, bits: int, shift: int) -> int:
+    """Bytes of one offer of a ring extension: the bits that the wrap's weight leaves below the output's ring."""
+    return max(1, -(-(out_bits - bits + shift) // 8))
+
+
+def label(step: Step) -> Label:
+    """Where the meter books a step: its operation, and truncations apart."""
+    kind = "truncation" if isinstance(step, Extend) or type(step).__name__ == "Drop" else step.op.kind
+    return kind, step.op.stage, step.op.site or step.op.name

@@ -1,0 +1,37 @@
+"""Compile every numba kernel, or load it from numba's cache, before anything is measured."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+
+from pibench.mpc import packing
+from pibench.mpc.limbs import RingConv, conv_words
+from pibench.mpc.masked import kernels
+
+
+@functools.cache
+def compile_kernels() -> None:
+    """Run every kernel once on a few elements; seconds the first time on a machine, a moment afterwards."""
+    one = np.zeros(1, np.int64)
+    bits, table, half = np.zeros(1, np.uint8), np.zeros(1, np.uint64), np.zeros(1, np.uint32)
+    words = np.zeros((1, 4), np.uint64)
+    kernels.open_masked(one, one, 1, one)
+    kernels.read_digits(one, words, bits, 0, 6, bits)
+    kernels.answer(bits, bits, table, bits)
+    kernels.decide(bits, bits, table, one, 0, bits)
+    kernels.select(one, bits, one, one, one, half, half, 1, 48, 1, one)
+    kernels.deal_digits(one, 0, 6, words)
+    kernels.deal_choice(one, bits, bits, 0, np.zeros(64, np.uint64), table)
+    kernels.cut_part(one, 1, 48, 0, one, bits)
+    kernels.wrap_offers(bits, bits, half, half, half, half, half)
+    kernels.wrap_take(bits, half, half, half, 1, one)
+    packing.unpack(packing.pack(np.zeros(1, np.int64), 7), 7)
+    image, weight = torch.zeros(1, 1, 4, 4, dtype=torch.int64), torch.ones(1, 1, 3, 3, dtype=torch.int64)
+    conv_words(image, weight, (1, 1), (1, 1), (1, 1), 1)
+    for winograd in (False, True):
+        conv = RingConv(weight, (1, 4, 4), bits=48, padding=(1, 1), winograd=winograd)
+        conv(image)
+        conv(image, torch.zeros(1, 1, 4, 4, dtype=torch.int64))
