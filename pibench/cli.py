@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "validate": "check suites and cards without running them",
     "compare": "compare two records, case by case; exit status 1 on a regression",
     "history": "draw one measure over the runs, find its steps and the commits behind them",
+    "gate": "hold a record against a baseline: counted measures on any machine, times on the same one",
+    "export": "write a record in the formats of other benchmark services",
     "train": "train a card's network",
     "data": "show, download and check data sets",
     "doctor": "say what this machine can do, and what to do about the rest",
