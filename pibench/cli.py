@@ -19,6 +19,8 @@ VERBS: dict[str, str] = {
     "history": "draw one measure over the runs, find its steps and the commits behind them",
     "gate": "hold a record against a baseline: counted measures on any machine, times on the same one",
     "export": "write a record in the formats of other benchmark services",
+    "report": "draw records: one self-contained page, pictures, tables for a paper, a plot in the terminal",
+    "estimate": "say what systems on paper (garbled circuits, homomorphic encryption) would cost for a network",
     "train": "train a card's network",
     "data": "show, download and check data sets",
     "doctor": "say what this machine can do, and what to do about the rest",
