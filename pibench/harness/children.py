@@ -13,13 +13,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pibench.harness.launch import Process, environment, spawn
 from pibench.mpc.job import Job
 
 LAST_LINES = 4
@@ -28,6 +28,7 @@ READ_BYTES = 1 << 20
 END_GRACE_S = 2.0
 
 Event = dict[str, Any]
+Launch = Callable[[int, Sequence[str], Mapping[str, str]], Process]  # results pipe, prefix, environment
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Child:
     """One process: what it said and how it ended."""
 
     job: Job
-    process: subprocess.Popen[bytes]
+    process: Process
     results_fd: int
     partial: bytearray = field(default_factory=bytearray)
     output: deque[bytes] = field(default_factory=lambda: deque(maxlen=64))
@@ -81,8 +82,9 @@ class Child:
 class Children:
     """The processes of one session; a context manager that leaves none behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, launch: Launch = spawn) -> None:
         self.all: list[Child] = []
+        self._launch = launch
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Children:
@@ -91,16 +93,12 @@ class Children:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self, job: Job, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Child:
+    def start(self, job: Job, prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> Child:
         """Start one process (through `prefix`, such as a command that enters a namespace) and give it its job."""
         read_fd, write_fd = os.pipe()
         job = dataclasses.replace(job, result_fd=write_fd, parent_pid=0 if prefix else os.getpid())
         try:
-            process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "pibench.mpc.party"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                pass_fds=(write_fd,), env={**_environment(job.threads), **(environment or {})}, start_new_session=True,
-            )  # fmt: skip
+            process = self._launch(write_fd, prefix, environment(job.threads, variables or {}))
         except BaseException:
             os.close(read_fd)
             raise
@@ -113,11 +111,9 @@ class Children:
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, child)
         assert process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it died at once: its results pipe ends, which is where deaths are noticed
             process.stdin.write(job.to_json().encode() + b"\n")
             process.stdin.flush()
-        except OSError:  # it died at once: its results pipe ends, which is where deaths are noticed
-            pass
         return child
 
     def events(self, timeout_s: float) -> list[tuple[Child, Event]]:
@@ -175,13 +171,6 @@ def note(child: Child, event: Event) -> None:
             child.error = event
         case "done":
             child.done = event
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return the environment of a party: threads fixed, output unbuffered."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def _lines(child: Child, data: bytes) -> list[Event]:
