@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, PibenchError
+from pibench.mpc.turn import Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,13 +210,15 @@ def _run_batches(
 ) -> None:
     gc.collect()
     gc.freeze()  # what setup made stays; collecting it again in the middle of a batch would be noise
-    chunk = job.offline_chunk or job.batches
+    chunk, turn = job.offline_chunk or job.batches, Turn(job.role)
     for index in range(job.batches):
+        turn.take()
         if index % chunk == 0:
             counted.add(_offline(runner, meter, min(chunk, job.batches - index), reports))
         reports.say("phase", phase="online", index=index)
         batch = None if images is None else images[index * job.batch : (index + 1) * job.batch]
         counted.add(_online(runner, meter, batch, index, reports))
+    turn.leave()
 
 
 def _offline(runner: Protocol, meter: Any, batches: int, reports: Reports) -> Tally:
