@@ -69,8 +69,10 @@ def seconds(value: float | None) -> str:
     """Return a duration in the unit that suits it; nothing for nothing."""
     if value is None or not math.isfinite(value):
         return ""
+    if value < 0:
+        return f"−{seconds(-value)}"
     for bound, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"), (7200.0, 1 / 60, "min")):
-        if abs(value) < bound * 0.9995:
+        if value < bound * 0.9995:
             return f"{three(value * factor)} {unit}"
     return f"{three(value / 3600)} h"
 

@@ -16,7 +16,7 @@ from pibench.errors import UsageError
 from pibench.reporting.constants import Prices, cheap, dear, point
 
 if TYPE_CHECKING:
-    from pibench.lowering.program import Program
+    from pibench.lowering.program import Op, Program
 
 SLOTS = 8192  # of a ciphertext
 
@@ -282,20 +282,17 @@ def workload_of(program: Program, name: str, macs: int, relu_rounds: int) -> Wor
     linear = [op for op in program if isinstance(op, Conv | Linear)]
     first = {op.inputs[0]: op for op in reversed(linear)}  # the first reader of each value
     layers = tuple(
-        LinearLayer(_size(shapes[op.inputs[0]]), _size(op.shape), _taps(op, program)) for op in first.values()
+        LinearLayer(_size(shapes[op.inputs[0]]), _size(op.shape), _taps(op)) for op in first.values()
     )
     return Workload(
         name=name, relu_count=program.relu_count, macs=macs, relu_rounds=relu_rounds, linear_layers=len(layers),
         linear_inputs=sum(layer.inputs for layer in layers),
         quadratics=sum(program.kept(op) for op in program if isinstance(op, Poly)),
-        comparisons=sum(
-            _size(op.shape) * (_size(op.kernel) - 1) for op in program if isinstance(op, MaxPool)
-        ),
+        comparisons=sum(_size(op.shape) * (_size(op.kernel) - 1) for op in program if isinstance(op, MaxPool)),
         layers=tuple(reversed(layers)),
     )  # fmt: skip
 
 
-def _taps(op: object, program: Program) -> int:
-    """Kernel pixels of a convolution: its weight's shape is not in the program, so 3x3 unless it keeps no border."""
-    padding = getattr(op, "padding", (0, 0))
-    return int((2 * padding[0] + 1) * (2 * padding[1] + 1))
+def _taps(op: Op) -> int:
+    """Return the kernel's pixels; a fully connected layer has one."""
+    return math.prod(getattr(op, "kernel", (1, 1)))

@@ -84,7 +84,8 @@ def paper(cells: Sequence[Cell], systems: Sequence[str], width: float) -> Canvas
 def ranking(rows: Sequence[Shift], width: float) -> Canvas:
     """Draw what is left of the full network's cost, from column to column: lines that cross change their rank."""
     canvas = Canvas(width, 0)
-    top = legend(canvas, method_series(r.method for r in rows), 12) + 44
+    methods = method_series(r.method for r in rows)
+    top = (legend(canvas, methods, 12) if len(methods) > 1 else 0.0) + 58
     bottom = top + (300 if width > 500 else 280)
     names = max(words_width(_name(r, width), 11) for r in rows) + 12
     left, right = 42.0, width - min(names, width * 0.42)
@@ -116,7 +117,7 @@ def _name(row: Shift, width: float) -> str:
 def _column_heads(
     canvas: Canvas, xs: Sequence[float], top: float, bottom: float, width: float, predicted: bool
 ) -> None:
-    canvas.text(0, top - 42, "Left of the full network's cost", bold=True)
+    canvas.text(0, top - 44, "What is left of the full network's cost", bold=True)
     wide = width > 500
     notes = {"garbled circuits": "DELPHI, on paper", "WAN": "predicted" if predicted else "measured",
              "local": "measured", "ReLUs": f"of {short(1.0)}"}  # fmt: skip

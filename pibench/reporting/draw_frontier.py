@@ -109,7 +109,7 @@ def _accuracy_half(
             continue
         x, y = area.x(cell.relu_count), area.y(cell.score.percent)
         margin = cell.score.margin
-        canvas.line(x, area.y(cell.score.percent - margin), x, area.y(cell.score.percent + margin), "rule", 2)
+        canvas.line(x, area.y(cell.score.percent - margin), x, area.y(cell.score.percent + margin), "k-waiting")
         _mark(canvas, x, y, cell, chosen)
         labels.append(Label(x, y, cell.network, bold=cell is chosen))
     place(canvas, labels, area.box)
@@ -165,8 +165,9 @@ def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: s
     ys += [p.percent for p in shown if p.percent is not None]
     canvas = Canvas(width, 0)
     methods = [c.method for c in scored] + [p.method for p in shown]
-    top = legend(canvas, method_series(methods, published=bool(shown)), 12) + 26
-    bottom = top + (300 if width > 500 else 260)
+    legends = method_series(methods, published=bool(shown))
+    top = (legend(canvas, legends, 12) if len(legends) > 1 else 0.0) + 26
+    bottom = top + 270
     low, high = padded(ys)
     area = frame(
         canvas, (LEFT, top, width - RIGHT, bottom), padded(xs, log=True), (max(low, 0.0), min(high, 100.5)),
@@ -176,7 +177,7 @@ def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: s
     if latency:
         _staircase(canvas, area, pareto(scored))
     labels = [*_measured(canvas, area, scored, latency), *_published(canvas, area, shown, latency)]
-    place(canvas, labels, area.box)
+    place(canvas, labels, area.box, above=latency)
     canvas.height = bottom + 44
     return canvas
 
@@ -203,7 +204,7 @@ def _measured(canvas: Canvas, area: Frame, cells: Sequence[Cell], latency: bool)
         if latency and cell.online:
             canvas.line(area.x(cell.online.low), y, area.x(cell.online.high), y, method_role(cell.method), 2)
         up, down = area.y(cell.score.percent + cell.score.margin), area.y(cell.score.percent - cell.score.margin)
-        canvas.line(x, up, x, down, "rule", 2)
+        canvas.line(x, up, x, down, "k-waiting")
         canvas.mark(x, y, MARKERS.get(cell.method, "circle"), method_role(cell.method), tip=tip(cell))
         labels.append(Label(x, y, cell.network))
     return labels

@@ -12,11 +12,13 @@ from pibench.reporting import draw_compare, draw_cost, draw_frontier
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import seconds
 from pibench.reporting.canvas import Canvas, framed
+from pibench.reporting.costmodel import WIRES, estimate
 from pibench.reporting.raster import save_png
+from pibench.reporting.theme import KIND_TITLES
 from pibench.reporting.view import Cell, Ladder, View
-from pibench.reporting.whatif import shifts
+from pibench.reporting.whatif import Shift, shifts, workload_of_cell
 
-WIDE, NARROW = 720.0, 350.0  # pixels: a page's column, and a phone's
+WIDE, NARROW = 560.0, 350.0  # pixels: a column of the page, and a phone
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Figure:
     caption: str
     alt: str
     draw: Callable[[float], Canvas]
+    takeaway: str = ""  # one sentence that says what to see
 
     def svg(self, width: float, suffix: str = "") -> str:
         """Return the drawing as SVG for a page, which brings colours and caption."""
@@ -52,9 +55,10 @@ def setting_words(view: View, cells: Sequence[Cell]) -> str:
     used = [view.machines[key] for key in dict.fromkeys(c.machine_key for c in cells) if key in view.machines]
     counts = [c.online for c in cells if c.online]
     parts = [
-        shown, _listed(c.dataset or "" for c in cells),
-        f"protocol {_listed(c.protocol for c in cells)}", f"link {where}", f"{_listed(c.device for c in cells)}, threads a party: {_listed(str(c.threads) for c in cells)}",
-        f"batch {_listed(str(c.batch) for c in cells)}", "; ".join(machine_words(m) for m in used),
+        shown, _listed(c.dataset or "" for c in cells), f"protocol {_listed(c.protocol for c in cells)}",
+        f"link {where}", _listed(c.device for c in cells),
+        f"threads a party: {_listed(str(c.threads) for c in cells)}", f"batch {_listed(str(c.batch) for c in cells)}",
+        "; ".join(machine_words(m) for m in used),
         f"n = {_range([e.n_sessions for e in counts])} sessions, {_range([e.n for e in counts])} inferences a point",
     ]  # fmt: skip
     return " · ".join(part for part in parts if part)
@@ -154,7 +158,15 @@ def _attribution_figure(view: View, ladder: Ladder) -> Figure | None:
         "Computing by kind of operation, of the slower party; waiting for the wire or the peer apart. The parts add up "
         f"to the median. {setting_words(view, cells)}.",
         f"Stacked bars of online time by kind. {spoken}.", partial(draw_cost.attribution, cells),
+        _most(ladder.full),
     )  # fmt: skip
+
+
+def _most(cell: Cell) -> str:
+    """Say where most of a network's time goes."""
+    kinds = sorted(((v / cell.online_s, KIND_TITLES[k]) for k, v in cell.kinds.items() if v > 0), reverse=True)
+    listed = ", ".join(f"{share:.0%} {name}" for share, name in kinds if share >= 0.005)
+    return f"{cell.network} spends its {seconds(cell.online_s)} like this: {listed}."
 
 
 def _profile_figure(view: View, ladder: Ladder) -> Figure | None:
@@ -186,10 +198,29 @@ def _protocol_figure(view: View, ladder: Ladder) -> Figure | None:
         return None
     return Figure(
         "protocols", "Protocols compared",
-        "`plaintext` has no secrecy: it is the price of harness and sockets. `crypten` makes its correlated randomness "
+        "plaintext has no secrecy: it is the price of harness and sockets. crypten makes its correlated randomness "
         f"online. {setting_words(view, cells)}.",
         "Online latency by network and protocol. " + _by(cells, "protocol"), partial(draw_compare.protocols, cells),
+        _ratios(cells, ladder, "protocol"),
     )  # fmt: skip
+
+
+def _ratios(cells: Sequence[Cell], ladder: Ladder, what: str) -> str:
+    """Say how the full network fares elsewhere, as factors of the report's own setting."""
+    here = ladder.full
+    others = [c for c in cells if c.network == here.network and getattr(c, what) != getattr(here, what)]
+    factors = [f"{_factor(c.online_s / here.online_s)} {_under(c, what)}" for c in others]
+    if not factors:
+        return ""
+    return f"{here.network} takes {seconds(here.online_s)} {_under(here, what)}, {', '.join(factors)}."
+
+
+def _under(cell: Cell, what: str) -> str:
+    return f"over {cell.link}" if what == "link" else f"under {cell.protocol}"
+
+
+def _factor(ratio: float) -> str:
+    return "about as long" if 0.95 < ratio < 1.05 else f"{ratio:.2g} times as long"
 
 
 def _by(cells: Sequence[Cell], what: str) -> str:
@@ -203,13 +234,16 @@ def _link_figure(view: View, ladder: Ladder) -> Figure | None:
         if c.usable and c.protocol != "plaintext" and c.batch == setting.batch and c.dataset == setting.dataset
         and c.device == setting.device and c.machine_key == setting.machine_key
     ]  # fmt: skip
-    if len({c.link for c in cells}) < 2:
+    linked = {(c.network, c.protocol, c.link) for c in cells}
+    cells = [c for c in cells if sum((c.network, c.protocol) == pair[:2] for pair in linked) > 1]
+    if not cells:
         return None
     if len({(c.network, c.protocol) for c in cells}) > 16:
         cells = [c for c in cells if c.protocol == setting.protocol]
     return Figure(
         "links", "Links compared", f"{setting_words(view, cells)}.",
         "Online latency by network, protocol and link. " + _by(cells, "link"), partial(draw_compare.links, cells),
+        _ratios([c for c in cells if c.protocol == setting.protocol], ladder, "link"),
     )  # fmt: skip
 
 
@@ -238,8 +272,39 @@ def _paper_figure(view: View, ladder: Ladder) -> Figure | None:
         "Hollow: DELPHI from published constants (another machine, an AMD EPYC 7502), computing alone, no wire; bars "
         f"are the ranges of its constants. Not measured here. Filled: {setting_words(view, cells)}.",
         "Online latency measured here beside DELPHI on paper. " + _spoken(cells),
-        partial(draw_compare.paper, cells, systems),
+        partial(draw_compare.paper, cells, systems), _paper_words(cells[0], ladder),
     )  # fmt: skip
+
+
+def _paper_words(cell: Cell, ladder: Ladder) -> str:
+    cost = estimate(workload_of_cell(cell), "delphi", WIRES["loopback"])
+    return (
+        f"DELPHI on paper: {seconds(cost.online.total_s)} online for {cell.network} after "
+        f"{seconds(cost.offline.total_s)} offline; measured here under {ladder.setting.protocol}: "
+        f"{seconds(cell.online_s)}."
+    )
+
+
+def _shift_words(rows: Sequence[Shift]) -> str:
+    """Say what the smallest budget keeps, and who changes rank between garbled circuits and the WAN."""
+    least = min(rows, key=lambda r: r.relu_count)
+    kept = ", ".join(f"{least.shares[name]:.0%} {words}" for name, words in SHIFT_WORDS.items())
+    moved = [
+        f"{r.network} ({_rank(rows, r, 'garbled circuits')} to {_rank(rows, r, 'WAN')})" for r in rows
+        if _rank(rows, r, "garbled circuits") != _rank(rows, r, "WAN")
+    ]  # fmt: skip
+    change = f" Rank from garbled circuits to the WAN changes for {', '.join(moved)}." if moved else ""
+    return f"{least.network} keeps {kept}.{change}"
+
+
+SHIFT_WORDS = {
+    "ReLUs": "of the ReLUs", "garbled circuits": "of the time with garbled circuits on paper",
+    "local": "of it measured locally", "WAN": "over a WAN",
+}  # fmt: skip
+
+
+def _rank(rows: Sequence[Shift], row: Shift, column: str) -> int:
+    return 1 + sum(other.shares[column] < row.shares[column] * 0.999 for other in rows)
 
 
 def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
@@ -256,6 +321,7 @@ def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
         f"locally, and over a WAN of 40 ms and 100 Mbit/s ({wan}). Removing whole ReLU layers removes rounds; masking "
         f"pixels keeps them. {setting_words(view, ladder.cells)}.",
         f"Cost left of the full network's. {spoken}.", partial(draw_compare.ranking, rows),
+        _shift_words(rows),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def _outside(box: Box, bounds: Box) -> float:
     return out + max(0.0, bounds[1] - box[1]) + max(0.0, box[3] - bounds[3])
 
 
-def _places(label: Label, size: float) -> list[tuple[float, float, Anchor]]:
+def _places(label: Label, size: float, above: bool) -> list[tuple[float, float, Anchor]]:
     gap, x, y = 9.0, label.x, label.y
     near: list[tuple[float, float, Anchor]] = [
         (x + gap, y + size * 0.35, "start"), (x - gap, y + size * 0.35, "end"),
@@ -44,17 +44,20 @@ def _places(label: Label, size: float) -> list[tuple[float, float, Anchor]]:
         (x + gap * 0.7, y - gap * 0.8, "start"), (x - gap * 0.7, y - gap * 0.8, "end"),
         (x + gap * 0.7, y + gap + size * 0.4, "start"), (x - gap * 0.7, y + gap + size * 0.4, "end"),
     ]  # fmt: skip
-    return near
+    return [near[5], near[6], *near] if above else near
 
 
 def place(
-    canvas: Canvas, labels: Sequence[Label], bounds: Box, *, size: float = 11.0, keep_clear: Sequence[Box] = ()
+    canvas: Canvas, labels: Sequence[Label], bounds: Box, *, size: float = 11.0, above: bool = False
 ) -> None:
-    """Write labels at the place that covers least; a label that would cover much is left to the point's tooltip."""
-    taken = [(label.x - 6, label.y - 6, label.x + 6, label.y + 6) for label in labels] + list(keep_clear)
+    """Write labels at the place that covers least; a label that would cover much is left to the point's tooltip.
+
+    `above`: first try above to the left, then below to the right, out of the way of a staircase.
+    """
+    taken = [(label.x - 6, label.y - 6, label.x + 6, label.y + 6) for label in labels]
     for label in labels:
         best: tuple[float, tuple[float, float, Anchor], Box] | None = None
-        for order, spot in enumerate(_places(label, size)):
+        for order, spot in enumerate(_places(label, size, above)):
             box = _box(spot[0], spot[1], label.text, spot[2], size)
             cost = sum(_overlap(box, other) for other in taken) + 40.0 * _outside(box, bounds) + order * 2.0
             if best is None or cost < best[0]:

@@ -1,0 +1,134 @@
+"""`pibench report RECORD...`: records as a page, pictures, tables for a paper, or a plot in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_OK, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from pibench.reporting.answer import Answer
+    from pibench.reporting.view import View
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("records", nargs="*", default=["last"], metavar="RECORD", help="file, id, or `last` (default)")
+    parser.add_argument("-o", "--output", type=Path, help="the page (default: <record>.html in .pibench/reports)")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure there too, as SVG and PNG")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case as comma-separated values")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of ReLU budgets as LaTeX")
+    parser.add_argument("--terminal", action="store_true", help="show the frontier here and write no page")
+    parser.add_argument("--protocol", help="what the report is about (default: the private one with most networks)")
+    parser.add_argument("--link", help="link of the report; with --deadline the link in question")
+    parser.add_argument(
+        "--deadline", type=float, metavar="SECONDS",
+        help="what if: the most accurate network that makes it, measured or predicted, here and on the page",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what was asked for; exit status 5 where no case was measured."""
+    from pibench.reporting.answer import answer, main_ladder
+
+    view = _view(args.records)
+    if args.deadline is not None and not args.deadline > 0:
+        raise UsageError(f"--deadline {args.deadline:g} leaves no time", remedy="give seconds, such as 0.5")
+    asked = None if args.deadline is not None else args.link
+    ladder = main_ladder(view.ladders(), args.protocol, asked)
+    if ladder is None and (args.protocol or asked):
+        raise UsageError(f"no measured case has {_asked(args.protocol, asked)}", remedy=_choices(view))
+    found = answer(view, ladder) if ladder else None
+    if args.terminal:
+        _show(found)
+    else:
+        _page(args, view, asked)
+    _files(args, view, found)
+    if args.deadline is not None:
+        _what_if(view, args.link or "loopback", args.deadline)
+    return EXIT_OK if found else EXIT_NOTHING_SELECTED
+
+
+def _view(names: list[str]) -> View:
+    from pibench.harness.record import load_record
+    from pibench.harness.store import find_record
+    from pibench.reporting.view import view_of
+
+    return view_of(load_record(find_record(name)) for name in names)
+
+
+def _asked(protocol: str | None, link: str | None) -> str:
+    return " and ".join(f"{name} {value!r}" for name, value in (("protocol", protocol), ("link", link)) if value)
+
+
+def _choices(view: View) -> str:
+    settings = sorted({f"{ladder.setting.protocol} over {ladder.setting.link}" for ladder in view.ladders()})
+    return f"there is {', '.join(settings)}" if settings else "nothing in these records was measured"
+
+
+def _show(found: Answer | None) -> None:
+    import shutil
+
+    from pibench.reporting.frontier import terminal
+
+    if found is None:
+        print("No case was measured.")
+        return
+    print(terminal(found, min(shutil.get_terminal_size((88, 24)).columns, 110)))
+
+
+def _page(args: argparse.Namespace, view: View, link: str | None) -> None:
+    from pibench.reporting.html import render, save_page
+
+    wanted = [(args.link or "loopback", args.deadline)] if args.deadline is not None else []
+    path = args.output or Path(".pibench/reports") / f"{view.records[-1].id}.html"
+    save_page(render(view, protocol=args.protocol, link=link, deadlines=wanted), path)
+    print(path)
+
+
+def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
+    from pibench.reporting.csv import to_csv
+    from pibench.reporting.figures import figures_of, save_figures
+    from pibench.reporting.latex import to_latex
+
+    if args.csv:
+        _write(args.csv, to_csv(view))
+    if found is None:
+        return
+    if args.latex:
+        _write(args.latex, to_latex(view, found))
+    if args.figures:
+        paths = save_figures(figures_of(view, found), args.figures)
+        print(f"{len(paths)} files in {args.figures}")
+
+
+def _write(path: Path, text: str) -> None:
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write: {error.strerror}", where=str(path)) from error
+    print(path)
+
+
+def _what_if(view: View, link: str, deadline_s: float) -> None:
+    """Print what makes the deadline, the best first, and how far the others are off."""
+    from pibench.reporting.axes import seconds
+    from pibench.reporting.whatif import best_within, options, wire_named
+
+    found = options(view, wire_named(link), systems=("delphi",))
+    measured = [o for o in found if o.basis != "on paper"]
+    best = best_within(measured, deadline_s)
+    verdict = f"{best.network} under {best.system} ({best.percent:.1f} %)" if best else "no network with an accuracy"
+    print(f"\nWithin {seconds(deadline_s)} over {link}: {verdict}")
+    for option in sorted(found, key=lambda o: (o.online_s > deadline_s, -(o.percent or 0.0), o.online_s)):
+        made = "makes it" if option.online_s <= deadline_s else "too slow"
+        score = f"{option.percent:6.2f} %" if option.percent is not None else " " * 8
+        took = f"{seconds(option.online_s):>8}"
+        print(f"  {made}  {score}  {took}  {option.network} under {option.system}, {option.basis}")
