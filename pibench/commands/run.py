@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.dry_run:
         return _dry_run(plan, args.json)
-    return _measure(plan, args, resumed, own)
+    return _measure(plan, args, resumed)
 
 
-def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, own: OwnModel | None) -> int:
+def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None) -> int:
     from pibench.harness.prepare import preparer
     from pibench.harness.runner import Run
     from pibench.harness.store import new_record_path
@@ -66,7 +66,7 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, own:
     path = resumed or args.record or new_record_path(plan.suite.name)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with Screen(quiet=args.quiet or args.json) as screen:
-        work = Run(plan, path, _record(plan, path, resumed), preparer(own, screen.told), screen)
+        work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
         interrupted = False
         try:
             work.execute()

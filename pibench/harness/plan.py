@@ -17,7 +17,7 @@ from pibench.harness.selection import matches
 if TYPE_CHECKING:
     from pibench.harness.record import Case, Record, SuiteInfo
 
-STARTED_AND_READY_S = 6.0  # a session's processes, where nothing better is known
+STARTED_AND_READY_S = 1.5  # a forked session that has served nothing yet
 GUESS_INFERENCE_S = 1.0
 
 
@@ -57,17 +57,30 @@ class OwnModel:
         return self.factory
 
 
+@dataclass(frozen=True)
+class CardSource:
+    """A card, by name or path, and a checkpoint of the user's in place of its own."""
+
+    card: str
+    weights: Path | None = None
+
+
+Source = CardSource | OwnModel
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """A whole run."""
 
     suite: SuiteInfo
     cases: tuple[CasePlan, ...]
+    sources: Mapping[str, Source]  # where each network named by a case comes from
     sessions: int = 3
     inferences: int = 5
     warmups: int = 1
     seed: int = 0
     pin: bool = False
+    interleave: bool = True
     offline_chunk: int | None = None
     timeout_s: float = 60.0
     deadline_s: float = 3600.0
@@ -97,8 +110,10 @@ class RunPlan:
         """Return (session index, case) in the order of running.
 
         Every case has its first session before any has its second, in an order drawn anew for each round, so that
-        what changes on the machine during the run falls on all cases alike.
+        what changes on the machine during the run falls on all cases alike. Without interleaving, case after case.
         """
+        if not self.interleave:
+            return [(index, case) for case in self.cases for index in range(self.sessions)]
         chance, found = random.Random(self.seed), []
         for index in range(self.sessions):
             shuffled = list(self.cases)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pibench.errors import DataError, StoreError, UsageError
-from pibench.harness.plan import OwnModel
+from pibench.harness.plan import OwnModel, Source
 from pibench.harness.record import Accuracy, Network
-from pibench.harness.store import ROOT
 from pibench.lowering.lower import lower
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.networks.build import build, stage_of
-from pibench.networks.card import data_folders, load_card
+from pibench.networks.card import load_card
 
 if TYPE_CHECKING:
     from pibench.networks.card import Card
@@ -69,20 +68,21 @@ class Prepared:
         return np.arange(start, start + count, dtype=np.int64) % len(self.images)
 
 
-def preparer(own: OwnModel | None, tell: Tell) -> Prepare:
-    """Return the function from a network's name to something that runs: cards, or a user's own network."""
+def preparer(sources: Mapping[str, Source], tell: Tell) -> Prepare:
+    """Return the function from a network's name to something that runs."""
 
     def prepare(name: str, folder: Path, needs: Needs) -> Prepared:
-        if own is not None and name == own.name:
-            return prepare_model(own, folder, needs, tell)
-        return prepare_card(load_card(name), folder, needs, tell)
+        source = sources[name]
+        if isinstance(source, OwnModel):
+            return prepare_model(source, folder, needs, tell)
+        return prepare_card(load_card(source.card), folder, needs, tell, source.weights)
 
     return prepare
 
 
-def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell) -> Prepared:
-    """Prepare a card's network: its checkpoint if there is one, else random weights."""
-    checkpoint = trained(card, tell)
+def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Path | None = None) -> Prepared:
+    """Prepare a card's network: `weights` if given, else its checkpoint if there is one, else random weights."""
+    checkpoint = weights or trained(card, tell)
     with torch.random.fork_rng():
         torch.manual_seed(_seed(needs.seed, card.name))
         module = build(card.network).eval()
@@ -122,15 +122,9 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
 
 def trained(card: Card, tell: Tell) -> Path | None:
     """Return the card's checkpoint, trained now where that is a matter of seconds; None where there is none."""
-    import pibench.training as training
+    from pibench.training import ensure_trained
 
-    if ensure := getattr(training, "ensure_trained", None):
-        found: Path | None = ensure(card, tell)
-        return found
-    name = card.checkpoint or f"{card.name}.safetensors"
-    candidates = [folder / name for folder in data_folders("zoo")]
-    candidates += sorted((ROOT / "checkpoints").glob(f"{card.name}-*.safetensors"))
-    return next((path for path in candidates if path.is_file()), None)
+    return ensure_trained(card, tell)
 
 
 @dataclass(frozen=True)
