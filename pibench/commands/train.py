@@ -4,65 +4,114 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pibench.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from pibench.training.train import Progress
-
-LINE_EVERY_S = 60.0
+    from pibench.networks.card import Card
+    from pibench.training.plan import TeacherChoice
+    from pibench.training.progress import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("cards", nargs="*", metavar="CARD", help="name or file of a network card")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="train the rounds of this plan, in order, resuming")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="where states, logits and results go")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of torch (default: torch's own)")
-
-
-class LineReport:
-    """Progress as plain lines, at most one a minute and one an epoch: for logs."""
-
-    def __init__(self) -> None:
-        self.last = 0.0
-
-    def __call__(self, p: Progress) -> None:
-        """Print one line where it is time."""
-        now = time.monotonic()
-        if p.step and not p.note and now - self.last < LINE_EVERY_S:
-            return
-        self.last = now
-        clock = time.strftime("%H:%M:%S")
-        if p.note:
-            print(f"{clock} {p.card} {p.note}", flush=True)
-            return
-        test = f" test {p.test_accuracy:.2f} %" if p.test_accuracy is not None else ""
-        print(
-            f"{clock} {p.card} epoch {p.epoch}/{p.epochs} step {p.step}/{p.steps} loss {p.loss:.3f} "
-            f"train {p.train_accuracy:.2f} %{test} lr {p.lr:.4f} {p.elapsed_s:.0f} s, {p.remaining_s:.0f} s left",
-            flush=True,
-        )
+    add = parser.add_argument
+    add("cards", nargs="*", metavar="CARD", help="name or file of a network card")
+    add(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="train the rounds of this plan in order; each goes on where it stopped",
+    )
+    add("--state", type=Path, metavar="DIR", help="with --plan: where states, logits and results go")
+    add("--epochs", type=int, metavar="N", help="instead of the recipe's")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on with an interrupted run (default)")
+    add("--force", action="store_true", help="train even where there is a checkpoint")
+    add("--threads", type=int, default=0, metavar="N", help="threads (default: torch's own)")
+    teacher = parser.add_mutually_exclusive_group()
+    teacher.add_argument("--teacher", metavar="CARD[=FILE]", help="teacher instead of the card's, and its checkpoint")
+    teacher.add_argument("--no-teacher", action="store_true", help="train without distillation")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    if not args.cards and args.plan is None:
-        raise UsageError("nothing to train", remedy="name a card (`pibench ls` lists them) or give --plan FILE")
+    _check(args)
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     import torch
 
-    from pibench.training.plan import Plan, Round, load_plan
-    from pibench.training.runs import STATE, run_plan
+    from pibench.training.progress import best_report
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    state = args.state or STATE
-    fixed = Plan(rounds=[Round(card=card) for card in args.cards]) if args.cards else None
-    paths = run_plan(lambda: fixed or load_plan(args.plan), state, LineReport(), lambda path: print(f"wrote {path}", flush=True))
-    print(f"{len(paths)} trained")
+    report = best_report()
+    try:
+        paths = _plan(args, report) if args.plan else [_one(card, args, report) for card in args.cards]
+    finally:
+        report.close()
+    for path in paths:
+        print(_told(path))
     return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    if bool(args.cards) == (args.plan is not None):
+        raise UsageError("what to train?", remedy="name cards (`pibench ls` lists them), or give --plan FILE")
+    if args.threads < 0:
+        raise UsageError(f"--threads must be positive, not {args.threads}")
+    if args.epochs is not None and not 1 <= args.epochs <= 10000:
+        raise UsageError(f"--epochs must be from 1 to 10000, not {args.epochs}")
+    if args.plan and (args.epochs or args.teacher or args.no_teacher or args.force):
+        raise UsageError("--epochs, --teacher and --force do not go with --plan", remedy="the plan's file says it all")
+
+
+def _plan(args: argparse.Namespace, report: Report) -> list[Path]:
+    from pibench.training.ensure import STATE
+    from pibench.training.plan import load_plan
+    from pibench.training.runs import run_plan
+
+    return run_plan(
+        lambda: load_plan(args.plan), args.state or STATE, report, lambda path: print(_told(path), flush=True)
+    )
+
+
+def _one(name: str, args: argparse.Namespace, report: Report) -> Path:
+    from pibench.networks.card import load_card
+    from pibench.training.ensure import find_checkpoint, recipe_of, target_of, train_card
+
+    card = load_card(name)
+    recipe = recipe_of(card)
+    if args.epochs:
+        recipe = recipe.model_copy(update={"epochs": args.epochs})
+    choice = _teacher(card, args)
+    target = target_of(card, recipe)
+    if not args.force and choice is None and not args.no_teacher:
+        found = target if args.epochs else find_checkpoint(card)
+        if found is not None and found.is_file():
+            print(f"{card.name} is trained already (--force trains it again)")
+            return found
+    return train_card(
+        card, recipe=recipe, teacher=choice, alone=args.no_teacher, report=report, resume=args.resume and not args.force
+    )
+
+
+def _teacher(card: Card, args: argparse.Namespace) -> TeacherChoice | None:
+    from pibench.training.plan import TeacherChoice
+
+    if args.teacher is None:
+        return None
+    name, _, file = args.teacher.partition("=")
+    if file and not Path(file).is_file():
+        raise UsageError("there is no such checkpoint", where=file)
+    return TeacherChoice(card=name, checkpoint=file or None)
+
+
+def _told(path: Path) -> str:
+    from pibench.training.checkpoint import read_metadata
+
+    meta = read_metadata(path)
+    if "accuracy" not in meta:
+        return str(path)
+    return f"{meta['card']}: {meta['accuracy']:.2f} % of {meta['n_test']:,} test images, {path}"

@@ -1,1 +1,18 @@
-"""How a card becomes a checkpoint: data sets, recipes, training, distillation. Only `recipe` and `plan` are light."""
+"""How a card becomes a checkpoint: data sets, recipes, training, distillation. Nothing here is heavy to import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pibench.networks.card import Card
+
+
+def ensure_trained(card: Card, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """Return a card's checkpoint, trained now where that takes seconds; None where there is none."""
+    from pibench.training.ensure import ensure_trained as ensure
+
+    return ensure(card, tell)

@@ -37,9 +37,8 @@ def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, recipe: R
     """Return (1 - w) CE + w T^2 KL(teacher || student), both softened by T (Hinton et al. 2015)."""
     hard = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     t = how.temperature
-    soft = functional.kl_div(
-        functional.log_softmax(logits / t, 1), functional.log_softmax(teacher / t, 1), reduction="batchmean", log_target=True
-    )
+    student, wanted = functional.log_softmax(logits / t, 1), functional.log_softmax(teacher / t, 1)
+    soft = functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
     return (1 - how.weight) * hard + how.weight * t * t * soft
 
 
@@ -83,7 +82,9 @@ class ViewLogits:
         data, rows = self.data, []
         augmenter = Augmenter(data.train_images, self.recipe.crop)
         drawn = draw_view(len(data.train_labels), self.recipe.crop, self.recipe.flip, self.recipe.seed, view)
-        for index in torch.arange(len(data.train_labels)).split(TEACHER_BATCH):
+        count = len(data.train_labels)
+        for start in range(0, count, TEACHER_BATCH):
+            index = torch.arange(start, min(start + TEACHER_BATCH, count))
             images = normalise(augmenter.batch(drawn, index), data.mean, data.std)
             rows.append(teacher.module(images.contiguous(memory_format=torch.channels_last)).half())
         return torch.cat(rows)

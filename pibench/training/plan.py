@@ -55,7 +55,8 @@ def load_plan(path: Path) -> Plan:
     plan = parse(Plan, path)
     for item in plan.rounds:
         if problems := problems_of(plan.recipe_of(item) or {}, Recipe, {}):
-            raise UsageError(f"the recipe of {item.result}: " + "; ".join(text for _, text in problems), where=str(path))
+            what = "; ".join(text for _, text in problems)
+            raise UsageError(f"the recipe of {item.result}: {what}", where=str(path))
     return plan
 
 

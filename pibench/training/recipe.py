@@ -65,8 +65,9 @@ class Recipe(Strict):
 
     @property
     def sha256(self) -> str:
-        """Hash of all settings: the name of what was trained with them."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        """Hash of the settings that differ from the defaults: the name of what was trained with them."""
+        settings = self.model_dump(exclude_defaults=True)  # a setting that is added later leaves old names as they are
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of one step of `steps`."""

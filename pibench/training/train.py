@@ -6,8 +6,8 @@ Order, views and learning rate are functions of (recipe, epoch, step); an interr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,11 @@ from pibench.training.augment import Augmenter, View, draw_view, generator, resi
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits
+from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
 
 SAVE_EVERY_S = 180.0  # an interruption costs this much at most
 GLANCE = 2000  # test images looked at after every epoch but the last, which takes all
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training run stands."""
-
-    card: str
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float | None
-    lr: float
-    elapsed_s: float
-    remaining_s: float
-    note: str = ""
-
-
-Report = Callable[[Progress], None]
-
-
-def silent(_progress: Progress) -> None:
-    """Report nothing."""
 
 
 @dataclass
@@ -76,7 +52,8 @@ def evaluate(module: nn.Module, images: Tensor, labels: Tensor, data: Dataset, b
     """Return the accuracy in percent."""
     module.eval()
     correct = 0
-    for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+    for start in range(0, len(labels), batch):
+        x, y = images[start : start + batch], labels[start : start + batch]
         correct += int((module(normalise(x, data.mean, data.std)).argmax(1) == y).sum())
     return 100 * correct / len(labels)
 
@@ -116,6 +93,7 @@ class Trainer:
         folder = teacher_folder or state_path.parent / "teachers"
         self.logits = ViewLogits(teachers, data, recipe, folder, self._note)
         self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
+        self._last = Progress(card.name, 0, recipe.epochs)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -138,10 +116,9 @@ class Trainer:
             self.save()
             raise
         accuracy = evaluate(self.module, self.data.test_images, self.data.test_labels, self.data)
-        self.place.history.append({"epoch": self.recipe.epochs, "test_accuracy": accuracy, "n_test": len(self.data.test_labels)})
         return accuracy
 
-    def _epoch(self) -> Any:
+    def _epoch(self) -> Iterator[tuple[float, float]]:
         recipe, epoch = self.recipe, self.place.epoch
         count = len(self.data.train_labels)
         view_number = epoch % self._views()
@@ -177,7 +154,9 @@ class Trainer:
         self.optimizer.step()
         value = float(loss.detach())
         if value != value:
-            raise PibenchError(f"{self.card.name}: the loss is not a number at step {step}", remedy="lower the recipe's lr")
+            raise PibenchError(
+                f"{self.card.name}: the loss is no number at step {step}", remedy="lower the recipe's lr"
+            )
         return value, int((logits.argmax(1) == labels).sum())
 
     def _loss(self, logits: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
@@ -191,11 +170,9 @@ class Trainer:
         n = min(GLANCE, len(self.data.test_labels))
         glance = evaluate(self.module, self.data.test_images[:n], self.data.test_labels[:n], self.data)
         last = self._last
-        self.place.history.append(
-            {"epoch": self.place.epoch, "loss": last.loss, "train_accuracy": last.train_accuracy, "test_accuracy": glance,
-             "n_test": n, "wall_s": self.place.wall_s}
-        )
-        self.report(Progress(**{**last.__dict__, "epoch": self.place.epoch, "step": 0, "test_accuracy": glance}))
+        row = {"epoch": self.place.epoch, "loss": last.loss, "train_accuracy": last.train_accuracy}
+        self.place.history.append({**row, "test_accuracy": glance, "n_test": n, "wall_s": round(self.place.wall_s, 1)})
+        self.report(replace(last, epoch=self.place.epoch, step=0, test_accuracy=glance))
         self.save()
 
     # -- views ---------------------------------------------------------------------------------------------------
@@ -213,18 +190,24 @@ class Trainer:
         return self.place.epoch * self.steps_an_epoch + self.place.step
 
     def _tell(self, loss: float, train_accuracy: float, step_s: float) -> None:
-        left = self.recipe.epochs * self.steps_an_epoch - self._done()
-        seen = [row["test_accuracy"] for row in self.place.history[-1:]]
-        rate = self.recipe.lr_at(self._done(), self.recipe.epochs * self.steps_an_epoch)
+        place, steps = self.place, self.recipe.epochs * self.steps_an_epoch
         self._last = Progress(
-            self.card.name, self.place.epoch, self.recipe.epochs, self.place.step, self.steps_an_epoch, loss,
-            train_accuracy, seen[0] if seen else None, rate, self.place.wall_s, left * step_s,
+            card=self.card.name,
+            epoch=place.epoch,
+            epochs=self.recipe.epochs,
+            step=place.step,
+            steps=self.steps_an_epoch,
+            loss=loss,
+            train_accuracy=train_accuracy,
+            test_accuracy=place.history[-1]["test_accuracy"] if place.history else None,
+            lr=self.recipe.lr_at(self._done(), steps),
+            elapsed_s=place.wall_s,
+            remaining_s=(steps - self._done()) * step_s,
         )
         self.report(self._last)
 
     def _note(self, text: str) -> None:
-        p = self.place
-        self.report(Progress(self.card.name, p.epoch, self.recipe.epochs, p.step, self.steps_an_epoch, 0.0, 0.0, None, 0.0, p.wall_s, 0.0, text))
+        self.report(Progress(self.card.name, self.place.epoch, self.recipe.epochs, note=text))
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -232,7 +215,7 @@ class Trainer:
         """Return what a saved state must agree with to be gone on with."""
         return {
             "card": self.card.name,
-            "network": self.card.network.model_dump(),
+            "network": self.card.network.model_dump(exclude_defaults=True),
             "recipe": self.recipe.sha256,
             "dataset": self.data.name,
             "teachers": [teacher.sha256 for teacher in self.teachers],

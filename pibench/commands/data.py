@@ -1,0 +1,67 @@
+"""`pibench data`: what data sets are here, whether they are the official ones, and how to get the others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from pibench.training.locate import Status
+    from pibench.training.sources import Source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one data set (default: all)")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the official archive, taking up a broken download"
+    )
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="where data sets are ($PIBENCH_DATA or ~/.cache/pibench/data)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show, check and fetch."""
+    from pibench.errors import UsageError
+    from pibench.training.locate import all_statuses, status
+    from pibench.training.sources import data_root, source_of
+
+    if args.download:
+        if args.name is None:
+            raise UsageError("--download needs the name of a data set", remedy="`pibench data` lists them")
+        _download(source_of(args.name), args.root)
+    found = [status(source_of(args.name), args.root)] if args.name else all_statuses(args.root)
+    if args.json:
+        rows = [{**row.__dict__, "path": str(row.path) if row.path else None} for row in found]
+        print(json.dumps(rows, indent=2))
+    else:
+        _print(found, args.root or data_root())
+    return EXIT_OK
+
+
+def _print(found: list[Status], root: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("data set", "state", "where", "what is known", title=f"Data sets in {root}", title_justify="left")
+    for row in found:
+        table.add_row(row.name, row.state, str(row.path or ""), row.detail)
+    Console().print(table)
+
+
+def _download(source: Source, root: Path | None) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from pibench.training.fetch import fetch_source
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(source.title, total=None)
+        path = fetch_source(source, root, lambda done, total: progress.update(task, completed=done, total=total))
+    print(f"{path} is the official archive; it is read as it is")
