@@ -50,4 +50,23 @@ class MaskedQuadratic(nn.Module):
         return torch.where(self.mask, torch.relu(x), self.quadratic(x))
 
 
+class ReusedReLU(nn.Module):
+    """ReLU on 1/factor of the channels, whose features the next as many channels reuse; the rest pass as they are.
+
+    DeepReShape's ReLU-reuse keeps three parts whatever the factor; that the second part adds the features to its own
+    is an interpretation, for the wiring could not be read. The count (C H W / factor) is not in doubt.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.active = max(1, channels // factor)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the ReLU to its part, and hand its features on."""
+        n = self.active
+        features = self.relu(x[:, :n])
+        return torch.cat([features, x[:, n : 2 * n] + features, x[:, 2 * n :]], 1)
+
+
 ACTIVATIONS = (nn.ReLU, MaskedReLU, Quadratic, MaskedQuadratic)

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from pibench.errors import UsageError
-from pibench.networks.activations import ACTIVATIONS, MaskedQuadratic, MaskedReLU, Quadratic
+from pibench.networks.activations import ACTIVATIONS, MaskedQuadratic, MaskedReLU, Quadratic, ReusedReLU
 from pibench.networks.minionn import MiniOnn
 from pibench.networks.mobilenet import MobileNet
 from pibench.networks.resnet import ResNet
-from pibench.networks.spec import AnyNetwork, MiniOnnSpec, MobileNetSpec, ResNetSpec, VggSpec, WideResNetSpec
+from pibench.networks.spec import (
+    AnyNetwork,
+    MiniOnnSpec,
+    MobileNetSpec,
+    ReducedSpec,
+    ResNetSpec,
+    VggSpec,
+    WideResNetSpec,
+)
 from pibench.networks.vgg import Vgg
 from pibench.networks.wideresnet import WideResNet
 
@@ -32,6 +40,10 @@ def build(spec: AnyNetwork) -> nn.Module:
     """Return the network with fresh weights, its ReLU sites as the description wants them."""
     module = _FAMILIES[type(spec)](spec)
     _set_activations(module, spec)
+    if isinstance(spec, ReducedSpec) and spec.reuse > 1:
+        for name, shape in site_shapes(module, spec.input_shape).items():
+            if shape[0] > 1:
+                replace(module, name, ReusedReLU(shape[0], spec.reuse))
     return module
 
 
@@ -57,7 +69,8 @@ def stage_of(name: str) -> str:
 
 def sites(module: nn.Module) -> dict[str, nn.Module]:
     """Return the activations of a network by name (sites without one are nn.Identity and not listed)."""
-    return {name: child for name, child in module.named_modules() if isinstance(child, ACTIVATIONS)}
+    found = {name: child for name, child in module.named_modules() if isinstance(child, ACTIVATIONS)}
+    return {name: child for name, child in found.items() if name.rpartition(".")[0] not in found}  # no parts of one
 
 
 def site_shapes(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -40,6 +40,7 @@ class ReducedSpec(NetworkSpec):
     stem_relu: bool = True
     culled: list[Stage] = []
     thinning: Thinning = "none"
+    reuse: Literal[1, 2, 4, 8, 16] = 1  # ReLUs on one of so many channels (DeepReShape's ReLU-reuse, interpreted)
 
     @property
     def stage_count(self) -> int:
@@ -57,6 +58,8 @@ class ReducedSpec(NetworkSpec):
             raise ValueError(f"culled names a stage beyond the {self.stage_count} there are")
         if len(set(self.culled)) != len(self.culled):
             raise ValueError("culled names a stage twice")
+        if self.reuse > 1 and (self.activation != "relu" or self.quadratic_sites):
+            raise ValueError("reuse is for plain ReLUs, without masks or polynomials")
         if self.base * self.width_scale < 1:
             raise ValueError(f"width_scale {self.width_scale} leaves less than one channel of {self.base}")
         return self
