@@ -27,7 +27,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class Strict(BaseModel):
     """Base of everything read from a file: no unknown key, no silent conversion, no change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # deferred: a model inside another one is built once, with it
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 # libyaml's parser where PyYAML was built with it: ten times quicker
@@ -162,7 +163,9 @@ def _message(error: Mapping[str, Any], model: type[BaseModel], lines: Mapping[Lo
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
         hint = nearest(error["input"], choices) or f"; known: {', '.join(choices)}"
-        return f"{path}: '{error['input']}' is no {key}{hint}"
+        return f"{path}: '{error['input']}' is not known{hint.replace('; known:', '; there are')}"
+    if error["type"] in {"model_type", "model_attributes_type"}:
+        return f"{path}: keys with values are expected here".removeprefix(": ")
     message = str(error["msg"]).replace(" after validation", "")
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = repr(error.get("input"))

@@ -73,7 +73,7 @@ def _parts() -> dict[str, type[BaseModel]]:
 
 def load_card(name_or_path: str | Path) -> Card:
     """Read and check a card, by name or path; every problem comes at once, as UsageError with file and line."""
-    path = resolve(name_or_path, "networks", "network")
+    path = resolve(name_or_path, "networks", "card")
     card = parse(Card, path, _parts())
     if problems := _misfits(card, path):
         raise collect(path, problems)

@@ -1,0 +1,32 @@
+"""What all tests share: hypothesis without deadlines, a quiet torch, and where real data may lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Two processes and busy machines make single examples slow; examples are drawn alike on every run.
+settings.register_profile("pibench", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("pibench")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that tests start
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run the test in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of trained networks and real images outside of the repository."""
+    folder = Path(os.environ.get("PIBENCH_SHARED", REPOSITORY.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data of {folder} (PIBENCH_SHARED names another place)")
+    return folder
