@@ -24,7 +24,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], meta: Mapping[str, 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     try:
+        temporary.touch()  # with the user's usual rights; safetensors would make a file for the owner alone
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={KEY: json.dumps(dict(meta), sort_keys=True)})
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", where=str(path)) from error

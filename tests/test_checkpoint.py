@@ -1,0 +1,96 @@
+"""Checkpoints: what was saved comes back with its metadata; anything else is refused in words."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pibench.errors import DataError
+from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.runs import load_into
+
+STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    state = {**STATE, "mask": torch.tensor([True, False]), "count": torch.tensor(3)}
+    save_checkpoint(tmp_path / "a" / "x.safetensors", state, {"card": "x", "accuracy": 12.5, "history": [{"epoch": 1}]})
+    loaded, meta = load_checkpoint(tmp_path / "a" / "x.safetensors")
+    assert all(torch.equal(loaded[name], value) and loaded[name].dtype == value.dtype for name, value in state.items())
+    assert meta == {"card": "x", "accuracy": 12.5, "history": [{"epoch": 1}]}
+    assert read_metadata(tmp_path / "a" / "x.safetensors") == meta
+
+
+def test_strided_and_shared_tensors_are_saved(tmp_path: Path) -> None:
+    base = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "x.safetensors", {"a": base, "b": base, "c": base[:, 1]}, {})
+    loaded, _ = load_checkpoint(tmp_path / "x.safetensors")
+    assert torch.equal(loaded["b"], base)
+    assert torch.equal(loaded["c"], base[:, 1])
+
+
+def test_others_may_read_a_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.safetensors", STATE, {})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, STATE, {"n": 1})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        save_checkpoint(path, STATE, {"n": 2})
+    assert read_metadata(path) == {"n": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@given(st.binary(max_size=64))
+def test_damaged_files_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "x.safetensors"
+    path.write_bytes(data)
+    for read in (load_checkpoint, read_metadata):
+        with contextlib.suppress(DataError):  # and nothing else
+            read(path)
+
+
+def test_cut_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, STATE, {})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        load_checkpoint(path)
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_half_precision_goes_into_a_float32_module(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.safetensors", {name: value.half() for name, value in STATE.items()}, {"card": "x"})
+    module = nn.Linear(3, 2)
+    assert load_into(module, tmp_path / "x.safetensors") == {"card": "x"}
+    assert torch.equal(module.weight, STATE["weight"])
+    assert module.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({**STATE, "bias": torch.zeros(3)}, "bias is 3, not 2"),
+        ({"weight": STATE["weight"]}, "bias is missing"),
+        ({**STATE, "more": torch.zeros(1)}, "more is unknown"),
+    ],
+)
+def test_checkpoints_of_another_shape_are_refused(tmp_path: Path, state: dict[str, torch.Tensor], message: str) -> None:
+    save_checkpoint(tmp_path / "x.safetensors", state, {})
+    with pytest.raises(DataError, match=message):
+        load_into(nn.Linear(3, 2), tmp_path / "x.safetensors")

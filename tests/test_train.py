@@ -1,0 +1,366 @@
+"""Training: views are functions of the seed, an interrupted run ends as an uninterrupted one, teachers teach."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pibench.cli import main
+from pibench.errors import DataError, PibenchError, UsageError
+from pibench.networks.card import Card, load_card
+from pibench.training import ensure_trained
+from pibench.training.augment import Augmenter, draw_view, resize
+from pibench.training.checkpoint import load_checkpoint, read_metadata
+from pibench.training.data import Dataset
+from pibench.training.distill import Teacher, ViewLogits, distillation_loss
+from pibench.training.ensure import find_checkpoint, target_of
+from pibench.training.plan import Plan, Round, load_plan
+from pibench.training.progress import Lines, Progress
+from pibench.training.recipe import Distillation, Recipe, recipe_for
+from pibench.training.runs import Job, run_job, run_plan, with_teacher
+from pibench.training.train import Trainer
+
+CARD = """
+name: {name}
+title: A small network of the tests
+method: full
+dataset: digits
+network: {{family: resnet, base_width: 4, multipliers: [2], blocks: [1, 1], classes: 3, input: [1, 8, 8]}}
+relu_count: 1024
+provenance: confirmed
+{more}
+"""
+QUICK = {"epochs": 3, "batch_size": 16, "crop": 1}
+
+
+def make_card(folder: Path, name: str = "small", more: str = "") -> Card:
+    path = folder / "networks" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(CARD.format(name=name, more=more))
+    return load_card(path)
+
+
+def make_data(count: int = 96) -> Dataset:
+    """Three classes: bright at the top, at the bottom, nowhere."""
+    rng = torch.Generator().manual_seed(3)
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 100, (count, 1, 8, 8), generator=rng, dtype=torch.uint8)
+    images[labels == 0, :, :4] += 120
+    images[labels == 1, :, 4:] += 120
+    return Dataset("digits", images, labels, images[:30], labels[:30], (0.4,), (0.25,), 3)
+
+
+@pytest.fixture
+def card(in_tmp: Path) -> Card:
+    return make_card(in_tmp)
+
+
+# -- recipes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "onecycle"])
+@given(steps=st.integers(2, 500))
+def test_rates_stay_between_nothing_and_the_recipes(schedule: str, steps: int) -> None:
+    recipe = Recipe.model_validate({"schedule": schedule, "lr": 0.2})
+    rates = [recipe.lr_at(step, steps) for step in range(steps)]
+    assert all(0 < rate <= 0.2 + 1e-12 for rate in rates)
+    assert rates[-1] < rates[len(rates) // 2] or steps < 8
+
+
+def test_a_step_schedule_drops_tenfold() -> None:
+    recipe = Recipe(schedule="step", lr=1.0, milestones=[0.5, 0.75])
+    assert [recipe.lr_at(step, 100) for step in (0, 49, 50, 75)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_phases_set_the_size_of_the_images() -> None:
+    recipe = Recipe.model_validate(
+        {"epochs": 10, "phases": [{"until": 0.4, "pixels": 20}, {"until": 0.7, "pixels": 24}]}
+    )
+    assert [recipe.pixels_at(epoch) for epoch in (0, 3, 4, 6, 7, 9)] == [20, 20, 24, 24, None, None]
+
+
+def test_a_recipes_name_depends_on_settings_alone() -> None:
+    assert Recipe().sha256 == Recipe(epochs=100).sha256 != Recipe(epochs=99).sha256
+    assert recipe_for("digits", {"epochs": 7}).epochs == 7
+    assert recipe_for("digits", None).flip is False
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"momentum": 0.0},
+        {"lr": float("nan")},
+        {"colour": 1},
+        {"phases": [{"until": 0.5, "pixels": 8}, {"until": 0.2, "pixels": 16}]},
+    ],
+)
+def test_wrong_recipes_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        Recipe.model_validate(wrong)
+
+
+def test_a_recipe_says_distillation_exactly_where_there_is_a_teacher() -> None:
+    taught = Recipe(distillation=Distillation(weight=0.5))
+    assert with_teacher(taught, True) == taught
+    assert with_teacher(taught, False).distillation is None
+    assert with_teacher(Recipe(), True).distillation == Distillation()
+
+
+# -- views ---------------------------------------------------------------------------------------------------------
+
+
+def test_views_are_functions_of_seed_and_number() -> None:
+    one, same, other = (draw_view(50, 4, True, 1, view) for view in (3, 3, 4))
+    assert torch.equal(one.rows, same.rows)
+    assert torch.equal(one.flips, same.flips)
+    assert not torch.equal(one.rows, other.rows)
+    assert 0 <= int(one.rows.min()) <= int(one.rows.max()) <= 8
+    assert not draw_view(50, 4, False, 1, 3).flips.any()
+
+
+def test_a_batch_is_cut_and_flipped_as_the_view_says() -> None:
+    images = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).reshape(2, 1, 4, 4)
+    view = draw_view(2, 1, True, 0, 0)
+    view = dataclasses.replace(
+        view, rows=torch.tensor([1, 0]), columns=torch.tensor([1, 2]), flips=torch.tensor([True, False])
+    )
+    batch = Augmenter(images, 1).batch(view, torch.tensor([1, 0]))
+    moved = torch.zeros(4, 4, dtype=torch.uint8)
+    moved[1:, :3] = images[1, 0, :3, 1:]  # one row down, one column to the left
+    assert torch.equal(batch[0, 0], moved)
+    assert torch.equal(batch[1, 0], images[0, 0].flip(1))
+
+
+def test_resize_keeps_means() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    assert resize(images, None) is images
+    assert resize(images, 4).shape == (2, 3, 4, 4)
+    assert float(resize(images, 4).mean()) == pytest.approx(float(images.mean()), abs=0.05)
+
+
+# -- training ------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_network_learns(card: Card, in_tmp: Path) -> None:
+    target = in_tmp / "out.safetensors"
+    recipe = recipe_for("digits", {**QUICK, "epochs": 8})
+    seen: list[Progress] = []
+    run_job(Job(card, recipe, target, in_tmp / "state"), data=make_data(), report=seen.append)
+    meta = read_metadata(target)
+    assert meta["accuracy"] >= 90
+    assert meta["n_test"] == 30
+    assert meta["card_sha256"] == card.sha256
+    assert meta["epochs"] == 8
+    assert len(meta["history"]) == 8
+    assert meta["recipe"]["batch_size"] == 16
+    assert meta["device"] == "cpu"
+    assert seen[-1].epoch == 8
+    assert seen[-1].test_accuracy is not None
+    assert not (in_tmp / "state" / "out.state.safetensors").exists()
+
+
+class Stop(KeyboardInterrupt):
+    """Ctrl-C, as the tests press it."""
+
+
+@pytest.mark.parametrize("at", [(0, 3), (1, 0), (2, 5)])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(card: Card, in_tmp: Path, at: tuple[int, int]) -> None:
+    recipe, data = recipe_for("digits", {**QUICK, "channels_last": True}), make_data()
+    whole = run_job(Job(card, recipe, in_tmp / "a.safetensors", in_tmp), data=data)
+
+    def stop(p: Progress) -> None:
+        if (p.epoch, p.step) == at:
+            raise Stop
+
+    job = Job(card, recipe, in_tmp / "b.safetensors", in_tmp)
+    with pytest.raises(Stop):
+        run_job(job, data=data, report=stop)
+    assert (in_tmp / "b.state.safetensors").is_file()
+    resumed = run_job(job, data=data)
+    first, second = load_checkpoint(whole)[0], load_checkpoint(resumed)[0]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_state_of_another_run_is_not_gone_on_with(card: Card, in_tmp: Path) -> None:
+    data, state = make_data(), in_tmp / "x.state.safetensors"
+    trainer = Trainer(card, data, Recipe(batch_size=16), state)
+    trainer.place.epoch = 1
+    trainer.save()
+    assert Trainer(card, data, Recipe(batch_size=16), state).resume()
+    assert not Trainer(card, data, Recipe(batch_size=16, lr=0.2), state).resume()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(card: Card, in_tmp: Path) -> None:
+    recipe = recipe_for("digits", {**QUICK, "lr": 100.0, "weight_decay": 0.9, "warmup": 0.0, "epochs": 30})
+    with pytest.raises(PibenchError, match="the loss is no number"):
+        run_job(Job(card, recipe, in_tmp / "x.safetensors", in_tmp), data=make_data())
+
+
+def test_training_starts_from_weights_that_fit(card: Card, in_tmp: Path) -> None:
+    data, recipe = make_data(), recipe_for("digits", QUICK)
+    first = run_job(Job(card, recipe, in_tmp / "a.safetensors", in_tmp), data=data)
+    again = Trainer(card, data, recipe, in_tmp / "b.state.safetensors", start=first)
+    assert torch.equal(again.module.state_dict()["conv1.weight"], load_checkpoint(first)[0]["conv1.weight"])
+    second = run_job(Job(card, recipe, in_tmp / "b.safetensors", in_tmp, start=first), data=data)
+    assert read_metadata(second)["epochs_before"] == 3
+    assert read_metadata(second)["start"]["name"] == "a"
+
+
+# -- teachers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_a_perfect_student_is_the_hard_part_alone() -> None:
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    how = Distillation(weight=0.9)
+    hard = torch.nn.functional.cross_entropy(logits, labels)
+    assert float(distillation_loss(logits, logits, labels, Recipe(), how)) == pytest.approx(0.1 * float(hard), abs=1e-5)
+
+
+def test_the_soft_part_is_the_divergence_times_the_squared_temperature() -> None:
+    student, teacher, t = torch.randn(5, 4), torch.randn(5, 4), 4.0
+    p = torch.softmax(teacher / t, 1)
+    wanted = t * t * (p * (p.log() - torch.log_softmax(student / t, 1))).sum(1).mean()
+    found = distillation_loss(student, teacher, torch.zeros(5).long(), Recipe(), Distillation(weight=1.0))
+    assert float(found) == pytest.approx(float(wanted), rel=1e-4)
+
+
+class Counting(torch.nn.Module):
+    """A teacher that counts its calls and likes class 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return torch.stack([x.mean((1, 2, 3)) + 5, *[x.mean((1, 2, 3))] * 2], 1)
+
+
+def test_a_view_is_shown_to_the_teacher_once_and_for_all(in_tmp: Path) -> None:
+    data, recipe = make_data(), Recipe(crop=1, distillation=Distillation(views=2))
+    counting = Counting()
+    for _ in range(2):  # a second student reads what is on disk
+        kept = ViewLogits([Teacher("t", counting, "00")], data, recipe, in_tmp)
+        assert kept[0].shape == (96, 3)
+        assert kept[0].dtype == torch.float16
+        assert not torch.equal(kept[0], kept[1])
+    assert counting.calls == 2
+    other = ViewLogits([Teacher("t", counting, "01")], data, recipe, in_tmp)
+    assert other[0].shape == (96, 3)
+    assert counting.calls == 3
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_student_follows_its_teacher(card: Card, in_tmp: Path, views: int) -> None:
+    recipe = recipe_for("digits", {**QUICK, "distillation": {"weight": 1.0, "views": views}})
+    trainer = Trainer(
+        card, make_data(), recipe, in_tmp / "x.state.safetensors", teachers=[Teacher("t", Counting(), "00")]
+    )
+    trainer.run()
+    trainer.module.eval()
+    assert trainer.module(torch.randn(20, 1, 8, 8)).argmax(1).tolist() == [0] * 20
+
+
+# -- what is missing is trained ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data()
+    monkeypatch.setattr("pibench.training.runs.load_dataset", lambda name: data)
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_what_is_missing_is_trained_the_teacher_first(in_tmp: Path) -> None:
+    recipe = "recipe: {epochs: 1, batch_size: 16, crop: 1}"
+    make_card(in_tmp, "big", recipe)
+    pupil = make_card(in_tmp, "pupil", f"teacher: big\n{recipe}")
+    told: list[str] = []
+    path = ensure_trained(pupil, told.append)
+    assert path == find_checkpoint(pupil) == target_of(pupil)
+    assert [line.split(":")[0] for line in told] == ["training big", "training pupil"]
+    meta = read_metadata(target_of(pupil))
+    assert meta["teachers"][0]["name"] == "big"
+    assert meta["recipe"]["distillation"] is not None
+    assert ensure_trained(pupil, told.append) == path
+    assert len(told) == 2
+
+
+def test_shipped_checkpoints_are_found_and_long_training_is_left_to_the_user(in_tmp: Path) -> None:
+    path = in_tmp / "networks" / "far.yaml"
+    make_card(in_tmp, "far")
+    path.write_text(path.read_text().replace("dataset: digits", "dataset: cifar100"))
+    far = load_card(path)
+    assert ensure_trained(far) is None
+    (in_tmp / "zoo").mkdir()
+    (in_tmp / "zoo" / "far.safetensors").touch()
+    assert ensure_trained(far) == in_tmp / "zoo" / "far.safetensors"
+
+
+# -- plans and the verb --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_a_plan_trains_in_order_and_only_what_is_missing(in_tmp: Path) -> None:
+    make_card(in_tmp)
+    quick = {"epochs": 1, "batch_size": 16, "crop": 1}
+    plan = Plan(
+        recipe=quick,
+        rounds=[
+            Round(card="small", name="first"),
+            Round(card="small", start="first", teachers=[{"card": "small", "checkpoint": "first"}]),  # type: ignore[list-item]
+        ],
+    )
+    state = in_tmp / "state"
+    assert [path.name for path in run_plan(lambda: plan, state)] == ["first.safetensors", "small.safetensors"]
+    assert read_metadata(state / "small.safetensors")["epochs_before"] == 1
+    assert run_plan(lambda: plan, state) == []
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_a_plan_is_checked(in_tmp: Path) -> None:
+    (in_tmp / "p.yaml").write_text("rounds:\n  - card: small\n    recipe: {epochs: 0}\n")
+    with pytest.raises(UsageError, match="the recipe of small: epochs"):
+        load_plan(in_tmp / "p.yaml")
+    make_card(in_tmp)
+    with pytest.raises(UsageError, match="starts from 'gone'"):
+        run_plan(lambda: Plan(rounds=[Round(card="small", start="gone")]), in_tmp)
+    teachers = [{"card": "small", "checkpoint": "gone"}]
+    with pytest.raises(DataError, match="no checkpoint 'gone' of teacher small"):
+        run_plan(lambda: Plan(rounds=[Round(card="small", name="x", teachers=teachers)]), in_tmp)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_the_verb_trains_once(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_card(in_tmp, more="recipe: {epochs: 1, batch_size: 16, crop: 1}")
+    assert main(["train", "small"]) == 0
+    assert "of 30 test images, .pibench/checkpoints/small-" in capsys.readouterr().out
+    assert main(["train", "small"]) == 0
+    assert "trained already" in capsys.readouterr().out
+    assert main(["train", "small", "--epochs", "2", "--no-resume"]) == 0
+    assert "trained already" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], ["small", "--plan", "x"], ["small", "--epochs", "0"], ["--plan", "x", "--force"]]
+)
+def test_wrong_options_are_refused(in_tmp: Path, wrong: list[str]) -> None:
+    assert main(["train", *wrong]) == 4
+
+
+def test_lines_tell_epochs_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    lines(Progress("x", 1, 3, 0, 6, 0.5, 50.0, 40.0, 0.1, 61.0, 3720.0))
+    lines(Progress("x", 1, 3, note="logits of view 2"))
+    lines(Progress("x", 1, 3, 4, 6))
+    out = capsys.readouterr().out.splitlines()
+    assert "epoch 1/3 step 0/6 loss 0.500 train 50.00 % test 40.00 %" in out[0]
+    assert "1 min 01 s, 1 h 02 min left" in out[0]
+    assert "logits of view 2" in out[1]
+    assert len(out) == 2
