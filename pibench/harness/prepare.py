@@ -207,7 +207,7 @@ def _data(name: str | None) -> tuple[Dataset | None, str | None]:
     from pibench.training.data import load_dataset
 
     try:
-        return load_dataset(name), None
+        return load_dataset(name, train=False), None
     except DataError as error:
         return None, f"random images, no accuracy: {error.where}: {error.what}"
 
