@@ -11,6 +11,7 @@ bits make it exact in the ring too.
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import torch
@@ -71,10 +72,10 @@ class RingConv:
         n, channels = x.shape[:2]
         taps = self.kernel[0] * self.kernel[1]
         shape = (self.limbs, n, *self.out_size)
-        patches = torch.empty(self.groups, channels // self.groups * taps, math.prod(shape), dtype=torch.float64)
+        patches = _scratch("columns", (self.groups, channels // self.groups * taps, math.prod(shape)))
         view = patches.view(channels, taps, *shape).numpy()
         _patches(x.numpy(), self.kernel, self.stride, self.padding, self.dilation, self.limb_bits, view)
-        product = torch.bmm(self.matrix, patches)
+        product = self._product(patches)
         flat = (n, self.out_channels, self.out_size[0] * self.out_size[1])
         _combine(
             product.view(self.out_channels, self.limbs, n, -1).numpy(), self.limb_bits,
@@ -84,10 +85,28 @@ class RingConv:
     def _by_winograd(self, x: Tensor, add: Tensor, out: Tensor) -> None:
         n, channels = x.shape[:2]
         shape = (self.limbs, n, -(-self.out_size[0] // 2), -(-self.out_size[1] // 2))
-        spread = torch.empty(16, channels, math.prod(shape), dtype=torch.float64)
-        _winograd_input(x.numpy(), self.padding, self.limb_bits, spread.view(16, channels, *shape).numpy())
-        product = torch.bmm(self.matrix, spread).view(16, self.out_channels, *shape)
-        _winograd_output(product.numpy(), self.limb_bits, add.numpy(), out.numpy())
+        spread = _scratch("columns", (16, channels, math.prod(shape)))
+        tiles = (self.limbs, n, shape[2] * shape[3])
+        _winograd_input(x.numpy(), self.padding, shape[2:], self.limb_bits, spread.view(16, channels, *tiles).numpy())
+        product = self._product(spread).view(16, self.out_channels, *tiles)
+        _winograd_output(product.numpy(), shape[2:], self.limb_bits, add.numpy(), out.numpy())
+
+    def _product(self, columns: Tensor) -> Tensor:
+        out = _scratch("product", (len(self.matrix), self.matrix.shape[1], columns.shape[2]))
+        return torch.bmm(self.matrix, columns, out=out)
+
+
+_buffers = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return an uninitialised float64 tensor out of a buffer that only grows: fresh pages cost more than the copy."""
+    size = math.prod(shape)
+    held: Tensor | None = getattr(_buffers, name, None)
+    if held is None or held.numel() < size:
+        held = torch.empty(size, dtype=torch.float64)
+        setattr(_buffers, name, held)
+    return held[:size].view(shape)
 
 
 def output_size(size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -213,13 +232,14 @@ def _raise(limb: Floats, shift: int, line: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _winograd_input(x: Ints, padding: Pair, limb_bits: int, out: Floats) -> None:
-    """B^T d B of every 4x4 tile (step 2), cut into limbs: out (16, C, limbs, N, tiles y, tiles x).
+def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Floats) -> None:
+    """B^T d B of every 4x4 tile (step 2), cut into limbs: out (16, C, limbs, N, tiles).
 
     Even and odd columns are kept apart, so that everything runs over a row of tiles at once.
     """
     n, channels, height, width = x.shape
-    limbs, tall, wide = out.shape[2], out.shape[4], out.shape[5]
+    limbs = out.shape[2]
+    tall, wide = tiles
     padded = np.zeros((2 * tall + 2, 2, wide + 1), np.int64)  # row, even or odd column, tile
     even, odd = np.empty((4, wide + 1), np.int64), np.empty((4, wide + 1), np.int64)
     u = np.empty(wide, np.int64)
@@ -241,44 +261,49 @@ def _winograd_input(x: Ints, padding: Pair, limb_bits: int, out: Floats) -> None
                 for i in range(4):
                     e, f = even[i], odd[i]
                     for j in range(4):
-                        for k in range(wide):
-                            if j == 0:
+                        if j == 0:
+                            for k in range(wide):
                                 u[k] = e[k] - e[k + 1]
-                            elif j == 1:
+                        elif j == 1:
+                            for k in range(wide):
                                 u[k] = f[k] + e[k + 1]
-                            elif j == 2:
+                        elif j == 2:
+                            for k in range(wide):
                                 u[k] = e[k + 1] - f[k]
-                            else:
+                        else:
+                            for k in range(wide):
                                 u[k] = f[k] - f[k + 1]
                         for limb in range(limbs):
-                            _split(u, limb_bits, out[4 * i + j, c, limb, b, ty])
+                            _split(u, limb_bits, out[4 * i + j, c, limb, b, ty * wide : (ty + 1) * wide])
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _winograd_output(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
+def _winograd_output(product: Floats, tiles: Pair, limb_bits: int, add: Ints, out: Ints) -> None:
     """A^T m A of every tile, divided by 4 (exact: the weights carry the factor), plus add."""
-    limbs, n, tall, wide = product.shape[2:]
-    channels = product.shape[1]
-    rows, columns = out.shape[2], out.shape[3]
-    t = np.empty((2, 4, wide), np.int64)
-    m = np.empty((4, wide), np.int64)
+    channels, limbs, n = product.shape[1:4]
+    rows, columns = out.shape[2:]
+    tall, wide = tiles
+    m = np.empty((4, tall * wide), np.int64)
+    t = np.empty((2, 4, tall * wide), np.int64)
     for o in range(channels):
         for b in range(n):
-            for ty in range(tall):
-                for j in range(4):
-                    m[:] = 0
-                    for i in range(4):
-                        for limb in range(limbs):
-                            _raise(product[4 * i + j, o, limb, b, ty], limb_bits * limb, m[i])
-                    for k in range(wide):
-                        t[0, j, k] = m[0, k] + m[1, k] + m[2, k]
-                        t[1, j, k] = m[1, k] - m[2, k] - m[3, k]
-                for i in range(min(2, rows - 2 * ty)):
-                    line, plus = out[b, o, 2 * ty + i], add[b, o, 2 * ty + i]
-                    a0, a1, a2, a3 = t[i, 0], t[i, 1], t[i, 2], t[i, 3]
-                    for k in range(wide - columns % 2):
-                        line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
-                        line[2 * k + 1] = ((a1[k] - a2[k] - a3[k]) >> 2) + plus[2 * k + 1]
-                    if columns % 2:
-                        k = wide - 1
-                        line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
+            for j in range(4):
+                m[:] = 0
+                for i in range(4):
+                    for limb in range(limbs):
+                        _raise(product[4 * i + j, o, limb, b], limb_bits * limb, m[i])
+                m0, m1, m2, m3, t0, t1 = m[0], m[1], m[2], m[3], t[0, j], t[1, j]
+                for k in range(m0.size):
+                    t0[k] = m0[k] + m1[k] + m2[k]
+                    t1[k] = m1[k] - m2[k] - m3[k]
+            for y in range(rows):
+                at = (y >> 1) * wide
+                line, plus, half = out[b, o, y], add[b, o, y], t[y & 1]
+                a0, a1 = half[0, at : at + wide], half[1, at : at + wide]
+                a2, a3 = half[2, at : at + wide], half[3, at : at + wide]
+                for k in range(columns >> 1):
+                    line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
+                    line[2 * k + 1] = ((a1[k] - a2[k] - a3[k]) >> 2) + plus[2 * k + 1]
+                if columns & 1:
+                    k = wide - 1
+                    line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]

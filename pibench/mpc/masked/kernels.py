@@ -8,12 +8,8 @@ XOR may be summed before they are opened.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir as llvm
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from pibench.mpc.masked.plan import DIGITS
@@ -26,16 +22,6 @@ Halves = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _popcount(typingctx: Any, x: Any) -> Any:
-    """Count the bits of a uint64 (numba has no public name for the instruction)."""
-
-    def codegen(context: Any, builder: llvm.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.uint64(types.uint64), codegen
-
-
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def open_masked(z: Ints, pre: Ints, mask: int, c: Ints) -> None:
     """c = z + pre, cut to the ring of the opening."""
@@ -45,23 +31,44 @@ def open_masked(z: Ints, pre: Ints, mask: int, c: Ints) -> None:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bits: Bytes) -> None:
-    """Read this party's table shares at the public c: six bits masked by mu, and lt3 as bit 6."""
-    per = 1 << (digit_bits - 6)
-    for i in range(c.size):
-        window = np.uint64(c[i]) >> np.uint64(low)
-        got = np.uint64(0)
+    """Read this party's table shares at the public c: six bits masked by mu, and lt3 as bit 6.
+
+    Words lie in planes, one a word of a digit, and blocks go through them one after another without a branch, so that
+    the compiler can read, shift and fold many elements at once.
+    """
+    per = words.shape[0] // DIGITS
+    one, last, block = np.uint64(1), np.uint64((1 << digit_bits) - 1), 512
+    word, above = np.empty(block, np.uint64), np.empty(block, np.uint64)
+    for start in range(0, c.size, block):
+        size = min(block, c.size - start)
+        cut, got = c[start : start + size], bits[start : start + size]
+        got[:] = mu[start : start + size]
         for j in range(DIGITS):
-            digit = np.int64(window >> np.uint64(digit_bits * j)) & ((1 << digit_bits) - 1)
-            at, slot = np.uint64(digit & 63), digit >> 6
-            word = words[i, j * per + slot] >> at
-            above = word >> np.uint64(1)
-            for k in range(slot + 1, per):
-                above ^= words[i, j * per + k]
-            less = _popcount(above) & np.uint64(1)
-            got |= less << np.uint64(j if j < 3 else 6)
-            if j:
-                got |= (word & np.uint64(1)) << np.uint64(2 + j)
-        bits[i] = np.uint8(got) ^ mu[i]
+            shift = np.uint64(low + digit_bits * j)
+            word[:] = 0
+            above[:] = 0
+            for k in range(per):
+                plane = words[j * per + k, start : start + size]
+                for i in range(size):
+                    slot = np.int64(((np.uint64(cut[i]) >> shift) & last) >> np.uint64(6))
+                    here, over = np.uint64(-np.int64(slot == k)), np.uint64(-np.int64(slot < k))
+                    word[i] |= plane[i] & here
+                    above[i] ^= plane[i] & over
+            less, equal = np.uint64(j if j < 3 else 6), np.uint64(2 + j)
+            for i in range(size):
+                at = (np.uint64(cut[i]) >> shift) & last & np.uint64(63)
+                here = word[i] >> at
+                x = above[i] ^ (here >> one)
+                x ^= x >> np.uint64(32)
+                x ^= x >> np.uint64(16)
+                x ^= x >> np.uint64(8)
+                x ^= x >> np.uint64(4)
+                x ^= x >> np.uint64(2)
+                x ^= x >> one
+                found = (x & one) << less
+                if j:
+                    found |= (here & one) << equal
+                got[i] ^= np.uint8(found)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -102,12 +109,12 @@ def select(
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
     """Dealer: put the one-hot words of r's digits onto shares of zero."""
-    per = 1 << (digit_bits - 6)
+    per = words.shape[0] // DIGITS
     for i in range(r.size):
         window = np.uint64(r[i]) >> np.uint64(low)
         for j in range(DIGITS):
             digit = np.int64(window >> np.uint64(digit_bits * j)) & ((1 << digit_bits) - 1)
-            words[i, j * per + (digit >> 6)] ^= np.uint64(1) << np.uint64(digit & 63)
+            words[j * per + (digit >> 6), i] ^= np.uint64(1) << np.uint64(digit & 63)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -30,7 +30,7 @@ class ReluShare:
     """One party's share of what a ReLU of n elements uses up; all arrays are views of one buffer."""
 
     buffer: Bytes
-    words: Words  # (n, digit words): one-hot words of r's digits, by XOR
+    words: Words  # (digit words, n): one-hot words of r's digits, by XOR
     table: Words  # one-time table of the combination, by XOR
     s: Ints  # the bit that masks the sign; this and the next two by addition
     rp: Ints  # -(r >> shift)
@@ -48,7 +48,7 @@ class ReluShare:
         for name, (size, kind) in sizes.items():
             views[name] = buffer[at : at + size * n].view(kind)
             at += size * n
-        views["words"] = views["words"].reshape(n, per)
+        views["words"] = views["words"].reshape(per, n)
         return cls(buffer, **views)
 
 
