@@ -68,6 +68,11 @@ class NetworkEntry(Strict):
             raise ValueError("a network is a card or a model, not both")
         return model
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the card's name may fit several."""
+        return self.card is not None and any(sign in self.card for sign in "*?[")
+
 
 class ProtocolEntry(Strict):
     """A protocol by name; `label` tells two option sets of one protocol apart."""
@@ -149,13 +154,11 @@ class Suite(Strict):
     @property
     def cards(self) -> list[str]:
         """Names or paths of the cards, patterns expanded, in order."""
-        return list(dict.fromkeys(card for entry in self.networks for card in expand(entry)))
+        return list(dict.fromkeys(card for card, _ in self._named_networks() if card is not None))
 
     def cases(self) -> tuple[Case, ...]:
         """Return every combination, in the order of the file."""
-        networks: list[tuple[str | None, NetworkEntry]] = []
-        for entry in self.networks:
-            networks += [(card, entry) for card in expand(entry)] or [(None, entry)]
+        networks = self._named_networks()
         return tuple(
             Case(
                 network=_network_name(card, entry), card=card, entry=entry, protocol=protocol.name,
@@ -166,6 +169,19 @@ class Suite(Strict):
                 networks, self.protocols, self.links, self.devices, self.batches
             )
         )  # fmt: skip
+
+    def _named_networks(self) -> list[tuple[str | None, NetworkEntry]]:
+        """Return each card (patterns expanded) or module; a pattern adds only what is not named otherwise."""
+        named = {entry.card for entry in self.networks if not entry.is_pattern}
+        found: list[tuple[str | None, NetworkEntry]] = []
+        for entry in self.networks:
+            if not entry.is_pattern:
+                found.append((entry.card, entry))
+                continue
+            cards = [card for card in expand(entry) if card not in named]
+            named.update(cards)
+            found += [(card, entry) for card in cards]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +211,7 @@ def expand(entry: NetworkEntry) -> list[str]:
     """Return the cards that an entry names: itself, or what its pattern (with * or ?) fits."""
     if entry.card is None:
         return []
-    if not any(sign in entry.card for sign in "*?["):
+    if not entry.is_pattern:
         return [entry.card]
     return [path.stem for path in find_documents("networks") if fnmatchcase(path.stem, entry.card)]
 

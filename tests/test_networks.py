@@ -27,6 +27,12 @@ def kept(spec: ResNetSpec) -> list[str]:
     return sorted(sites(build(spec)))
 
 
+VGG = {"family": "vgg", "classes": 7, "input": [3, 32, 32], "hidden": [16], "width_scale": 0.1}
+MOBILENET = {"family": "mobilenet", "classes": 7, "input": [3, 32, 32], "width_scale": 0.25}
+WIDE = {"family": "wideresnet", "depth": 10, "widen": 1, "classes": 7, "input": [3, 16, 16]}
+MINIONN = {"family": "minionn", "width": 4, "classes": 7, "input": [3, 16, 16]}
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -34,12 +40,12 @@ def kept(spec: ResNetSpec) -> list[str]:
         small(shortcut="pad"),
         small(width_scale=0.5, stem_stride=2),
         small(inner_widths=[[3, 5], [7], [9]]),
-        VggSpec.model_validate({"family": "vgg", "classes": 7, "input": [3, 32, 32], "hidden": [16], "width_scale": 0.1}),
-        MobileNetSpec.model_validate({"family": "mobilenet", "classes": 7, "input": [3, 32, 32], "width_scale": 0.25}),
-        WideResNetSpec.model_validate({"family": "wideresnet", "depth": 10, "widen": 1, "classes": 7, "input": [3, 16, 16]}),
-        MiniOnnSpec.model_validate({"family": "minionn", "width": 4, "classes": 7, "input": [3, 16, 16]}),
+        VggSpec.model_validate(VGG),
+        MobileNetSpec.model_validate(MOBILENET),
+        WideResNetSpec.model_validate(WIDE),
+        MiniOnnSpec.model_validate(MINIONN),
     ],
-)  # fmt: skip
+)
 def test_each_family_gives_logits_and_gradients(spec: Any) -> None:
     module = build(spec)
     logits = module(torch.randn(2, *spec.input))
@@ -138,7 +144,9 @@ def test_stages_by_name() -> None:
     assert {name: stage_of(name) for name in names} == names
 
 
-@pytest.mark.parametrize(("card", "file"), [("resnet32-c100", "resnet32-cifar100"), ("resnet20-c10", "resnet20-cifar10")])
+@pytest.mark.parametrize(
+    ("card", "file"), [("resnet32-c100", "resnet32-cifar100"), ("resnet20-c10", "resnet20-cifar10")]
+)
 def test_names_and_shapes_are_those_of_trained_networks(shared_data: Path, card: str, file: str) -> None:
     from safetensors.torch import load_file
 

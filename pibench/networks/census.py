@@ -85,9 +85,7 @@ def census(program: Program) -> Census:
     """Count a lowered network; its structure says all, no weights are needed."""
     away, shapes = merged_away(program), program.weight_shapes()
     layers = tuple(
-        Layer(op.site, op.stage, _macs(op, shapes), op.name in away)
-        for op in program
-        if isinstance(op, Conv | Linear)
+        Layer(op.site, op.stage, _macs(op, shapes), op.name in away) for op in program if isinstance(op, Conv | Linear)
     )
     sites = tuple(_site(program, op) for op in program if isinstance(op, Relu | Poly | MaxPool))
     return Census(

@@ -203,7 +203,5 @@ class MiniOnnSpec(NetworkSpec):
         return self
 
 
-Network = Annotated[
-    ResNetSpec | VggSpec | MobileNetSpec | WideResNetSpec | MiniOnnSpec, Field(discriminator="family")
-]
+Network = Annotated[ResNetSpec | VggSpec | MobileNetSpec | WideResNetSpec | MiniOnnSpec, Field(discriminator="family")]
 AnyNetwork = ResNetSpec | VggSpec | MobileNetSpec | WideResNetSpec | MiniOnnSpec
