@@ -128,7 +128,8 @@ class Channel:
         start = time.perf_counter()
         with selectors.PollSelector() as selector:
             selector.register(self._sock, events)
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            left_s = max(0.0, deadline - time.monotonic())
+            ready = selector.select(left_s if left_s < float("inf") else None)
         self._meter.waited(time.perf_counter() - start)
         if not ready:
             raise TransportError(
