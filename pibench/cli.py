@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "show": "describe one network: ReLUs, MACs, parameters, predicted cost",
     "validate": "check suites and cards without running them",
     "compare": "compare two records, case by case; exit status 1 on a regression",
+    "ab": "run two revisions, environments or cards side by side and compare them",
     "history": "draw one measure over the runs, find its steps and the commits behind them",
     "gate": "hold a record against a baseline: counted measures on any machine, times on the same one",
     "export": "write a record in the formats of other benchmark services",
@@ -23,6 +24,7 @@ VERBS: dict[str, str] = {
     "estimate": "say what systems on paper (garbled circuits, homomorphic encryption) would cost for a network",
     "train": "train a card's network",
     "data": "show, download and check data sets",
+    "party": "lend this host's side to a run that another one leads; make keys for it",
     "doctor": "say what this machine can do, and what to do about the rest",
 }
 ALIASES = {"list": "ls"}

@@ -1,0 +1,122 @@
+"""`pibench ab BASE [HEAD]`: two revisions, environments or cards side by side, and a verdict on their difference."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.commands.compare import add_judging, finish, options
+from pibench.errors import UsageError
+
+if TYPE_CHECKING:
+    from pibench.harness.ab import Side
+    from pibench.harness.record import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("base", nargs="?", help="git revision, or a folder with a tree")
+    parser.add_argument("head", nargs="?", help="git revision or folder (default: the working tree as it is)")
+    parser.add_argument("--suite", default="ci", help="what to run: a suite's name or file (default ci)")
+    parser.add_argument("-k", metavar="EXPR", help="only the cases whose id fits")
+    parser.add_argument("--sessions", type=int, metavar="N", help="pairs of sessions a case (default 15)")
+    parser.add_argument("--inferences", type=int, metavar="N", help="inferences a session, instead of the suite's")
+    parser.add_argument("--cards", nargs=2, metavar=("BASE", "HEAD"), help="compare two cards, one tree")
+    parser.add_argument("--python-base", metavar="PYTHON", help="interpreter of the base's environment")
+    parser.add_argument("--python-head", metavar="PYTHON", help="interpreter of the head's environment")
+    parser.add_argument(
+        "--environment", choices=["auto", "shared", "own"], default="auto",
+        help="own: install each revision; auto: only where their requirements differ",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, default=Path(".pibench/ab"), metavar="FOLDER", help="where both records go"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="write the report there instead of the screen")
+    add_judging(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the pairs and judge; exit status 1 on a regression."""
+    from pibench.harness.ab import SESSIONS, paired, run_pairs
+    from pibench.harness.compare import compare
+
+    more = (["-k", args.k] if args.k else []) + (["--inferences", str(args.inferences)] if args.inferences else [])
+    with contextlib.ExitStack() as stack:
+        base, head = _sides(args, stack)
+        _tell(f"base {base.label}\nhead {head.label}")
+        if not (base.takes_turns and head.takes_turns):
+            _tell("a revision from before turns: whole sessions alternate, which sees less")
+        folder = (args.keep / _stamp()).resolve()
+        records = run_pairs(base, head, folder, args.sessions or SESSIONS, more, args.seed)
+    first, second = paired(*_matched(records, args))
+    comparison = compare(first, second, options(args, second, paired=True))
+    return finish(args, dataclasses.replace(comparison, base_name=base.label, head_name=head.label))
+
+
+def _sides(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Side, Side]:
+    from pibench.harness.ab import Side, adapted_suite, tree_of
+    from pibench.suite import load_suite
+
+    if args.base is None and not (args.cards or args.python_base or args.python_head):
+        raise UsageError("name a base: a revision or a folder", remedy="or compare --cards A B, or --python-base/-head")
+    here = str(_here())
+    (base_tree, base_label), (head_tree, head_label) = (
+        stack.enter_context(tree_of(name or here)) for name in (args.base, args.head)
+    )
+    pythons = _pythons(args, base_tree, head_tree)
+    text = load_suite(args.suite).text
+    cards = args.cards or (None, None)
+    sides = []
+    for name, tree, label, python, card in zip(
+        ("base", "head"), (base_tree, head_tree), (base_label, head_label), pythons, cards, strict=True
+    ):
+        suite = adapted_suite(text, tree / ".pibench" / "ab-suites" / name, card)
+        sides.append(Side(name, _label(args, label, python, card), tree, python, suite))
+    return sides[0], sides[1]
+
+
+def _label(args: argparse.Namespace, label: str, python: str, card: str | None) -> str:
+    if card is not None:
+        return f"{card} in {label}" if args.base else card
+    return f"{label} with {python}" if args.python_base or args.python_head else label
+
+
+def _pythons(args: argparse.Namespace, base: Path, head: Path) -> tuple[str, str]:
+    """Return each side's interpreter: named, shared, or of an environment built for it."""
+    from pibench.harness.ab import own_environment, requirements
+
+    if args.python_base or args.python_head:
+        return args.python_base or sys.executable, args.python_head or sys.executable
+    differ = requirements(base) != requirements(head)
+    if args.environment == "own" or (args.environment == "auto" and differ):
+        return own_environment(base, _tell), own_environment(head, _tell)
+    return sys.executable, sys.executable
+
+
+def _matched(records: tuple[Record, Record], args: argparse.Namespace) -> tuple[Record, Record]:
+    from pibench.harness.ab import as_one_card
+
+    if not args.cards:
+        return records
+    name = " -> ".join(args.cards)
+    return as_one_card(records[0], name), as_one_card(records[1], name)
+
+
+def _here() -> Path:
+    """Return the tree that this pibench runs from, else the current folder."""
+    tree = Path(__file__).resolve().parents[2]
+    return tree if (tree / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _stamp() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr)
