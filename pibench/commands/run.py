@@ -14,6 +14,7 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from pibench.harness.hosts import Peer
     from pibench.harness.plan import OwnModel, RunPlan
     from pibench.harness.record import Record
 
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would run and how long it may take")
     parser.add_argument("--json", action="store_true", help="print the record instead of the tables")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the answer")
+    two = parser.add_argument_group("two hosts: the server's party runs on the other one")
+    two.add_argument(
+        "--peer", metavar="HOST:PORT", help="where `pibench party --listen` waits; the link is the network"
+    )
+    two.add_argument("--key", type=Path, metavar="FILE", help="this host's key (`pibench party keygen NAME`)")
+    two.add_argument("--trust", type=Path, metavar="FILE", help="the other host's certificate")
     own = parser.add_argument_group("your own network, on any suite's settings")
     own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
     own.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
@@ -52,12 +59,17 @@ def run(args: argparse.Namespace) -> int:
         args.suite, expression=args.k, sessions=args.sessions, inferences=args.inferences, seed=args.seed, own=own,
         resumed=resumed, command=("pibench", *sys.argv[1:]),
     )  # fmt: skip
+    peer = _peer(args)
+    if peer is not None:
+        from pibench.harness.hosts import over_network
+
+        plan = over_network(plan)
     if args.dry_run:
         return _dry_run(plan, args.json)
-    return _measure(plan, args, resumed)
+    return _measure(plan, args, resumed, peer)
 
 
-def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None) -> int:
+def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer: Peer | None) -> int:
     from pibench.harness.prepare import preparer
     from pibench.harness.runner import Run
     from pibench.harness.store import new_record_path
@@ -67,6 +79,8 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None) -> i
     signal.signal(signal.SIGTERM, _as_interrupt)
     with Screen(quiet=args.quiet or args.json) as screen:
         work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
+        if peer is not None:
+            work.opener = peer.open
         interrupted = False
         try:
             work.execute()
@@ -150,6 +164,22 @@ def _earlier(limit: int = 8) -> list[Record]:
         except PibenchError:  # another version's: it helps no estimate, and harms none
             continue
     return found
+
+
+def _peer(args: argparse.Namespace) -> Peer | None:
+    """Return the other host, if there is one."""
+    if args.peer is None:
+        if args.key or args.trust:
+            raise UsageError("--key and --trust are for two hosts", remedy="add --peer HOST:PORT")
+        return None
+    from pibench.harness.hosts import Peer, identity, parse_address
+
+    if not (args.key and args.trust):
+        raise UsageError(
+            "another host needs to know this one, and this one it",
+            remedy="--key NAME.key --trust PEER.crt; `pibench party keygen NAME` makes both files",
+        )
+    return Peer(parse_address(args.peer), identity(args.key, [args.trust]))
 
 
 def _own_model(args: argparse.Namespace) -> OwnModel | None:

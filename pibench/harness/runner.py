@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from pibench.harness.assemble import assemble, check, score, why_invalid
 from pibench.harness.children import Launch
 from pibench.harness.launch import Nurseries, spawn
 from pibench.harness.listener import Listener
-from pibench.harness.plan import CasePlan, RunPlan
+from pibench.harness.plan import CardSource, CasePlan, RunPlan
 from pibench.harness.prepare import Needs, Prepare, Prepared, write_images
 from pibench.harness.record import Case, Declared, Link, Network, Record, Session, save_record
 from pibench.harness.session import SessionPlan, run_session
 from pibench.harness.store import scratch_folder
+from pibench.library import resolve
+from pibench.mpc.link import Link as LinkAsked
 from pibench.mpc.link import LinkUp, link_from, measure, open_link, probe_problems
 from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
 
@@ -36,7 +39,9 @@ class Run:
     record: Record
     prepare: Prepare
     listener: Listener = field(default_factory=Listener)
+    opener: Callable[[LinkAsked, bool], LinkUp] = open_link
     _prepared: dict[str, Prepared] = field(default_factory=dict)
+    _needs: dict[str, Needs] = field(default_factory=dict)
     _links: dict[tuple[str, bool], tuple[LinkUp, Link]] = field(default_factory=dict)
     _launch: Launch = spawn
     _stopped: set[str] = field(default_factory=set)  # cases that will not run any more
@@ -67,7 +72,9 @@ class Run:
             self.listener.preparing(name)
             per_case = self.plan.sessions * (self.plan.warmups + self.plan.inferences)
             images = per_case * max(case.batch for case in cases)
-            needs = Needs(images=images, plain_images=self.plan.accuracy_images, seed=self.plan.seed)
+            needs = self._needs[name] = Needs(
+                images=images, plain_images=self.plan.accuracy_images, seed=self.plan.seed
+            )
             try:
                 self._prepared[name] = self.prepare(name, scratch / f"network{number}", needs)
             except PibenchError as error:
@@ -128,6 +135,10 @@ class Run:
         images = write_images(scratch / "images.safetensors", prepared.images, chosen)
         plan = self._session_plan(case, prepared, images, up)
         result = run_session(plan, lambda phase, batches: self.listener.phase(case, phase, batches), self._launch)
+        if result.probe is not None:  # what the parties themselves measured
+            old = self.record.case(case.id)
+            link = old.link.model_copy(update={"probe": result.probe})
+            self.record = self.record.with_case(old.model_copy(update={"link": link}))
         logits = np.asarray(result.logits, dtype=np.float64).reshape(count, -1)
         correctness = check(logits, prepared.reference[chosen], case.tolerance)
         labels = None if prepared.labels is None else prepared.labels[chosen]
@@ -143,8 +154,18 @@ class Run:
             masks=str(prepared.masks_path) if prepared.masks_path else None, weights=str(prepared.weights_path),
             images=str(images), threads=case.threads, pin=self.plan.pin, device=case.device,
             warmups=self.plan.warmups, inferences=self.plan.inferences, offline_chunk=self.plan.offline_chunk,
-            timeout_s=self.plan.timeout_s, deadline_s=self.plan.deadline_s, link=up,
+            timeout_s=self.plan.timeout_s, deadline_s=self.plan.deadline_s, link=up, probe=up.how == "network",
+            remote=self._remote(case, prepared) if up.how == "network" else None,
         )  # fmt: skip
+
+    def _remote(self, case: CasePlan, prepared: Prepared) -> dict[str, Any]:
+        """Return what the other host is told of the network: the card's text, never weights or images."""
+        source = self.plan.sources[case.network]
+        if not isinstance(source, CardSource):
+            raise PartyError("only cards travel to another host", remedy="write a card for this network")
+        text = resolve(source.card, "networks", "network").read_text(encoding="utf-8")
+        needs = self._needs[case.network]
+        return {"card": text, "images": needs.images, "seed": needs.seed, "program": prepared.program.sha256}
 
     def _keep(self, case: CasePlan, session: Session) -> None:
         self.record = self.record.with_session(case.id, session)
@@ -166,7 +187,7 @@ class Run:
         key = (str(sorted(case.link.items())), bool(protocol_class(case.protocol).over_gloo))
         if key not in self._links:
             self.listener.told(f"link {case.link['name']}: bringing it up")
-            up = open_link(link_from(case.link), any_socket=key[1])
+            up = self.opener(link_from(case.link), key[1])
             self._links[key] = up, _link_record(up)
         up, described = self._links[key]
         self.record = self.record.with_case(self.record.case(case.id).model_copy(update={"link": described}))

@@ -48,6 +48,7 @@ class SessionPlan:
     offline_chunk: int | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     deadline_s: float = 3600.0
+    remote: dict[str, Any] | None = None  # what another host must know to make the same of the same card
     probe: bool = False  # have the parties measure the link over their own connection
     link: LinkUp = field(default_factory=lambda: LinkUp(PROFILES["loopback"]))
 
@@ -113,8 +114,8 @@ def _job(plan: SessionPlan, role: str, options: dict[str, Any], dealer: bool, to
         weights=plan.weights if role == "server" else None, images=plan.images if role == "client" else None,
         options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role), device=plan.device,
         warmups=plan.warmups, inferences=plan.inferences, offline_chunk=plan.offline_chunk, dealer=dealer,
-        timeout_s=plan.timeout_s, token=token, connection={"kind": "loopback", "host": plan.link.host(role)},
-        interface=plan.link.interface, probe=plan.probe,
+        timeout_s=plan.timeout_s, token=token, connection=plan.link.connection(role),
+        interface=plan.link.interface, probe=plan.probe, remote=plan.remote if role == "server" else None,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Job:
     connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})
     interface: str | None = None  # where the kernel counts the link's traffic, if it does
     probe: bool = False  # measure the link over the parties' own connection
+    remote: dict[str, Any] | None = None  # for another host: the card's text, and how much of its data (hosts.py)
     result_fd: int = -1
     parent_pid: int = 0
 

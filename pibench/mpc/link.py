@@ -75,7 +75,8 @@ def link_from(spec: str | Mapping[str, Any], where: str = "") -> Link:
         raise UsageError(f"a link has no {', '.join(map(str, unknown))}", where=where, remedy=f"it has {sorted(known)}")
     if "name" not in spec:
         raise UsageError("a link needs a name", where=where)
-    return Link(**spec)
+    base = PROFILES.get(spec["name"])
+    return Link(**spec) if base is None else dataclasses.replace(base, **spec)
 
 
 class LinkUp:
@@ -97,6 +98,10 @@ class LinkUp:
     def host(self, role: str) -> str:
         """Return the address that a party listens on."""
         return "127.0.0.1"
+
+    def connection(self, role: str) -> dict[str, Any]:
+        """Return how a role's connections are made and proven (connect.py)."""
+        return {"kind": "loopback", "host": self.host(role)}
 
     def route(self, dialler: str, role: str, address: Address) -> Address:
         """Return where `dialler` finds the `role` that listens at `address`."""
@@ -240,7 +245,7 @@ _MAKERS: dict[str, Callable[[Link], LinkUp]] = {
 _refused: dict[str, str] = {}  # ways that failed on this machine, with the reason
 
 
-def open_link(link: Link, *, any_socket: bool = False) -> LinkUp:
+def open_link(link: Link, any_socket: bool = False) -> LinkUp:
     """Bring a link up by the first way that works here; `any_socket`: the protocol brings its own sockets (gloo)."""
     if link.how == "auto" and not link.emulated:
         return LinkUp(link)
