@@ -80,8 +80,8 @@ def _print_estimate(cost: PaperEstimate) -> None:
     for name, phase, (low, high) in phases:
         print(
             f"  {name:8} {seconds(phase.total_s):>9} ({seconds(low)} to {seconds(high)}): computing "
-            f"{seconds(phase.compute_s)}, wire {_or_dash(seconds, phase.wire_s)}; server sends {size(phase.down_bytes)}, "
-            f"client {size(phase.up_bytes)}; {phase.round_trips} round trips"
+            f"{seconds(phase.compute_s)}, wire {_or_dash(seconds, phase.wire_s)}; "
+            f"server sends {size(phase.down_bytes)}, client {size(phase.up_bytes)}; {phase.round_trips} round trips"
         )
     for step in cost.steps:
         busy, sent = step.server_s + step.client_s, step.down_bytes + step.up_bytes

@@ -12,6 +12,7 @@ from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_OK, StoreError, UsageErro
 if TYPE_CHECKING:
     from pibench.reporting.answer import Answer
     from pibench.reporting.view import View
+    from pibench.reporting.whatif import Option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +118,12 @@ def _write(path: Path, text: str) -> None:
     print(path)
 
 
+def _order(option: Option, deadline_s: float) -> tuple[bool, float, float]:
+    """In time first, the most accurate first; then the late ones, the fastest first."""
+    late = option.online_s > deadline_s
+    return late, 0.0 if late else -(option.percent or 0.0), option.online_s
+
+
 def _what_if(view: View, link: str, deadline_s: float) -> None:
     """Print what makes the deadline, the best first, and how far the others are off."""
     from pibench.reporting.axes import seconds
@@ -127,7 +134,7 @@ def _what_if(view: View, link: str, deadline_s: float) -> None:
     best = best_within(measured, deadline_s)
     verdict = f"{best.network} under {best.system} ({best.percent:.1f} %)" if best else "no network with an accuracy"
     print(f"\nWithin {seconds(deadline_s)} over {link}: {verdict}")
-    for option in sorted(found, key=lambda o: (o.online_s > deadline_s, -(o.percent or 0.0), o.online_s)):
+    for option in sorted(found, key=lambda o: _order(o, deadline_s)):
         made = "makes it" if option.online_s <= deadline_s else "too slow"
         score = f"{option.percent:6.2f} %" if option.percent is not None else " " * 8
         took = f"{seconds(option.online_s):>8}"

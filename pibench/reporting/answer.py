@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import seconds, short, times
+from pibench.reporting.axes import percent, seconds, short, times
 from pibench.reporting.view import Cell, Ladder, View
 
 WITHIN_POINTS = 1.0
@@ -82,13 +82,13 @@ def _price_sentence(ladder: Ladder) -> str:
     if ladder.explains:
         base = f", on top of {seconds(fit.intercept_s)} for a network without any" if fit.intercept_s > 0 else ""
         return (
-            f"{setting}: 95 % interval {low} to {high}; the ReLU count alone explains {fit.r2:.0%} of the differences "
-            f"between {fit.n} networks{base}."
+            f"{setting}: 95 % interval {low} to {high}; the ReLU count alone explains {percent(fit.r2)} of the "
+            f"differences between {fit.n} networks{base}."
         )
-    text = f"{setting}: a line through {fit.n} networks explains only {fit.r2:.0%} of their differences."
+    text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
     if ladder.joint:
         text += (
-            f" ReLUs and multiply-accumulates together explain {max(ladder.joint.r2, 0.0):.0%}: 1,000 ReLUs cost "
+            f" ReLUs and multiply-accumulates together explain {percent(max(ladder.joint.r2, 0.0))}: 1,000 ReLUs cost "
             f"{seconds(ladder.joint.relu_s)}, a million multiply-accumulates {seconds(ladder.joint.gmac_s / 1e3)}."
         )
     return text
@@ -104,7 +104,8 @@ def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
     ratio, share = full.online_s / chosen.online_s, chosen.relu_count / full.relu_count if full.relu_count else 0.0
     return (
         f"Within {WITHIN_POINTS:g} point of {base}, the fastest is {chosen.network}: {chosen.score.percent:.1f} %, "
-        f"{seconds(chosen.online_s)}, {times(ratio)} faster with {share:.0%} of the ReLUs ({short(chosen.relu_count)})."
+        f"{seconds(chosen.online_s)}, {times(ratio)} faster with {percent(share)} of the ReLUs "
+        f"({short(chosen.relu_count)})."
     )
 
 

@@ -115,6 +115,13 @@ def axis_seconds(value: float) -> str:
     return f"{value / 3600:.3g} h"
 
 
+def percent(share: float) -> str:
+    """Return a share as a percentage that never rounds up to all or down to nothing."""
+    if 0.0 < share < 0.005 or 0.995 <= share < 1.0:
+        return "over 99.9 %" if share >= 0.9995 else "under 0.1 %" if share < 0.0005 else f"{share * 100:.1f} %"
+    return f"{share * 100:.0f} %"
+
+
 def times(ratio: float) -> str:
     """Return a factor in words: 3.2×."""
     return f"{ratio:.0f}×" if ratio >= 9.95 else f"{ratio:.1f}×"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pibench.reporting.axes import Scale, axis_seconds, padded, seconds, short, size
+from pibench.reporting.axes import Scale, axis_seconds, padded, percent, seconds, short, size
 from pibench.reporting.canvas import Canvas, words_width
 from pibench.reporting.draw_frontier import LEFT, RIGHT, method_series, tip
 from pibench.reporting.frames import Series, frame, legend
@@ -57,13 +57,13 @@ def attribution(cells: Sequence[Cell], width: float) -> Canvas:
     for cell in cells:
         canvas.text(0, y + 12, cell.network, bold=True)
         note = f"{cell.relu_count:,} ReLUs"
-        canvas.text(words_width(cell.network) * 1.08 + 10, y + 12, note, size=11, role="muted")
+        canvas.text(words_width(cell.network) * 1.14 + 12, y + 12, note, size=11, role="muted")
         canvas.text(width, y + 12, seconds(cell.online_s), anchor="end")
         x = 0.0
         for kind in present:
             part = cell.kinds[kind]
             wide = scale(part)
-            text = f"{cell.network}, {KIND_TITLES[kind]}: {seconds(part)} ({part / cell.online_s:.0%})"
+            text = f"{cell.network}, {KIND_TITLES[kind]}: {seconds(part)} ({percent(part / cell.online_s)})"
             if wide > 0.05:
                 canvas.rect(x, y + 18, max(wide - 0.8, 0.4), 14, f"k-{kind}", tip=text)
             x += wide

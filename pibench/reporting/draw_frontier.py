@@ -76,6 +76,7 @@ def tip(cell: Cell) -> str:
 def budget(ladder: Ladder, chosen: Cell | None, width: float) -> Canvas:
     """Draw both halves of the question over one axis of ReLUs: accuracy above, latency with its fitted price below."""
     scored = [c for c in ladder.cells if c.score]
+    chosen = None if chosen is ladder.full else chosen  # the reference needs no ring
     narrow = width < 500
     canvas = Canvas(width, 0)
     methods = [c.method for c in ladder.cells]
@@ -176,8 +177,11 @@ def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: s
     )  # fmt: skip
     if latency:
         _staircase(canvas, area, pareto(scored))
-    labels = [*_measured(canvas, area, scored, latency), *_published(canvas, area, shown, latency)]
-    place(canvas, labels, area.box, above=latency)
+    labels, others = _measured(canvas, area, scored, latency), _published(canvas, area, shown, latency)
+    place(
+        canvas, [*labels, *others] if latency else labels, area.box, above=latency,
+        obstacles=[(o.x, o.y) for o in others],
+    )  # fmt: skip
     canvas.height = bottom + 44
     return canvas
 
@@ -219,6 +223,5 @@ def _published(canvas: Canvas, area: Frame, points: Sequence[PublishedPoint], la
         note = f"published: {point.network}, {point.percent:g} %, {point.relu_count:,} ReLUs. Source: {point.source}"
         marker = MARKERS.get(point.method, "circle")
         canvas.mark(x, y, marker, method_role(point.method), hollow=True, tip=note)
-        if latency:
-            labels.append(Label(x, y, f"{point.network} (published)", role="muted"))
+        labels.append(Label(x, y, f"{point.network} (published)", role="muted"))
     return labels

@@ -10,7 +10,7 @@ from pathlib import Path
 from pibench.harness.record import Machine
 from pibench.reporting import draw_compare, draw_cost, draw_frontier
 from pibench.reporting.answer import Answer
-from pibench.reporting.axes import seconds
+from pibench.reporting.axes import percent, seconds
 from pibench.reporting.canvas import Canvas, framed
 from pibench.reporting.costmodel import WIRES, estimate
 from pibench.reporting.raster import save_png
@@ -150,7 +150,7 @@ def _attribution_figure(view: View, ladder: Ladder) -> Figure | None:
     if not cells:
         return None
     spoken = "; ".join(
-        f"{c.network}: " + ", ".join(f"{k} {v / c.online_s:.0%}" for k, v in c.kinds.items() if v > 0)
+        f"{c.network}: " + ", ".join(f"{k} {percent(v / c.online_s)}" for k, v in c.kinds.items() if v > 0)
         for c in cells[:12]
     )
     return Figure(
@@ -165,7 +165,7 @@ def _attribution_figure(view: View, ladder: Ladder) -> Figure | None:
 def _most(cell: Cell) -> str:
     """Say where most of a network's time goes."""
     kinds = sorted(((v / cell.online_s, KIND_TITLES[k]) for k, v in cell.kinds.items() if v > 0), reverse=True)
-    listed = ", ".join(f"{share:.0%} {name}" for share, name in kinds if share >= 0.005)
+    listed = ", ".join(f"{percent(share)} {name}" for share, name in kinds if share >= 0.005)
     return f"{cell.network} spends its {seconds(cell.online_s)} like this: {listed}."
 
 
@@ -174,7 +174,7 @@ def _profile_figure(view: View, ladder: Ladder) -> Figure | None:
     if len(cell.sites) < 3:
         return None
     top = sorted(cell.sites, key=lambda s: -(s.compute_s + s.wait_s))[:3]
-    most = ", ".join(f"{s.site or 'elsewhere'} {(s.compute_s + s.wait_s) / cell.online_s:.0%}" for s in top)
+    most = ", ".join(f"{s.site or 'elsewhere'} {percent((s.compute_s + s.wait_s) / cell.online_s)}" for s in top)
     return Figure(
         "profile", f"{cell.network}, site by site",
         "In the order of execution. Sent: bytes of the party that sends more there. Rounds: links in the chain of "
@@ -248,7 +248,7 @@ def _link_figure(view: View, ladder: Ladder) -> Figure | None:
 
 
 def _phase_figure(view: View, ladder: Ladder) -> Figure | None:
-    cells = [c for c in ladder.cells if c.offline and c.offline.sent_bytes > 0 and c.offline.seconds > 0]
+    cells = [c for c in ladder.cells if c.offline and c.offline.seconds > 0.01 * c.online_s]
     if not cells:
         return None
     spoken = "; ".join(
@@ -288,12 +288,11 @@ def _paper_words(cell: Cell, ladder: Ladder) -> str:
 def _shift_words(rows: Sequence[Shift]) -> str:
     """Say what the smallest budget keeps, and who changes rank between garbled circuits and the WAN."""
     least = min(rows, key=lambda r: r.relu_count)
-    kept = ", ".join(f"{least.shares[name]:.0%} {words}" for name, words in SHIFT_WORDS.items())
-    moved = [
-        f"{r.network} ({_rank(rows, r, 'garbled circuits')} to {_rank(rows, r, 'WAN')})" for r in rows
-        if _rank(rows, r, "garbled circuits") != _rank(rows, r, "WAN")
-    ]  # fmt: skip
-    change = f" Rank from garbled circuits to the WAN changes for {', '.join(moved)}." if moved else ""
+    kept = ", ".join(f"{percent(least.shares[name])} {words}" for name, words in SHIFT_WORDS.items())
+    moved = [(r.network, _rank(rows, r, "garbled circuits"), _rank(rows, r, "WAN")) for r in rows]
+    most = sorted((m for m in moved if m[1] != m[2]), key=lambda m: -abs(m[2] - m[1]))[:3]
+    listed = ", ".join(f"{name} from {before} to {after}" for name, before, after in most)
+    change = f" Rank by speed, from garbled circuits to the WAN: {listed}." if most else ""
     return f"{least.network} keeps {kept}.{change}"
 
 
@@ -312,7 +311,8 @@ def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
     if not rows:
         return None
     spoken = "; ".join(
-        f"{r.network}: " + ", ".join(f"{share:.0%} by {name}" for name, share in r.shares.items()) for r in rows[:12]
+        f"{r.network}: " + ", ".join(f"{percent(share)} by {name}" for name, share in r.shares.items())
+        for r in rows[:12]
     )
     wan = "predicted from bytes and rounds" if any(r.predicted for r in rows) else "measured"
     return Figure(

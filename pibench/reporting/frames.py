@@ -133,12 +133,12 @@ def _dot_row(
     at = y + 27
     canvas.text(ends[0], y + 13, row.name, size=12, bold=True, halo=True)
     if row.note:
-        x = ends[0] + words_width(row.name, 12) * 1.08 + 10
+        x = ends[0] + words_width(row.name, 12) * 1.14 + 12
         canvas.text(x, y + 13, row.note, size=11, role="muted", halo=True)
     present = [dots[row.key, s.name].value for s in series if (row.key, s.name) in dots]
     if len(present) > 1:
         canvas.line(scale(min(present)), at, scale(max(present)), at, "rule", 2)
-    for entry in series:
+    for entry in reversed(series):  # the first one on top
         dot = dots.get((row.key, entry.name))
         if dot is None:
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pibench.reporting.answer import Answer
-from pibench.reporting.axes import Scale, axis_seconds, padded, seconds, short, size, times
+from pibench.reporting.axes import Scale, axis_seconds, padded, percent, seconds, short, size, times
 from pibench.reporting.draw_frontier import pareto
 from pibench.reporting.view import Cell, Ladder
 
@@ -88,7 +88,7 @@ def frontier_table(ladder: Ladder, chosen: Cell | None = None) -> list[str]:
     rows = [head]
     for cell in ladder.cells:
         mark = ">" if cell is chosen and cell is not ladder.full else " "
-        share = f"{cell.kinds['relu'] / cell.online_s:.0%}" if cell.sites else ""
+        share = percent(cell.kinds["relu"] / cell.online_s) if cell.sites else ""
         rows.append((
             f"{mark}{letters[cell.network]}", cell.network, short(cell.relu_count),
             f"{cell.score.percent:.2f} ({cell.score.n:,})" if cell.score else "", seconds(cell.online_s),

@@ -48,13 +48,16 @@ def _places(label: Label, size: float, above: bool) -> list[tuple[float, float, 
 
 
 def place(
-    canvas: Canvas, labels: Sequence[Label], bounds: Box, *, size: float = 11.0, above: bool = False
+    canvas: Canvas, labels: Sequence[Label], bounds: Box, *, size: float = 11.0, above: bool = False,
+    obstacles: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write labels at the place that covers least; a label that would cover much is left to the point's tooltip.
 
     `above`: first try above to the left, then below to the right, out of the way of a staircase.
+    `obstacles`: marks without a label.
     """
-    taken = [(label.x - 6, label.y - 6, label.x + 6, label.y + 6) for label in labels]
+    marks = [*((label.x, label.y) for label in labels), *obstacles]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in marks]
     for label in labels:
         best: tuple[float, tuple[float, float, Anchor], Box] | None = None
         for order, spot in enumerate(_places(label, size, above)):

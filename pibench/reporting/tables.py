@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import axis_seconds, seconds, size, times
+from pibench.reporting.axes import axis_seconds, percent, seconds, size, times
 from pibench.reporting.costcheck import FITS_WITHIN, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.draw_frontier import published_points
@@ -80,24 +80,24 @@ def relu_share(cell: Cell) -> Entry:
     if not cell.sites or not cell.online_s:
         return Entry("")
     share = cell.kinds["relu"] / cell.online_s
-    return Entry(f"{share:.0%}", share)
+    return Entry(percent(share), share)
 
 
 def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
     """Return the answer by network, with published figures apart from measured ones."""
     columns = [
-        ("Network", False), ("Method", False), ("ReLUs", True), ("Accuracy, %", True), ("Online", True),
-        ("Than full", True), ("Sent a party", True), ("Rounds", True), ("ReLU share", True), ("Published", False),
+        ("Network", False), ("ReLUs", True), ("Accuracy, %", True), ("Online", True), ("Than full", True),
+        ("Sent a party", True), ("Rounds", True), ("ReLU share", True), ("Method", False), ("Published", False),
     ]  # fmt: skip
     rows = []
     for cell in ladder.cells:
         online = cell.online
         ratio = ladder.full.online_s / cell.online_s
         rows.append((
-            words(cell.network), words(METHOD_TITLES.get(cell.method, cell.method)), count(cell.relu_count),
-            accuracy(cell), duration(cell.online_s, online.low, online.high) if online else Entry(""),
+            words(cell.network), count(cell.relu_count), accuracy(cell),
+            duration(cell.online_s, online.low, online.high) if online else Entry(""),
             Entry("" if cell is ladder.full else times(ratio), ratio), amount(cell.sent_bytes), count(cell.rounds),
-            relu_share(cell), _published(cell),
+            relu_share(cell), words(METHOD_TITLES.get(cell.method, cell.method)), _published(cell),
         ))  # fmt: skip
     marked = ladder.cells.index(chosen) if chosen is not None and chosen is not ladder.full else None
     note = (
@@ -119,8 +119,7 @@ def _published(cell: Cell) -> Entry:
 def price_table(view: View) -> Table:
     """Return the price of 1,000 ReLUs in every setting."""
     columns = [
-        ("Protocol", False), ("Link", False), ("Networks", True), ("1,000 ReLUs", True), ("Without any", True),
-        ("R²", True),
+        ("Protocol", False), ("Link", False), ("1,000 ReLUs", True), ("Without any", True), ("R²", True),
     ]  # fmt: skip
     rows = []
     for ladder in sorted(view.ladders(), key=lambda ladder: (ladder.setting.link, -ladder.fit.slope_s)):
@@ -128,19 +127,19 @@ def price_table(view: View) -> Table:
         if fit.n < 3:
             continue
         rows.append((
-            words(setting.protocol), words(setting.link), _networks(ladder),
+            words(setting.protocol), words(setting.link),
             duration(fit.slope_s, *fit.slope_interval), duration(fit.intercept_s),
-            Entry(f"{fit.r2:.3f}", fit.r2),
+            Entry(f"{fit.r2:.3f}", fit.r2, _networks(ladder)),
         ))  # fmt: skip
     note = "Least squares over the networks of a setting. A low R² means that something else than ReLUs decides there."
     return _table("prices", "The price of 1,000 ReLUs", note, columns, rows)
 
 
-def _networks(ladder: Ladder) -> Entry:
+def _networks(ladder: Ladder) -> str:
     setting = ladder.setting
     batch = f", batch {setting.batch}" if setting.batch > 1 else ""
     device = f", {setting.device}" if setting.device != "cpu" else ""
-    return Entry(str(ladder.fit.n), ladder.fit.n, f"{setting.dataset or 'no data set'}{batch}{device}")
+    return f"n = {ladder.fit.n}, {setting.dataset or 'no data'}{batch}{device}"
 
 
 def case_table(view: View) -> Table:
@@ -214,7 +213,7 @@ def check_table() -> Table:
         (
             words(c.network), count(c.relu_count), duration(c.published_s), duration(c.model_s),
             Entry(f"{c.error:+.0%}" + ("" if c.fits else " (does not fit)"), c.error),
-            Entry(c.role, c.role, c.note.split(":")[0]), words(c.source),
+            Entry(c.role, c.role, c.note.split(":")[0]), Entry("", c.source, c.source),
         )
         for c in checks()
     ]  # fmt: skip

@@ -24,7 +24,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "k-relu": ("#b4431f", "#f08c5e"),
     "k-truncation": ("#9a7408", "#d3b04a"),
     "k-other": ("#6b7280", "#8b93a1"),
-    "k-waiting": ("#8795a6", "#6d7a8c"),
+    "k-waiting": ("#818fa1", "#6d7a8c"),
     "p-1": ("#b4431f", "#f08c5e"),
     "p-2": ("#2263a8", "#7aaef0"),
     "p-3": ("#0f7668", "#4fc3ae"),

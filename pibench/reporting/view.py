@@ -92,7 +92,7 @@ class Cell:
     offline: PhaseView | None
     setup: PhaseView | None
     peak_rss_bytes: int | None
-    published: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def usable(self) -> bool:
