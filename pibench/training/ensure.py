@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pibench.errors import DataError
@@ -54,7 +55,21 @@ def ensure_trained(card: Card, tell: Tell = lambda _: None, report: Report = sil
     """Return a card's checkpoint, trained now where that takes seconds (teacher first), or None."""
     if (found := find_checkpoint(card)) is not None or card.dataset not in QUICK:
         return found
-    return train_card(card, tell=tell, report=report)
+    with _one_thread():
+        return train_card(card, tell=tell, report=report)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread for a while: on images of 8x8 pixels a second one costs more than it brings."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def train_card(
