@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -152,7 +153,7 @@ def live(ops: list[Op], result: str) -> list[Op]:
     return kept[::-1]
 
 
-def pair(value: int | tuple[int, ...] | list[int]) -> Pair:
+def pair(value: int | Sequence[int]) -> Pair:
     """Return torch's int-or-pair as a pair."""
     if isinstance(value, int):
         return value, value

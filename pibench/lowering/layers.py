@@ -181,7 +181,7 @@ def avg_pool(
     """Lower average pooling with one divisor for every window."""
     if divisor_override is not None:
         call.refuse("divisor_override")
-    if pair(_ints(padding)) != (0, 0) and not count_include_pad:
+    if pair(padding) != (0, 0) and not count_include_pad:
         call.refuse("count_include_pad=False with padding (windows would have different divisors)")
     return _pool(call, AvgPool, x, kernel_size, stride, padding, ceil_mode)
 
@@ -191,7 +191,7 @@ def max_pool(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Ref:  # fmt: skip
     """Lower max pooling."""
-    if pair(_ints(dilation)) != (1, 1) or return_indices:
+    if pair(dilation) != (1, 1) or return_indices:
         call.refuse("dilation or return_indices")
     return _pool(call, MaxPool, x, kernel_size, stride, padding, ceil_mode)
 
@@ -199,8 +199,8 @@ def max_pool(
 def _pool(
     call: Call, cls: type[AvgPool | MaxPool], x: Ref, kernel_size: Size, stride: Size | None, padding: Size, ceil: bool
 ) -> Ref:
-    kernel, pad = pair(_ints(kernel_size)), pair(_ints(padding))
-    step = kernel if stride is None or stride == [] else pair(_ints(stride))
+    kernel, pad = pair(kernel_size), pair(padding)
+    step = kernel if stride is None or stride == [] else pair(stride)
     size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[1:], kernel, step, pad, strict=True)]
     if ceil and (x.shape[0], *size) != call.out:
         call.refuse("ceil_mode where the last window leaves the image")
@@ -281,10 +281,6 @@ def cat(call: Call, tensors: Sequence[Ref], dim: int = 0) -> Ref:
     if dim not in (1, -len(call.out)):
         call.refuse("only along channels, dim=1")
     return call.emit(Concat, *tensors)
-
-
-def _ints(size: Size) -> int | list[int]:
-    return size if isinstance(size, int) else list(size)
 
 
 def _pool_module(handler: Handler, *names: str) -> Handler:
