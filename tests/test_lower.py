@@ -206,6 +206,19 @@ def test_refuses_what_it_does_not_know(words: str) -> None:
     assert error.value.exit_status == 4
 
 
+def test_what_tracing_does_not_see_is_found_by_comparing() -> None:
+    def hidden(x: Tensor, layer: nn.Module) -> Tensor:
+        y = layer(x)
+        kept = y
+        y += x  # torch changes `kept` as well; the traced graph does not
+        return y + kept
+
+    module = Call(hidden, nn.Conv2d(C, C, 1))
+    with pytest.raises(UnsupportedLayer, match="differs from Call by"):
+        lower(module, (C, H, H))
+    lower(module, (C, H, H), check=False)
+
+
 def test_refusal_names_the_module_and_what_works() -> None:
     network = nn.Sequential(nn.Conv2d(C, C, 1), nn.Sequential(nn.GELU()))
     with pytest.raises(UnsupportedLayer) as error:

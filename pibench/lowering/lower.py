@@ -16,21 +16,29 @@ from pibench.errors import PibenchError, UnsupportedLayer, UsageError
 from pibench.lowering.builder import Builder, Call, Ref
 from pibench.lowering.layers import FUNCTIONS, METHODS, MODULES, NAMED_MODULES, Handler
 from pibench.lowering.program import INPUT, Program, Shape, Weights
+from pibench.lowering.reference import evaluate
 
 StageOf = Callable[[str], str]
+_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below a wrong operation
 _BATCH = 2  # shapes are run with two images, so that a call that mixes images is seen
 
 
-def lower(module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None) -> tuple[Program, Weights]:
+def lower(
+    module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True
+) -> tuple[Program, Weights]:
     """Lower a module in inference mode to a program and its weights (float32, BatchNorm folded in float64).
 
-    `stage_of` maps a module path to its stage; without it the path's first part is the stage.
+    `stage_of` maps a module path to its stage; without it the path's first part is the stage. `check` compares the
+    program with the module on two random images (modules without data, on the meta device, are not compared).
     Raises UnsupportedLayer for what private inference here cannot express.
     """
-    traced = _trace(module)
-    walk = _Walk(traced, tuple(input_shape), stage_of or _first_part)
+    inference = copy.deepcopy(module).eval()  # the caller's module stays as it is
+    walk = _Walk(_trace(inference), tuple(input_shape), stage_of or _first_part)
     output = walk.result()
-    return walk.builder.finish(output)
+    program, weights = walk.builder.finish(output)
+    if check and not any(w.is_meta for w in weights.values()):
+        _compare(inference, program, weights)
+    return program, weights
 
 
 class _Tracer(fx.Tracer):
@@ -123,19 +131,30 @@ class _Walk(fx.Interpreter):
 
 
 def _trace(module: nn.Module) -> fx.GraphModule:
-    """Trace a copy in inference mode; the caller's module stays as it is."""
-    inference = copy.deepcopy(module).eval()
     tracer = _Tracer()
-    if tracer.is_leaf_module(inference, ""):  # a single layer is a network too
-        inference = nn.Sequential(inference)
+    root = nn.Sequential(module) if tracer.is_leaf_module(module, "") else module  # a single layer is a network too
     try:
-        graph = tracer.trace(inference)
+        graph = tracer.trace(root)
     except Exception as error:
         raise UnsupportedLayer(
             f"{type(module).__name__} cannot be traced: {str(error).splitlines()[0]}",
             remedy="its forward must not branch on values; torch.fx.symbolic_trace shows where it does",
         ) from error
     return fx.GraphModule(tracer.root, graph)
+
+
+@torch.no_grad()
+def _compare(module: nn.Module, program: Program, weights: Weights) -> None:
+    """Refuse a program that computes something else: tracing does not see every change in place."""
+    images = torch.randn(_BATCH, *program.input_shape, generator=torch.Generator().manual_seed(0))
+    like = next(module.parameters(), images)
+    expected = module(images.to(like.device, like.dtype)).to("cpu", torch.float32)
+    error = float((evaluate(program, weights, images) - expected).abs().max())
+    if error > _TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise UnsupportedLayer(
+            f"the lowered program differs from {type(module).__name__} by {error:.3g} on random images",
+            remedy="a value changed in place and read again under another name is the usual cause: write y = y + x",
+        )
 
 
 def _module_handler(module: nn.Module) -> Handler | None:
