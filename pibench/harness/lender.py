@@ -133,11 +133,12 @@ class Lender:
         self.log(f"session {self.sessions} for {caller[0]}: {prepared.network.card}, {job.protocol}")
         with Children() as children:
             child = children.start(job)
+            how = "ended"
             try:
                 _carry(talk, children, child)
-                self.log(f"session {self.sessions} ended: {child.reason()}")
             except TransportError as error:  # the caller is gone, and with it the session
-                self.log(f"session {self.sessions} broken off in {child.phase}: {error.what}")
+                how = "ended" if child.done else f"broken off ({error.what})"
+            self.log(f"session {self.sessions} {how}: {child.reason()}")
 
     def _prepared(self, asked: Any) -> Any:
         """Return the network of the caller's card, with this host's weights; once a card and seed."""

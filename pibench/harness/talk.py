@@ -28,7 +28,9 @@ class Talk:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, name):  # a host that vanished is noticed within half a minute
+            if (
+                hasattr(socket, name) and sock.family != socket.AF_UNIX
+            ):  # a host that vanished is noticed within half a minute
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def fileno(self) -> int:

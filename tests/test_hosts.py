@@ -1,0 +1,266 @@
+"""Two hosts on one machine: the same numbers as without TLS, and nothing for strangers, impostors or greedy callers."""
+
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_link_sessions import counts
+from test_session import plan, small_program
+from test_tls import no_certificate, no_tls, old_tls
+
+from pibench.errors import PartyError, PibenchError, UsageError
+from pibench.harness import hosts
+from pibench.harness.hosts import NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
+from pibench.harness.lender import Lender
+from pibench.harness.session import run_session
+from pibench.harness.talk import Talk
+from pibench.mpc import frames
+from pibench.mpc.job import Job
+from pibench.mpc.link import Link
+from pibench.mpc.protocol import PROTOCOLS
+from pibench.mpc.tls import Wrapper, generate
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("alice", "bob", "mallory"):
+        generate(name, folder)
+    return folder
+
+
+def who(keys, name, *trusted):
+    return identity(keys / f"{name}.key", [keys / f"{other}.crt" for other in trusted])
+
+
+@pytest.fixture
+def host(keys, tmp_path, monkeypatch):
+    """A host that lends the server of the small program's sessions."""
+    session_plan, _ = plan(tmp_path)
+    program, _ = small_program()
+    ready = SimpleNamespace(
+        program=program, ops=program.to_json(), weights_path=Path(session_plan.weights), masks_path=None,
+        network=SimpleNamespace(card="small"),
+    )  # fmt: skip
+    monkeypatch.setattr(Lender, "_prepared", lambda self, asked: ready)
+    log = []
+    lender = Lender(("127.0.0.1", 0), 0, who(keys, "alice", "bob"), log.append)
+    thread = threading.Thread(target=lender.serve)
+    thread.start()
+    yield SimpleNamespace(lender=lender, log=log, address=lender.address)
+    lender.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def remote_plan(host, keys, folder, **changes):
+    link = HostsUp(NETWORK, Peer(host.address, who(keys, "bob", "alice")))
+    remote = {"card": "name: small", "images": 1, "seed": 0, "program": small_program()[0].sha256}
+    nowhere = str(folder / "no-weights-here.safetensors")  # this host has none
+    return plan(folder, link=link, probe=True, remote=remote, weights=nowhere, **changes)[0]
+
+
+def test_two_hosts_count_what_one_counts(host, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    alone = run_session(plan(tmp_path)[0])
+    result = run_session(remote_plan(host, keys, tmp_path / "client"))
+    assert counts(result) == counts(alone)
+    assert result.probe is not None
+    assert result.probe["up_mbit_s"] > 0 < result.probe["rtt_ms"]
+    assert host.log[-1].endswith("ended: finished")
+    assert result.peak_rss_bytes.keys() == {"server", "client"}
+
+
+def call(host, wrap, *messages):
+    """Call the host, greet as told, and return its last answer."""
+    with socket.create_connection(host.address, timeout=5) as sock:
+        talk = Talk(wrap(sock))
+        answer = {}
+        for message in messages:
+            talk.send(message)
+            answer = talk.next(5)
+        return answer
+
+
+def hang_up(host, wrap):
+    with socket.create_connection(host.address, timeout=5) as sock:
+        sock = wrap(sock)
+        sock.settimeout(5)
+        sock.send(b"\0" * 64)
+        if not sock.recv(1):
+            raise OSError("hung up")
+
+
+def stranger(kind, host, keys):
+    """Try to get in; raises whatever the stranger sees."""
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    match kind:
+        case "no TLS":
+            hang_up(host, no_tls)
+        case "TLS 1.2":
+            hang_up(host, old_tls(keys))
+        case "no certificate":
+            hang_up(host, no_certificate(keys))
+        case "wrong key":
+            hang_up(host, Wrapper(who(keys, "mallory", "alice"), server=False))
+        case "another version":
+            call(host, known, {**hosts.hello(), "pibench": "0.0.0"}, {"job": {}})
+        case "not the protocol":
+            hang_up(host, known)
+        case "another program":
+            raise PartyError(call(host, known, hosts.hello(), {"job": {"remote": {"program": "abc"}}})["refused"])
+
+
+KINDS = ("no TLS", "TLS 1.2", "no certificate", "wrong key", "another version", "not the protocol")
+
+
+def test_strangers_of_six_kinds_are_refused_and_logged_while_a_session_runs_on(host, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    session_plan = remote_plan(host, keys, tmp_path / "client", inferences=4, options={"delay_s": 0.5})
+    results = []
+    session = threading.Thread(target=lambda: results.append(run_session(session_plan)))
+    session.start()
+    while not any("session 1 for" in line for line in host.log):
+        time.sleep(0.05)
+    for kind in KINDS:
+        with pytest.raises((PibenchError, OSError)):
+            stranger(kind, host, keys)
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    assert "busy" in call(host, known, hosts.hello(), {"job": {}})["refused"]
+    session.join(60)
+    refused = [line for line in host.log if line.startswith("refused 127.0.0.1:")]
+    assert len(refused) == len(KINDS) + 1
+    times = [tally["time_s"] for tally in results[0].online["client"]]
+    assert len(times) == 5
+    assert max(times) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("job", "why"),
+    [
+        ("job", "this is no job"),
+        ({"remote": {"program": "abc"}}, "not what this host makes of the card"),
+        ({"role": "client"}, "a server here, and nothing else"),
+        ({"protocol": "../evil"}, "no protocol is named"),
+        ({"options": {"dealer_module": "os"}}, "no other host may set"),
+        ({"weights": "/etc/passwd"}, "has weights, which no other host may set"),
+        ({"module": "os"}, "has module, which no other host may set"),
+        ({"batch": 1, "token": None, "role": "server", "inferences": "x", "connection": {}}, "connection"),
+    ],
+)
+def test_a_caller_may_not_ask_for_more_than_a_server(host, keys, tmp_path, job, why):
+    if isinstance(job, dict):
+        sound = json.loads(job_of(tmp_path).to_json())
+        job = {**{name: sound[name] for name in hosts.CARRIED}, **job}
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    assert why in call(host, known, hosts.hello(), {"job": job})["refused"]
+    assert why in host.log[-1]
+
+
+def job_of(folder):
+    program, _ = small_program()
+    remote = {"card": "name: small", "images": 1, "seed": 0, "program": program.sha256}
+    return Job(
+        role="server", protocol="fake", module="fake_protocol", program=program.to_json(), weights="w", masks="m",
+        token="t" * 64, remote=remote, options={"dealer_module": "x", "error": 0.0},
+    )  # fmt: skip
+
+
+def test_a_job_travels_without_files_addresses_and_code(tmp_path):
+    job = job_of(tmp_path)
+    values = carried(dataclasses.replace(job, images="i"))
+    assert not {"weights", "masks", "images", "module", "connection", "result_fd"} & values.keys()
+    assert values["options"] == {"error": 0.0}
+    arrived = accepted(values, {"kind": "tls"}, {"weights": "mine", "masks": None})
+    assert (arrived.weights, arrived.module, arrived.images) == ("mine", "fake_protocol", None)
+
+
+def test_a_caller_who_vanishes_leaves_nothing_running(host, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    sock = socket.create_connection(host.address, timeout=5)
+    talk = Talk(known(sock))
+    talk.send(hosts.hello())
+    talk.next(5)
+    talk.send({"job": {**carried(job_of(tmp_path)), "options": {}}})
+    while talk.next(20).get("event") != "listening":
+        pass
+    talk.close()
+    deadline = time.monotonic() + 10
+    while not any("broken off" in line for line in host.log) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "session 1 broken off (the other host closed the connection): still in" in host.log[-1]
+    run_session(remote_plan(host, keys, tmp_path / "client"))  # and the host is free again
+
+
+def test_a_killed_server_over_there_is_named_here(host, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    fault = {"role": "server", "phase": "online", "how": "kill"}
+    with pytest.raises(PartyError, match="server: killed by SIGKILL in online 0"):
+        run_session(remote_plan(host, keys, tmp_path / "client", options={"misbehave": fault}))
+
+
+def test_nobody_at_home_is_said(keys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = unused.getsockname()
+    host = SimpleNamespace(address=address)
+    with pytest.raises(PartyError, match=r"nobody answers at 127\.0\.0\.1"):
+        run_session(remote_plan(host, keys, tmp_path))
+
+
+def test_a_protocol_with_its_own_wire_stays_on_one_host(keys):
+    with pytest.raises(PartyError, match="no TLS protects"):
+        HostsUp(Link(name="n", how="network"), Peer(("h", 1), who(keys, "bob", "alice")), any_socket=True)
+
+
+@pytest.mark.parametrize("text", ["host", "host:", ":7700", "host:0", "host:70000", "host:x"])
+def test_an_address_needs_host_and_port(text):
+    with pytest.raises(UsageError, match="is no address"):
+        parse_address(text)
+    assert parse_address("[::1]:7700") == ("::1", 7700)
+
+
+def test_a_conversation_is_bounded(keys):
+    left, right = socket.socketpair()
+    one, other = Talk(left), Talk(right)
+    one.send({"n": 1})
+    one.send({"n": 2})
+    one.close()
+    assert other.messages() == [{"n": 1}, {"n": 2}]
+    with pytest.raises(PartyError, match="closed the connection"):
+        other.messages()
+    left, right = socket.socketpair()
+    left.sendall(frames.LENGTH.pack(frames.LARGE_BYTES + 1))
+    with pytest.raises(PartyError, match="this is no peer"):
+        Talk(right).messages()
+
+
+def test_the_command_line_makes_keys_and_says_what_is_missing(tmp_path):
+    def pibench(*words):
+        code = "import sys; from pibench.cli import main; sys.exit(main())"
+        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+
+    made = pibench("party", "keygen", "carol")
+    assert made.returncode == 0
+    shown = pibench("party", "fingerprint", "carol.crt")
+    assert shown.stdout.strip() in made.stdout
+    assert pibench("party", "keygen", "carol").returncode == 4
+    assert pibench("party", "keygen", "../carol").returncode == 4
+    alone = pibench("party", "--listen", "127.0.0.1:7700", "--key", "carol.key")
+    assert alone.returncode == 4
+    assert "no peer is trusted" in alone.stderr
+    assert "--key NAME.key --trust PEER.crt" in pibench("run", "quick", "--peer", "h:1").stderr
