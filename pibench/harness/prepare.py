@@ -120,6 +120,15 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
     return _finish(_Parts(module, facts, images, labels, own.weights is not None, None), folder, needs)
 
 
+def prepare_instance(
+    name: str, module: nn.Module, images: Tensor, labels: Tensor | None, folder: Path, needs: Needs
+) -> Prepared:
+    """Prepare a module as it stands, with the weights that it holds and the images given."""
+    right = None if labels is None else labels.numpy()
+    facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
+    return _finish(_Parts(module.eval(), facts, images.float(), right, True, None), folder, needs)
+
+
 def trained(card: Card, tell: Tell) -> Path | None:
     """Return the card's checkpoint, trained now where that is a matter of seconds; None where there is none."""
     from pibench.training import ensure_trained

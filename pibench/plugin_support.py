@@ -1,0 +1,126 @@
+"""What the pytest plugin shows and hands out, kept apart so that the plugin itself imports next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pibench.harness.listener import Listener
+from pibench.harness.record import Case, Record
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pibench.harness.plan import CasePlan
+    from pibench.harness.stats import Estimate
+
+HEADINGS = ("case", "online", "95 % interval", "sent by S", "by C", "rounds", "ReLUs", "right", "link")
+
+
+class OnlineClock:
+    """A clock that stands still except for the online seconds that the parties reported."""
+
+    __name__ = "online_clock"  # pytest-benchmark writes it into its JSON
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds so far."""
+        return self._now_s
+
+    def replay(self, samples_s: Sequence[float]) -> Callable[[], float]:
+        """Return a function whose n-th call takes the n-th sample on this clock (more calls: the last one again)."""
+        left = iter(samples_s)
+        last = samples_s[-1]
+
+        def step() -> float:
+            seconds = next(left, last)
+            self._now_s += seconds
+            return seconds
+
+        return step
+
+
+@dataclass(frozen=True)
+class PrivateInference:
+    """What `private_inference` measured."""
+
+    case: Case
+    record: Record
+
+    @property
+    def online_s(self) -> Estimate:
+        """Median online latency with its interval."""
+        from pibench.harness import stats
+
+        return stats.median_interval([[i.online_s for i in session] for session in self.case.measured])
+
+    def measure(self, name: str) -> float:
+        """Return an exact measure by name: rounds, server_bytes, client_bytes, relu_count, agreement, accuracy, ..."""
+        from pibench.harness.measures import named
+
+        [measure] = named([name])
+        value = measure.value(self.case)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+
+class Lines(Listener):
+    """A run's progress as lines in pytest's own output: one at its start, with -v one a session."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+        self._verbose = config.option.verbose > 0
+        self._begun = False
+
+    def told(self, message: str) -> None:
+        """Show what is worth a line."""
+        if self._verbose:
+            self._line(message)
+
+    def started(self, case: CasePlan, index: int, done: int, total: int) -> None:
+        """Show that a session begins."""
+        if not self._begun:
+            self._line(f"pibench: {total} sessions, interleaved; results follow when the last is done")
+            self._begun = True
+        if self._verbose:
+            self._line(f"  {done + 1}/{total} {case.id} session {index}")
+
+    def _line(self, text: str) -> None:
+        if self._terminal is not None:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(text)
+
+
+def table(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield the lines of our own table."""
+    rows = [HEADINGS, *(_row(case) for case in cases)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield "S: server, C: client; online: median over sessions; right: answers as in plaintext, and accuracy where known"
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    from pibench.harness.measures import MEASURES
+    from pibench.reporting.comparison import show
+    from pibench.reporting.export import estimate_of
+
+    online, estimate = MEASURES["online_s"], estimate_of(case, MEASURES["online_s"])
+    exact = [show(MEASURES[name], MEASURES[name].value(case)) for name in ("server_bytes", "client_bytes", "rounds")]
+    interval = f"{show(online, estimate.low)} to {show(online, estimate.high)}" if estimate else "-"
+    rate = f" {case.link.mbit_s:g} Mbit/s" if case.link.mbit_s else ""
+    link = f"{case.link.name} {case.link.rtt_ms:g} ms{rate}" if case.link.rtt_ms or rate else case.link.name
+    relus = show(MEASURES["relu_count"], case.network.relu_count)
+    return (case.id, show(online, estimate.point if estimate else None), interval, *exact, relus, _right(case), link)
+
+
+def _right(case: Case) -> str:
+    from pibench.harness.measures import MEASURES
+
+    agreement, accuracy = MEASURES["agreement"].value(case), MEASURES["plain_accuracy"].value(case)
+    text = "-" if agreement is None else f"{100 * agreement:.0f} %"
+    return text if accuracy is None else f"{text}, {100 * accuracy:.1f} % accurate"
