@@ -23,7 +23,9 @@ VERBS: dict[str, str] = {
     "report": "draw records: one self-contained page, pictures, tables for a paper, a plot in the terminal",
     "estimate": "say what systems on paper (garbled circuits, homomorphic encryption) would cost for a network",
     "train": "train a card's network",
+    "reduce": "cut a network's ReLUs by one of the papers' methods and show the frontier",
     "data": "show, download and check data sets",
+    "zoo": "show the trained networks that are shipped, beside what was published",
     "party": "lend this host's side to a run that another one leads; make keys for it",
     "doctor": "say what this machine can do, and what to do about the rest",
 }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pibench.errors import DataError
-from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.checkpoint import load_checkpoint, packed, read_metadata, save_checkpoint, unpacked
 from pibench.training.runs import load_into
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
@@ -94,3 +94,25 @@ def test_checkpoints_of_another_shape_are_refused(tmp_path: Path, state: dict[st
     save_checkpoint(tmp_path / "x.safetensors", state, {})
     with pytest.raises(DataError, match=message):
         load_into(nn.Linear(3, 2), tmp_path / "x.safetensors")
+
+
+@given(st.integers(0, 1000))
+def test_eight_bits_are_off_by_half_a_step_of_their_row_at_most(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    weight = torch.randn(5, 3, 2, 2, generator=rng) * torch.tensor([0.0, 1e-3, 1.0, 50.0, 3.0])[:, None, None, None]
+    back = unpacked(packed({"w": weight}, "int8"))
+    steps = weight.flatten(1).abs().amax(1) / 127
+    assert list(back) == ["w"]
+    assert bool(((back["w"] - weight).flatten(1).abs().amax(1) <= steps / 2 * 1.001 + 1e-12).all())
+
+
+def test_smaller_forms_leave_masks_and_vectors_alone(tmp_path: Path) -> None:
+    state = {"w": torch.randn(4, 3), "bn": torch.randn(4), "mask": torch.rand(4, 3) > 0.5}
+    for form, dtype in (("float16", torch.float16), ("int8", torch.int8)):
+        small = packed({**state, "bn.num_batches_tracked": torch.tensor(3)}, form)  # type: ignore[arg-type]
+        assert small["w"].dtype == dtype
+        assert torch.equal(small["bn"], state["bn"])
+        assert torch.equal(small["mask"], state["mask"])
+        assert "bn.num_batches_tracked" not in small
+        save_checkpoint(tmp_path / "x.safetensors", small, {})
+        assert torch.allclose(load_checkpoint(tmp_path / "x.safetensors")[0]["w"].float(), state["w"], atol=0.02)

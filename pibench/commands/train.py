@@ -109,7 +109,7 @@ def _teacher(card: Card, args: argparse.Namespace) -> TeacherChoice | None:
 
 
 def _told(path: Path) -> str:
-    from pibench.training.checkpoint import read_metadata
+    from pibench.training.metadata import read_metadata
 
     meta = read_metadata(path)
     if "accuracy" not in meta:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from pibench.errors import DataError
+from pibench.training.metadata import KEY, file_sha256, read_metadata
 
-KEY = "pibench"  # of the metadata, one JSON document
+__all__ = ["file_sha256", "load_checkpoint", "packed", "read_metadata", "save_checkpoint", "unpacked"]
+
+SCALE = "::scale"  # suffix of the scales of a tensor that is stored in 8 bits
+Form = Literal["float32", "float16", "int8"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -35,31 +39,47 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], meta: Mapping[str, 
         temporary.unlink(missing_ok=True)
 
 
+def packed(state: Mapping[str, Tensor], form: Form) -> dict[str, Tensor]:
+    """Return the tensors in a smaller form; what has one dimension (biases, BatchNorm) and masks stay as they are.
+
+    int8 has one scale a row (output channel): the largest magnitude becomes 127.
+    """
+    small: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # matters to training alone
+        if form == "float32" or value.dim() < 2 or not value.is_floating_point():
+            small[name] = value
+        elif form == "float16":
+            small[name] = value.half()
+        else:
+            scale = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-12)
+            small[name] = (value / _as_rows(scale, value)).round().to(torch.int8)
+            small[name + SCALE] = scale
+    return small
+
+
+def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with those in 8 bits multiplied out."""
+    return {
+        name: value.float() * _as_rows(state[name + SCALE], value) if name + SCALE in state else value
+        for name, value in state.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def _as_rows(scale: Tensor, value: Tensor) -> Tensor:
+    return scale.reshape(-1, *[1] * (value.dim() - 1))
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a checkpoint, and its metadata (empty where it was not made here)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path), read_metadata(path)
+        return unpacked(load_file(path)), read_metadata(path)
     except FileNotFoundError as error:
         raise DataError("there is no such checkpoint", where=str(path)) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"not a readable safetensors file: {error}", where=str(path)) from error
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a checkpoint without reading its tensors (and without torch)."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        found = json.loads(header.get("__metadata__", {}).get(KEY, "{}"))
-    except (OSError, ValueError, AttributeError, OverflowError, MemoryError) as error:
-        raise DataError(f"not a readable safetensors file: {error}", where=str(path)) from error
-    return found if isinstance(found, dict) else {}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

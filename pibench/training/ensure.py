@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pibench.errors import DataError
-from pibench.networks.card import Card, data_folders, load_card
-from pibench.training.checkpoint import read_metadata
+from pibench.library import data_folders
+from pibench.networks.card import Card, load_card
+from pibench.training.metadata import read_metadata
 from pibench.training.plan import TeacherChoice
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Recipe, recipe_for

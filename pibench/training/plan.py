@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pibench.documents import Strict, parse, problems_of
 from pibench.errors import UsageError
-from pibench.networks.card import data_folders
+from pibench.library import data_folders
 from pibench.training.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]

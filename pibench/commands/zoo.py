@@ -1,0 +1,73 @@
+"""`pibench zoo`: the trained networks that are shipped, beside what was published; and shipping another one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pibench.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from pibench.reporting.view import Cell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("--folder", type=Path, metavar="DIR", help="the zoo (default: the nearest folder zoo/)")
+    add("--ship", type=Path, nargs="+", default=[], metavar="FILE", help="put these trained checkpoints into it")
+    add("--record", action="append", default=[], metavar="RECORD", help="take private accuracy from this record")
+    add("--write", type=Path, metavar="FILE", help="write the table as Markdown")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ship, then show."""
+    folder = _folder(args.folder)
+    for checkpoint in args.ship:
+        from pibench.training.ship import ship
+
+        print(f"shipped {ship(checkpoint, folder)}")
+    from pibench.reporting.zoo import COLUMNS, entries, markdown, row
+
+    found = entries(folder, _cells(args.record))
+    if args.write:
+        args.write.write_text(markdown(found), encoding="utf-8")
+        print(f"wrote {args.write}: {len(found)} networks")
+        return EXIT_OK
+    _print([dict(zip(COLUMNS, row(entry), strict=True)) for entry in found])
+    return EXIT_OK
+
+
+def _print(rows: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pibench.reporting.zoo import ON_SCREEN
+
+    table = Table()
+    for name in ON_SCREEN:
+        table.add_column(name, no_wrap=True)
+    for cells in rows:
+        table.add_row(*[cells[name] for name in ON_SCREEN])
+    Console().print(table)
+
+
+def _folder(given: Path | None) -> Path:
+    from pibench.library import data_folders
+
+    if given is not None:
+        return given
+    if not (folders := data_folders("zoo")):
+        raise UsageError("there is no folder zoo/", remedy="--folder names another place")
+    return folders[0]
+
+
+def _cells(records: list[str]) -> list[Cell]:
+    if not records:
+        return []
+    from pibench.harness.record import load_record
+    from pibench.harness.store import find_record
+    from pibench.reporting.view import view_of
+
+    return list(view_of([load_record(find_record(name)) for name in records]).cells)

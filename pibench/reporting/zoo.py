@@ -1,0 +1,105 @@
+"""The table of the zoo: our accuracy beside the published one at the same budget, in plaintext and privately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pibench.networks.card import Card, load_card
+from pibench.reporting.view import Cell
+from pibench.training.metadata import file_sha256, read_metadata
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint of the zoo."""
+
+    card: Card
+    path: Path
+    meta: dict[str, Any]
+    private: tuple[float, int] | None  # accuracy in percent, images
+    agreeing: tuple[int, int] | None  # images with the plaintext's class, of n
+
+    @property
+    def published(self) -> float | None:
+        """The published accuracy of this network, where there is one."""
+        return next((p.accuracy_percent for p in self.card.published if p.accuracy_percent is not None), None)
+
+
+def entries(zoo: Path, cells: Sequence[Cell] = ()) -> list[Entry]:
+    """Return the checkpoints of a folder with what records say about them, fewest ReLUs first."""
+    found = [_entry(path, cells) for path in sorted(zoo.glob("*.safetensors"))]
+    return sorted(found, key=lambda entry: (entry.card.relu_count, entry.card.name))
+
+
+def _entry(path: Path, cells: Sequence[Cell]) -> Entry:
+    card = load_card(path.stem)
+    own = [c for c in cells if c.network == card.name and c.protocol != "plaintext" and c.private and c.agreeing]
+    best = max(own, key=lambda cell: cell.agreeing[1] if cell.agreeing else 0, default=None)
+    private = (best.private.percent, best.private.n) if best and best.private else None
+    return Entry(card, path, read_metadata(path), private, best.agreeing if best else None)
+
+
+HEAD = """# The zoo: trained networks on CIFAR-100
+
+Made by `pibench zoo --write docs/zoo.md`; do not edit by hand. Accuracy is that of the shipped weights after the last
+epoch, on all test images; no epoch was chosen by its test accuracy. "Published" is the figure of the network's card, at
+the same ReLU budget. "Private" is the accuracy over the private inferences of a record, and "same class" how many of
+them gave the plaintext network's class; both are empty where no record was given.
+"""
+COLUMNS = (
+    "network", "ReLUs", "accuracy", "published", "gap", "epochs",
+    "teacher", "device", "private", "same class", "bits", "MB",
+)  # fmt: skip
+ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")
+
+
+def markdown(found: Sequence[Entry]) -> str:
+    """Return the page."""
+    lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(row(entry))} |" for entry in found]
+    lines += ["", "## Recipes and hashes", ""]
+    lines += [_details(entry) for entry in found]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def row(entry: Entry) -> list[str]:
+    """Return one line of the table as text."""
+    meta, published = entry.meta, entry.published
+    accuracy, n = float(meta["accuracy"]), int(meta["n_test"])
+    before = int(meta.get("epochs_before") or 0)
+    return [
+        entry.card.name,
+        f"{entry.card.relu_count:,}",
+        f"{accuracy:.2f} % of {n:,}",
+        f"{published:.2f} %" if published is not None else "-",
+        f"{accuracy - published:+.2f}" if published is not None else "-",
+        f"{meta['epochs']}" + (f" after {before}" if before else ""),
+        ", ".join(teacher["name"] for teacher in meta.get("teachers", [])) or "-",
+        str(meta.get("device", "")),
+        f"{entry.private[0]:.2f} % of {entry.private[1]:,}" if entry.private else "",
+        f"{entry.agreeing[0]:,} of {entry.agreeing[1]:,}" if entry.agreeing else "",
+        {"float16": "16", "int8": "8"}.get(str(meta.get("form")), "32"),
+        f"{entry.path.stat().st_size / 1e6:.1f}",
+    ]
+
+
+def _details(entry: Entry) -> str:
+    meta = entry.meta
+    recipe = meta["recipe"]
+    how = recipe.get("distillation")
+    sizes = ", ".join(f"{p['pixels']} pixels up to {p['until']:.0%} of the epochs" for p in recipe.get("phases", []))
+    rate = f"{recipe['schedule']} to {recipe['lr']}"
+    parts = [
+        f"SGD, batch {recipe['batch_size']}, {rate}, weight decay {recipe['weight_decay']}",
+        f"distilled (T = {how['temperature']}, weight {how['weight']}, {how['views'] or 'new'} views)" if how else "",
+        sizes,
+        f"weights of {meta['start']['name']} to begin with" if meta.get("start") else "",
+        f"seed {meta['seed']}",
+        f"{float(meta['wall_s']) / 3600:.1f} h",
+        f"trained weights {float(meta['trained']['accuracy']):.2f} %" if "trained" in meta else "",
+    ]
+    told = "; ".join(part for part in parts if part)
+    return f"- **{entry.card.name}**: {told}. SHA-256 `{file_sha256(entry.path)}`"

@@ -1,0 +1,54 @@
+"""From a training result to a file of the zoo: as few bits as keep its accuracy, measured again on what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pibench.errors import DataError
+from pibench.networks.build import build
+from pibench.networks.card import Card, load_card
+from pibench.training.checkpoint import Form, load_checkpoint, packed, save_checkpoint, unpacked
+from pibench.training.data import Dataset, load_dataset
+from pibench.training.train import evaluate
+
+MAX_BYTES = 12_000_000
+MAX_LOSS = 0.05  # points of accuracy that 16 bits may cost, up or down, before 32 are taken
+FORMS: tuple[Form, ...] = ("float16", "float32", "int8")
+
+
+def ship(checkpoint: Path, zoo: Path, data: Dataset | None = None) -> Path:
+    """Write a checkpoint into the zoo in 16 bits, or 32 where 16 change its accuracy, or 8 where it is too large.
+
+    The accuracy in the file is that of the shipped weights on all test images.
+    """
+    state, meta = load_checkpoint(checkpoint)
+    if "card" not in meta or "accuracy" not in meta:
+        raise DataError("says neither its card nor its accuracy", where=str(checkpoint))
+    card = load_card(meta["card"])
+    data = data or load_dataset(card.dataset, train=False)
+    for form in FORMS:
+        small = packed(state, form)
+        if sum(v.numel() * v.element_size() for v in small.values()) > MAX_BYTES:
+            continue
+        accuracy = _accuracy(card, unpacked(small), data)
+        if form != "float16" or abs(accuracy - meta["accuracy"]) <= MAX_LOSS + 1e-9:
+            target = zoo / f"{card.name}.safetensors"
+            save_checkpoint(target, small, shipped_metadata(meta, form, accuracy, len(data.test_labels)))
+            return target
+    raise DataError(f"takes more than {MAX_BYTES / 1e6:.0f} MB even in 8 bits", where=str(checkpoint))
+
+
+def shipped_metadata(meta: dict[str, Any], form: Form, accuracy: float, n_test: int) -> dict[str, Any]:
+    """Return the metadata of the shipped file: its own accuracy beside that of the trained weights."""
+    trained = {"accuracy": meta["accuracy"], "n_test": meta.get("n_test")}
+    return {**meta, "form": form, "accuracy": accuracy, "n_test": n_test, "trained": trained}
+
+
+def _accuracy(card: Card, state: dict[str, Tensor], data: Dataset) -> float:
+    module = build(card.network)
+    own = module.state_dict()
+    module.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in state.items()}})
+    return evaluate(module, data.test_images, data.test_labels, data)

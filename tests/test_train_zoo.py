@@ -1,0 +1,70 @@
+"""The zoo: shipped in as few bits as keep the accuracy, and a table that says what is known and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_train import QUICK, make_card, make_data
+
+from pibench.cli import main
+from pibench.errors import DataError
+from pibench.reporting.zoo import Entry, entries, markdown
+from pibench.training import ship as shipping
+from pibench.training.checkpoint import read_metadata, save_checkpoint
+from pibench.training.recipe import recipe_for
+from pibench.training.runs import Job, run_job
+
+
+@pytest.fixture
+def trained(in_tmp: Path) -> Path:
+    card = make_card(in_tmp, more="published: [{accuracy_percent: 64.97, source: a paper}]")
+    (in_tmp / "zoo").mkdir()
+    job = Job(card, recipe_for("digits", {**QUICK, "epochs": 5}), in_tmp / "small.cycle1.safetensors", in_tmp)
+    return run_job(job, data=make_data())
+
+
+def test_sixteen_bits_where_the_accuracy_stays(trained: Path, in_tmp: Path) -> None:
+    path = shipping.ship(trained, in_tmp / "zoo", make_data())
+    meta = read_metadata(path)
+    assert path.name == "small.safetensors"
+    assert meta["form"] == "float16"
+    assert meta["accuracy"] == meta["trained"]["accuracy"] == read_metadata(trained)["accuracy"]
+    assert path.stat().st_size < trained.stat().st_size
+
+
+def test_thirty_two_bits_where_it_does_not(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = iter([50.0, 99.0])
+    monkeypatch.setattr(shipping, "evaluate", lambda *_: next(results))
+    meta = read_metadata(shipping.ship(trained, in_tmp / "zoo", make_data()))
+    assert (meta["form"], meta["accuracy"]) == ("float32", 99.0)
+
+
+def test_eight_bits_where_sixteen_are_too_many(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "MAX_BYTES", 2500)
+    path = shipping.ship(trained, in_tmp / "zoo", make_data())
+    assert read_metadata(path)["form"] == "int8"
+    monkeypatch.setattr(shipping, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="even in 8 bits"):
+        shipping.ship(trained, in_tmp / "zoo", make_data())
+
+
+def test_weights_of_unknown_origin_are_not_shipped(in_tmp: Path) -> None:
+    save_checkpoint(in_tmp / "x.safetensors", {}, {})
+    with pytest.raises(DataError, match="neither its card nor its accuracy"):
+        shipping.ship(in_tmp / "x.safetensors", in_tmp)
+
+
+def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipping.ship(trained, in_tmp / "zoo", make_data())
+    assert main(["zoo", "--folder", "zoo", "--write", "zoo.md"]) == 0
+    page = (in_tmp / "zoo.md").read_text()
+    meta = read_metadata(in_tmp / "zoo" / "small.safetensors")
+    gap = meta["accuracy"] - 64.97
+    assert f"| small | 1,024 | {meta['accuracy']:.2f} % of 30 | 64.97 % | {gap:+.2f} | 5 | - | cpu |  |  | 16 |" in page
+    assert "seed 1" in page
+    [entry] = entries(in_tmp / "zoo")
+    known = Entry(entry.card, entry.path, entry.meta, (66.0, 500), (499, 500))
+    assert "| 66.00 % of 500 | 499 of 500 |" in markdown([known])
+    assert main(["zoo", "--folder", "zoo"]) == 0
+    assert "small" in capsys.readouterr().out
