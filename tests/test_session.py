@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,33 @@ from safetensors.torch import save_file
 
 from pibench.errors import PartyError
 from pibench.harness import children as children_module
-from pibench.harness.session import SessionPlan, free_port, run_session
+from pibench.harness.launch import Nurseries
+from pibench.harness.session import SessionPlan, SessionResult, free_port
+from pibench.harness.session import run_session as run_session_with
 from pibench.lowering.program import Conv, Flatten, Input, Linear, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.protocol import PROTOCOLS
 
 pytestmark = pytest.mark.timeout(60)
 
+Run = Callable[[SessionPlan], SessionResult]
+
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+
+
+@pytest.fixture(scope="module")
+def nurseries() -> Iterator[Nurseries]:
+    """Parties forked from a process that has imported torch: sessions of a fraction of a second."""
+    with Nurseries(["fake_protocol"]) as found:
+        yield found
+
+
+@pytest.fixture
+def run_session(nurseries: Nurseries) -> Run:
+    return lambda session_plan: run_session_with(session_plan, launch=nurseries.start)
 
 
 @pytest.fixture
@@ -50,9 +67,15 @@ def small_program() -> tuple[Program, dict[str, torch.Tensor]]:
     ops = (
         Input(name="input", inputs=(), shape=(1, 8, 8)),
         Conv(
-            name="conv", inputs=("input",), shape=(2, 8, 8), weight="w", bias=None, kernel=(3, 3), padding=(1, 1),
+            name="conv",
+            inputs=("input",),
+            shape=(2, 8, 8),
+            weight="w",
+            bias=None,
+            kernel=(3, 3),
+            padding=(1, 1),
             stage="stem",
-        ),  # fmt: skip
+        ),
         Relu(name="relu", inputs=("conv",), shape=(2, 8, 8), stage="S1"),
         Flatten(name="flat", inputs=("relu",), shape=(128,)),
         Linear(name="fc", inputs=("flat",), shape=(10,), weight="fw", bias="fb", stage="head"),
@@ -94,7 +117,9 @@ def wait_gone(pids: list[int], within_s: float = 10.0) -> bool:
     return False
 
 
-def test_reports_of_both_parties_add_up_and_logits_are_the_networks(tmp_path: Path, pids: list[int]) -> None:
+def test_reports_of_both_parties_add_up_and_logits_are_the_networks(
+    tmp_path: Path, pids: list[int], run_session: Run
+) -> None:
     session_plan, reference = plan(tmp_path, inferences=3, batch=2, offline_chunk=3)
     result = run_session(session_plan)
     assert torch.allclose(torch.tensor(result.logits).flatten(0, 1), reference, atol=1e-5)
@@ -120,7 +145,7 @@ def test_reports_of_both_parties_add_up_and_logits_are_the_networks(tmp_path: Pa
     ],
 )
 def test_one_partys_end_ends_the_session_with_both_reasons(
-    tmp_path: Path, pids: list[int], fault: dict[str, str], blamed: str, said: str
+    tmp_path: Path, pids: list[int], run_session: Run, fault: dict[str, str], blamed: str, said: str
 ) -> None:
     session_plan, _ = plan(tmp_path, options={"misbehave": fault})
     with pytest.raises(PartyError) as caught:
@@ -135,29 +160,48 @@ def test_one_partys_end_ends_the_session_with_both_reasons(
     assert wait_gone(pids)
 
 
-@pytest.mark.parametrize("how", ["stop", "hang"])
-def test_a_stalled_party_is_noticed_by_its_peer(tmp_path: Path, pids: list[int], how: str) -> None:
-    fault = {"role": "server", "phase": "online", "how": how}
+def test_a_stalled_party_is_noticed_by_its_peer(tmp_path: Path, pids: list[int], run_session: Run) -> None:
+    fault = {"role": "server", "phase": "online", "how": "stop"}
     session_plan, _ = plan(tmp_path, options={"misbehave": fault}, timeout_s=1.5)
     with pytest.raises(PartyError, match="client: the peer said nothing"):
         run_session(session_plan)
     assert wait_gone(pids)
 
 
-def test_the_deadline_ends_a_session(tmp_path: Path, pids: list[int]) -> None:
+def test_the_deadline_ends_a_session(tmp_path: Path, pids: list[int], run_session: Run) -> None:
     fault = {"role": "client", "phase": "online", "how": "hang"}
-    session_plan, _ = plan(tmp_path, options={"misbehave": fault}, deadline_s=6.0)
-    with pytest.raises(PartyError, match="not done after 6 s"):
+    session_plan, _ = plan(tmp_path, options={"misbehave": fault}, deadline_s=3.0)
+    with pytest.raises(PartyError, match="not done after 3 s"):
         run_session(session_plan)
     assert wait_gone(pids)
 
 
-def test_kills_at_random_moments_leave_nothing(tmp_path: Path, pids: list[int]) -> None:
+def test_a_session_may_start_its_parties_from_nothing(tmp_path: Path, pids: list[int]) -> None:
+    session_plan, reference = plan(tmp_path)
+    result = run_session_with(session_plan)
+    assert torch.allclose(torch.tensor(result.logits).flatten(0, 1), reference, atol=1e-5)
+    assert wait_gone(pids)
+
+
+def test_a_killed_nursery_is_replaced(tmp_path: Path, pids: list[int]) -> None:
+    session_plan, _ = plan(tmp_path)
+    with Nurseries(["fake_protocol"]) as own:
+        run_session_with(session_plan, launch=own.start)
+        (nursery,) = own._found.values()
+        nursery._process.kill()
+        with pytest.raises(PartyError):
+            run_session_with(session_plan, launch=own.start)
+        run_session_with(session_plan, launch=own.start)
+        assert list(own._found.values()) != [nursery]
+    assert wait_gone(pids)
+
+
+def test_kills_at_random_moments_leave_nothing(tmp_path: Path, pids: list[int], run_session: Run) -> None:
     chance = random.Random(5)
     for victim in (0, 1, 0):
         pids.clear()
         session_plan, _ = plan(tmp_path, inferences=400, options={"delay_s": 0.02})
-        moment = chance.uniform(0.05, 4.0)
+        moment = chance.uniform(0.0, 1.0)
 
         def strike(victim: int = victim, moment: float = moment) -> None:
             while len(pids) < 2:
@@ -171,7 +215,7 @@ def test_kills_at_random_moments_leave_nothing(tmp_path: Path, pids: list[int]) 
         with pytest.raises(PartyError, match=f"^{('server', 'client')[victim]}: killed by SIGKILL"):
             run_session(session_plan)
         killer.join()
-        assert time.monotonic() - start < moment + 8
+        assert time.monotonic() - start < moment + 25  # a busy machine; the promise is 30 s
         assert wait_gone(pids)
 
 
@@ -188,15 +232,20 @@ def spy(self, *args):
     print(child.process.pid, flush=True)
     return child
 children.Children.start = spy
-t.run_session(t.plan(Path(sys.argv[1]), inferences=1000, options={"delay_s": 0.02})[0])
+settings = {"inferences": 1000, "options": {"delay_s": 0.02}}
+with t.Nurseries(["fake_protocol"] if sys.argv[2] == "forked" else []) as nurseries:
+    launch = nurseries.start if sys.argv[2] == "forked" else t.children_module.spawn
+    t.run_session_with(t.plan(Path(sys.argv[1]), **settings)[0], launch=launch)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_parties_do_not_outlive_the_harness(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "launch"), [(signal.SIGKILL, "forked"), (signal.SIGINT, "forked"), (signal.SIGKILL, "spawned")]
+)
+def test_the_parties_do_not_outlive_the_harness(tmp_path: Path, how: signal.Signals, launch: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     harness = subprocess.Popen(
-        [sys.executable, "-c", HARNESS, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", HARNESS, str(tmp_path), launch], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=environment, text=True,
     )  # fmt: skip
     assert harness.stdout is not None
