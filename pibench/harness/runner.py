@@ -86,7 +86,8 @@ class Run:
 
     def _modules(self) -> list[str]:
         """Return what parties are going to import, for the process that they are forked from."""
-        return sorted({PROTOCOLS[case.protocol] for case in self.plan.cases if case.id not in self._stopped})
+        names = dict.fromkeys(case.protocol for case in self.plan.cases if case.id not in self._stopped)
+        return [module for name in names for module in (PROTOCOLS[name], *protocol_class(name).preload)]
 
     def _networks(self) -> list[str]:
         return list(dict.fromkeys(case.network for case in self.plan.cases))

@@ -1,6 +1,6 @@
-"""Where party processes are forked from: a process that has imported torch once, and has computed nothing.
+"""Where party processes are forked from: a process that has imported torch once, and knows no secret.
 
-`python -m pibench.mpc.nursery FD MODULE...` imports the modules, then waits on the socket for requests that carry three
+`python -m pibench.mpc.nursery FD MODULE...` imports the modules (`module:function` is called too), then waits on the socket for requests that carry three
 files (control, output, results), forks a party for each, and reports its pid and, when it ends, its status. A party is
 a process of its own as much as one that was started from nothing, a few seconds sooner: importing torch takes longer
 than most sessions. It dies with its harness like every party.
@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 
 from pibench.mpc import party
 
@@ -28,14 +29,23 @@ def main(arguments: list[str]) -> int:
     """Serve until the harness is gone."""
     party.die_with_parent()
     requests = socket.socket(fileno=int(arguments[0]))
-    for name in (*ALWAYS, *arguments[1:]):
-        module = importlib.import_module(name)
-        if preload := getattr(module, "preload", None):
-            preload()
+    _load((*ALWAYS, *arguments[1:]))
     gc.collect()
     gc.freeze()
     _say(requests, ready=os.getpid())
     return _serve(requests)
+
+
+def _load(names: Iterable[str]) -> None:
+    """Import modules; call `module:function`. On one thread: a pool of threads would not survive a fork."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in names:
+        module, _, function = name.partition(":")
+        loaded = importlib.import_module(module)
+        if function:
+            getattr(loaded, function)()
 
 
 def _serve(requests: socket.socket) -> int:

@@ -62,6 +62,7 @@ class Protocol(ABC):
 
     name: ClassVar[str]
     wants_dealer: ClassVar[bool] = False
+    preload: ClassVar[tuple[str, ...]] = ()  # modules (or module:function to call) that a party would load late
     over_gloo: ClassVar[bool] = False  # brings its own wire through torch.distributed instead of `Party.peer`
 
     def __init__(self, program: Program, party: Party) -> None:

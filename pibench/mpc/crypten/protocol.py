@@ -33,6 +33,7 @@ class CrypTen(Protocol):
 
     name: ClassVar[str] = "crypten"
     over_gloo: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("pibench.mpc.crypten.kernels", "pibench.mpc.crypten.communicator")
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
