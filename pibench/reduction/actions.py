@@ -1,0 +1,204 @@
+"""Doing a task: load what it starts from, train, search or cut, and write the checkpoint with its result."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from pibench.errors import DataError
+from pibench.lowering.lower import lower
+from pibench.networks.build import build, masks_of, site_shapes, sites, stage_of
+from pibench.networks.census import census
+from pibench.networks.spec import AnyNetwork, Network
+from pibench.reduction import polynomial, pruning
+from pibench.reduction.gates import Granularity
+from pibench.reduction.matching import MatchedTrainer
+from pibench.reduction.search import Search, Setting
+from pibench.reduction.senet import SenetSearch, relu_sensitivity
+from pibench.reduction.snl import SnlSearch
+from pibench.reduction.steps import changed_any
+from pibench.reduction.tasks import Cache, Result, Task
+from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.data import Dataset, load_dataset
+from pibench.training.distill import Teacher
+from pibench.training.progress import Progress
+from pibench.training.recipe import Recipe
+from pibench.training.runs import load_into
+from pibench.training.train import Trainer, evaluate
+
+Say = Callable[[str], None]
+_NETWORK: TypeAdapter[Network] = TypeAdapter(Network)
+
+
+@dataclass
+class Workplace:
+    """What doing a task needs beside the task."""
+
+    cache: Cache
+    data: Dataset
+    say: Say
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action made."""
+
+    network: AnyNetwork
+    module: nn.Module
+    wall_s: float
+    notes: dict[str, Any]
+
+
+def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> Result:
+    """Do a task unless its result is there; its checkpoint lies in the cache afterwards."""
+    if done := cache.result(task.key):
+        return done
+    place = Workplace(cache, data or load_dataset(task.dataset), say)
+    outcome = ACTIONS[task.action](task, place)
+    result = _result(task, outcome, place)
+    meta = {
+        "card": task.name, "network": outcome.network.model_dump(), "recipe": task.recipe, "dataset": task.dataset,
+        "accuracy": result.accuracy, "n_test": result.n_test, "epochs": result.epochs,
+        "epochs_in_all": result.epochs_in_all, "seed": task.recipe["seed"], "device": "cpu",
+        "wall_s": round(result.wall_s, 1), "method": task.method, "action": task.action, "options": task.options,
+        "teacher": task.teacher_name, "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "torch": torch.__version__, "reduction": result.model_dump(),
+    }  # fmt: skip
+    save_checkpoint(cache.path(task.key), outcome.module.state_dict(), meta)
+    cache.state_path(task.key).unlink(missing_ok=True)
+    return result
+
+
+def _result(task: Task, outcome: Outcome, place: Workplace) -> Result:
+    data = place.data
+    found = census(lower(outcome.module, outcome.network.input_shape, stage_of)[0])
+    before = 0
+    if task.start and (start := place.cache.result(task.start)):
+        before = start.epochs_in_all
+    return Result(
+        key=task.key, network=outcome.network, relu_count=found.relu_count, macs=found.macs,
+        macs_merged=found.macs_merged, relu_rounds=found.relu_rounds, parameters=found.parameters,
+        accuracy=evaluate(outcome.module, data.test_images, data.test_labels, data), n_test=len(data.test_labels),
+        epochs=task.epochs, epochs_in_all=task.epochs + before, wall_s=outcome.wall_s, notes=outcome.notes,
+    )  # fmt: skip
+
+
+def network_at(path: Path) -> tuple[AnyNetwork, nn.Module]:
+    """Return the network that a checkpoint of the cache holds."""
+    spec = _NETWORK.validate_python(read_metadata(path)["network"])
+    module = build(spec)
+    load_into(module, path)
+    return spec, module.eval()
+
+
+def _need(task: Task, key: str | None, place: Workplace) -> Path:
+    if key is None or not (path := place.cache.path(key)).is_file():
+        raise DataError(f"{task.name} needs the result {key}, which is not there", where=str(place.cache.folder))
+    return path
+
+
+def _teachers(task: Task, place: Workplace) -> list[Teacher]:
+    if task.teacher is None:
+        return []
+    path = _need(task, task.teacher, place)
+    return [Teacher(task.teacher_name or task.teacher, network_at(path)[1], task.teacher)]
+
+
+def _given(task: Task, _place: Workplace) -> Outcome:
+    """Take over a checkpoint that somebody trained."""
+    module = build(task.network)
+    load_into(module, Path(str(task.options["path"])))
+    return Outcome(task.network, module.eval(), 0.0, {"sha256": task.options["sha256"]})
+
+
+def _train(task: Task, place: Workplace) -> Outcome:
+    """Train from fresh weights, or from those of another task where they fit; with matching if asked."""
+    recipe = Recipe.model_validate(task.recipe)
+    match = float(task.options.get("match") or 0.0)
+    kind = MatchedTrainer if match else Trainer
+    trainer = kind(
+        task.card(), place.data, recipe, place.cache.state_path(task.key), teachers=_teachers(task, place),
+        teacher_folder=place.cache.folder / "teachers",
+        start=_need(task, task.start, place) if task.start else None, report=_epoch_lines(task, place.say),
+    )  # fmt: skip
+    if isinstance(trainer, MatchedTrainer):
+        trainer.match(match)
+    trainer.resume()
+    trainer.run()
+    return Outcome(task.network, trainer.module, trainer.place.wall_s, {})
+
+
+def _epoch_lines(task: Task, say: Say) -> Callable[[Progress], None]:
+    def report(p: Progress) -> None:
+        if p.note:
+            say(f"{task.name}: {p.note}")
+        elif p.step == 0:
+            say(f"{task.name}: epoch {p.epoch}/{p.epochs} train {p.train_accuracy:.1f} %, {p.remaining_s:.0f} s left")
+
+    return report
+
+
+def _search(task: Task, place: Workplace) -> Outcome:
+    """Search masks by SNL's or SENet's rules."""
+    module = build(task.network)
+    state, _ = load_checkpoint(_need(task, task.start, place))
+    module.load_state_dict({**module.state_dict(), **{k: v for k, v in state.items() if not k.endswith(".mask")}})
+    granularity: Granularity = "channel" if task.options.get("granularity") == "channel" else "pixel"
+    recipe, budget = Recipe.model_validate(task.recipe), int(task.options["budget"] or 0)
+    setting = Setting(
+        module, place.data, recipe, _teachers(task, place), budget, granularity, place.cache.state_path(task.key), task.key, lambda text: place.say(f"{task.name}: {text}"),
+    )  # fmt: skip
+    search: Search
+    if task.action == "snl":
+        threshold, strength, growth = (float(task.options[name] or 0.0) for name in ("threshold", "strength", "growth"))
+        search = SnlSearch(setting, threshold=threshold, strength=strength, growth=growth)
+    else:
+        search = SenetSearch(setting, density=float(task.options.get("density") or 0.1))
+    search.run()
+    kept = {name: int(mask.sum()) for name, mask in masks_of(module).items()}
+    return Outcome(task.network, module.eval(), search.wall_s, {"epochs_run": search.epoch, "kept": kept})
+
+
+def _prune(task: Task, place: Workplace) -> Outcome:
+    """Cut channels to the budget."""
+    began = time.monotonic()
+    spec, module = network_at(_need(task, task.start, place))
+    macs = task.options.get("macs")
+    budget = pruning.Budget(None if macs else int(task.options["budget"] or 0), int(macs) if macs else None)
+    narrow, cut = pruning.prune(spec, module.state_dict(), budget)
+    pruned = build(narrow)
+    pruning.load_cut(pruned, cut)
+    return Outcome(narrow, pruned.eval(), time.monotonic() - began, {})
+
+
+def _poly(task: Task, place: Workplace) -> Outcome:
+    """Put polynomials at the least sensitive sites."""
+    began = time.monotonic()
+    spec, source = network_at(_need(task, task.start, place))
+    sizes = {name: int(torch.Size(shape).numel()) for name, shape in site_shapes(source, spec.input_shape).items()}
+    recipe = Recipe.model_validate(task.recipe)
+    sensitivity = relu_sensitivity(source, list(sites(source)), place.data, recipe, 0.1)
+    chosen = polynomial.choose_sites(sizes, sensitivity, int(task.options["budget"] or 0))
+    mixed = changed_any(spec, quadratic_sites=sorted({*spec.quadratic_sites, *chosen}))
+    module = build(mixed)
+    module.load_state_dict({**module.state_dict(), **source.state_dict()})
+    polynomial.start_coefficients(source, module, place.data)
+    return Outcome(mixed, module.eval(), time.monotonic() - began, {"sensitivity": sensitivity})
+
+
+ACTIONS: dict[str, Callable[[Task, Workplace], Outcome]] = {
+    "given": _given, "train": _train, "snl": _search, "senet": _search, "prune": _prune, "poly": _poly,
+}  # fmt: skip
+
+
+def threads_from_environment() -> int:
+    """Return how many threads a worker gives to torch: PIBENCH_THREADS, else 1 (the same result everywhere)."""
+    return max(1, int(os.environ.get("PIBENCH_THREADS", "1")))

@@ -1,0 +1,117 @@
+"""What is asked: a base network, budgets and recipes; and the tasks that every method makes from it. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pibench.errors import DataError
+from pibench.networks.card import Card
+from pibench.networks.spec import AnyNetwork
+from pibench.reduction.tasks import Action, Option, Result, Task
+from pibench.training.recipe import recipe_for
+
+Wave = list[Task]  # tasks that do not wait for one another
+Results = Mapping[str, Result]  # by key
+Method = Callable[["Study"], Generator[Wave, Results, list[Task]]]
+SEARCH_SHARE, TUNE_SHARE = 0.5, 0.75  # epochs of a mask search and of fine-tuning, of the base network's
+
+
+@dataclass(frozen=True)
+class Study:
+    """A base card, the budgets to meet and how to train."""
+
+    card: Card
+    budgets: tuple[int, ...] = ()  # ReLUs
+    checkpoint: Path | None = None  # weights of the base card; trained where there are none
+    epochs: int | None = None  # of every student, instead of the recipe's
+    base_epochs: int | None = None  # of the base network, likewise
+    distillation: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 4.0, "weight": 0.9})
+    warm: bool = False  # students start from the base network's weights where those fit
+    settings: Mapping[str, Option] = field(default_factory=dict)  # of the methods, by name
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of every recipe
+
+    def base(self) -> Task:
+        """Return the task that yields the base network: teacher of all, starting point of many."""
+        card = self.card
+        options: dict[str, Option] = {}
+        action: Action = "train"
+        recipe = {**(card.recipe or {}), **self.overrides}
+        if self.base_epochs:
+            recipe["epochs"] = self.base_epochs
+        if self.checkpoint is not None:
+            action, options = "given", {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
+        return Task(
+            name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
+            action=action, recipe=recipe_for(card.dataset, recipe).model_dump(), options=options,
+            provenance=card.provenance, note=card.note or "",
+        )  # fmt: skip
+
+    def alone(self, name: str, title: str, network: AnyNetwork) -> Task:
+        """Return a training from nothing and without a teacher (criticality)."""
+        return Task(
+            name=f"{self.card.name}-{name}", title=title, method="deepreduce", dataset=self.card.dataset,
+            network=network, action="train", recipe=self._recipe({}), provenance="reconstructed",
+        )  # fmt: skip
+
+    def student(self, name: str, title: str, network: AnyNetwork, method: str, **fields: Any) -> Task:
+        """Return a training with the base network as teacher."""
+        base = self.base()
+        start = fields.pop("start", base.key if self.warm else None)
+        recipe = self._recipe({"distillation": dict(self.distillation), **fields.pop("recipe", {})})
+        return Task(
+            name=f"{self.card.name}-{name}", title=f"{self.card.title}: {title}", method=method,
+            dataset=self.card.dataset, network=network, action="train", recipe=recipe, teacher=base.key,
+            teacher_name=self.card.name, start=start, **fields,
+        )  # fmt: skip
+
+    def tuned(self, name: str, title: str, result: Result, method: str, *, retrain: bool, **fields: Any) -> Task:
+        """Return the fine-tuning of what another task made, under the teacher; shorter and slower unless `retrain`."""
+        recipe: dict[str, Any] = {}
+        if not retrain:
+            rate = self._recipe({})["lr"] / self.number("tune_divisor", 5.0)
+            recipe = {"epochs": self._epochs(TUNE_SHARE), "lr": rate, "schedule": "cosine"}
+        return self.student(name, title, result.network, method, start=result.key, recipe=recipe, **fields)
+
+    def search(self, name: str, action: Action, network: AnyNetwork, options: Mapping[str, Option]) -> Task:
+        """Return a search that starts from the base network's weights."""
+        base = self.base()
+        recipe = {"epochs": self._epochs(SEARCH_SHARE), "distillation": dict(self.distillation)}
+        return Task(
+            name=f"{self.card.name}-{name}", title=f"{self.card.title}: {action} search", method=action,
+            dataset=self.card.dataset, network=network, action=action, recipe=self._recipe(recipe),
+            options=dict(options), teacher=base.key, teacher_name=self.card.name, start=base.key,
+        )  # fmt: skip
+
+    def number(self, name: str, default: float) -> float:
+        """Return a numeric setting."""
+        value = self.settings.get(name, default)
+        return float(value) if value is not None else default
+
+    def word(self, name: str, default: str) -> str:
+        """Return a setting that is a word."""
+        return str(self.settings.get(name) or default)
+
+    def percent(self, budget: int, full: int) -> str:
+        """Return a budget as it stands in names: percent of the base network's ReLUs."""
+        return f"{100 * budget / max(full, 1):.1f}".removesuffix(".0").replace(".", "p")
+
+    def _epochs(self, share: float) -> int:
+        whole = self.epochs or int(self._recipe({})["epochs"])
+        return max(1, round(whole * share))
+
+    def _recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        own = {k: v for k, v in (self.card.recipe or {}).items() if k != "distillation"}
+        whole = {"epochs": self.epochs} if self.epochs else {}
+        return recipe_for(self.card.dataset, {**own, **whole, **given, **self.overrides}).model_dump()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
