@@ -10,7 +10,7 @@ import torch
 from networks_for_tests import everything, program_of
 from two_parties import Side, run_two
 
-from pibench.errors import MaterialError, UsageError
+from pibench.errors import MaterialError, TransportError, UsageError
 from pibench.lowering.program import Op, Program
 from pibench.lowering.reference import evaluate
 from pibench.mpc.crypten.cost import max_pool
@@ -140,6 +140,50 @@ def test_a_relu_costs_232_bytes_and_9_rounds() -> None:
 
 def test_a_larger_window_costs_more() -> None:
     assert max_pool(10, 4)[1] < max_pool(10, 9)[1]
+
+
+def one_leaves(side: Side) -> str:
+    """Set up; rank 1 then leaves without a word, and rank 0 asks for an inference."""
+    meter = Meter()
+    program, weights = program_of("residual")
+    channel = Channel(side.sock, meter, timeout_s=20)
+    party = Party(side.rank, channel, meter, options={"rendezvous": side.rendezvous})
+    runner = protocol_class("crypten")(program, party)
+    runner.setup(weights if side.rank == SERVER else None)
+    if side.rank == CLIENT:
+        return "left"
+    try:
+        runner.online(None)
+    except TransportError as error:
+        runner.close()
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.timeout(110)
+def test_a_peer_that_leaves_is_an_error_and_no_hang() -> None:
+    assert "the gloo connection broke" in run_two("test_protocol_crypten:one_leaves", timeout_s=100)[SERVER]
+
+
+def alone(side: Side) -> str:
+    """Rank 0 waits for a peer that never comes."""
+    if side.rank == CLIENT:
+        return ""
+    program, weights = program_of("residual")
+    channel = Channel(side.sock, Meter(), timeout_s=2)
+    runner = protocol_class("crypten")(
+        program, Party(SERVER, channel, Meter(), options={"rendezvous": side.rendezvous})
+    )
+    try:
+        runner.setup(weights)
+    except TransportError as error:
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.timeout(110)
+def test_a_peer_that_never_comes_is_an_error_after_the_timeout() -> None:
+    assert "no gloo process group at 127.0.0.1:" in run_two("test_protocol_crypten:alone", timeout_s=100)[SERVER]
 
 
 def test_wrong_options_are_refused() -> None:
