@@ -32,14 +32,22 @@ def resolve(name_or_path: str | Path, kind: str, what: str) -> Path:
     """Return the file of a card or suite given by name or path; raises UsageError with a near name."""
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        if path.is_file():
+        if is_file(path):
             return path
         raise UsageError(f"there is no such {what} file", where=str(path))
     for folder in data_folders(kind):
-        if (found := folder / f"{name_or_path}.yaml").is_file():
+        if is_file(found := folder / f"{name_or_path}.yaml"):
             return found
     near = nearest(str(name_or_path), [found.stem for found in find_documents(kind)])
     raise UsageError(f"there is no {what} '{name_or_path}'{near}", remedy="`pibench ls` lists what there is")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
 
 
 def summary(path: Path) -> dict[str, str]:

@@ -212,14 +212,9 @@ class Program:
     @classmethod
     def from_json(cls, data: list[dict[str, Any]], masks: Mapping[str, Tensor] | None = None) -> Program:
         """Rebuild a program from `to_json`; raises UsageError for an unknown operation or field."""
-        ops = []
-        for number, row in enumerate(data):
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "op"}
-            try:
-                ops.append(OPS[row["op"]](**values))
-            except (KeyError, TypeError) as error:
-                raise UsageError(f"operation {number} of the program is malformed: {error}") from error
-        return cls(tuple(ops), dict(masks or {}))
+        if not isinstance(data, list):
+            raise UsageError("a program is a list of operations")
+        return cls(tuple(_op_from(number, row) for number, row in enumerate(data)), dict(masks or {}))
 
     @property
     def sha256(self) -> str:
@@ -229,3 +224,16 @@ class Program:
             mask = self.masks[name].to(torch.uint8).contiguous()
             digest.update(f"{name}{tuple(mask.shape)}".encode() + mask.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _op_from(number: int, row: Any) -> Op:
+    """Rebuild one operation; the fields that every operation has must be of their types."""
+    try:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "op"}
+        op = OPS[row["op"]](**values)
+        names, sizes = (op.name, op.stage, op.site, *op.inputs), tuple(op.shape)
+        if not all(isinstance(name, str) for name in names) or not all(type(size) is int for size in sizes):
+            raise TypeError("name, inputs or shape are of another type")
+        return op
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"operation {number} of the program is malformed: {error}") from error

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import data_folders as data_folders  # known by this name, too
-from pibench.library import find_documents, resolve
+from pibench.library import find_documents, is_file, resolve
 from pibench.networks.spec import Network
 
 Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "pruning", "poly"]
@@ -86,7 +86,7 @@ def _misfits(card: Card, path: Path) -> list[tuple[int, str]]:
     found: list[tuple[str, str]] = []
     if card.name != path.stem:
         found.append(("name", f"the card is named '{card.name}' but its file '{path.stem}'"))
-    if card.teacher is not None and not (path.parent / f"{card.teacher}.yaml").is_file():
+    if card.teacher is not None and not is_file(path.parent / f"{card.teacher}.yaml"):
         try:
             resolve(card.teacher, "networks", "card")
         except UsageError as error:
