@@ -19,7 +19,7 @@ from pibench.training.checkpoint import load_checkpoint, read_metadata
 from pibench.training.data import Dataset
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss
 from pibench.training.ensure import find_checkpoint, target_of
-from pibench.training.plan import Plan, Round, load_plan
+from pibench.training.plan import Plan, Round, TeacherChoice, load_plan
 from pibench.training.progress import Lines, Progress
 from pibench.training.recipe import Distillation, Recipe, recipe_for
 from pibench.training.runs import Job, run_job, run_plan, with_teacher
@@ -364,3 +364,17 @@ def test_lines_tell_epochs_and_notes(capsys: pytest.CaptureFixture[str]) -> None
     assert "1 min 01 s, 1 h 02 min left" in out[0]
     assert "logits of view 2" in out[1]
     assert len(out) == 2
+
+
+def test_cards_that_do_not_fit_their_data_or_teacher_are_refused(card: Card, in_tmp: Path) -> None:
+    job = Job(card, recipe_for("digits", QUICK), in_tmp / "x.safetensors", in_tmp)
+    other = dataclasses.replace(make_data(), classes=10)
+    with pytest.raises(UsageError, match=r"tells 3 classes; digits has \(1, 8, 8\) and 10"):
+        run_job(job, data=other)
+    path = in_tmp / "networks" / "wide.yaml"
+    make_card(in_tmp, "wide")
+    path.write_text(path.read_text().replace("classes: 3", "classes: 4"))
+    teacher = TeacherChoice(card=str(path), checkpoint="none")
+    with pytest.raises(UsageError, match="wide cannot teach small"):
+        run_job(dataclasses.replace(job, teachers=[teacher]), data=make_data())
+    assert main(["train", "small", "--device", "cuda:7"]) == 4

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on with an interrupted run (default)")
     add("--force", action="store_true", help="train even where there is a checkpoint")
     add("--threads", type=int, default=0, metavar="N", help="threads (default: torch's own)")
+    add("--device", default="cpu", metavar="NAME", help="torch device: cpu (default), cuda, cuda:1")
     teacher = parser.add_mutually_exclusive_group()
     teacher.add_argument("--teacher", metavar="CARD[=FILE]", help="teacher instead of the card's, and its checkpoint")
     teacher.add_argument("--no-teacher", action="store_true", help="train without distillation")
@@ -46,12 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"there is no device '{args.device}' here", remedy="`pibench doctor` says what there is")
     report = best_report()
     try:
         paths = _plan(args, report) if args.plan else [_one(card, args, report) for card in args.cards]
     finally:
         report.close()
-    for path in paths:
+    for path in paths if args.cards else []:
         print(_told(path))
     return EXIT_OK
 
@@ -72,9 +75,10 @@ def _plan(args: argparse.Namespace, report: Report) -> list[Path]:
     from pibench.training.plan import load_plan
     from pibench.training.runs import run_plan
 
-    return run_plan(
-        lambda: load_plan(args.plan), args.state or STATE, report, lambda path: print(_told(path), flush=True)
-    )
+    def done(path: Path) -> None:
+        print(_told(path), flush=True)
+
+    return run_plan(lambda: load_plan(args.plan), args.state or STATE, report, done, args.device)
 
 
 def _one(name: str, args: argparse.Namespace, report: Report) -> Path:
@@ -93,7 +97,13 @@ def _one(name: str, args: argparse.Namespace, report: Report) -> Path:
             print(f"{card.name} is trained already (--force trains it again)")
             return found
     return train_card(
-        card, recipe=recipe, teacher=choice, alone=args.no_teacher, report=report, resume=args.resume and not args.force
+        card,
+        recipe=recipe,
+        teacher=choice,
+        alone=args.no_teacher,
+        report=report,
+        resume=args.resume and not args.force,
+        device=args.device,
     )
 
 

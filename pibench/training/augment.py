@@ -29,12 +29,12 @@ class View:
     flips: Tensor
 
 
-def draw_view(count: int, crop: int, flip: bool, seed: int, view: int) -> View:
-    """Draw view number `view` of `count` images."""
+def draw_view(count: int, crop: int, flip: bool, seed: int, view: int, device: torch.device | None = None) -> View:
+    """Draw view number `view` of `count` images; it is the same on every device."""
     rng = generator("view", seed, view)
     rows, columns = (torch.randint(0, 2 * crop + 1, (count,), generator=rng) for _ in range(2))
     flips = torch.rand(count, generator=rng) < (0.5 if flip else 0.0)
-    return View(rows, columns, flips)
+    return View(rows.to(device), columns.to(device), flips.to(device))
 
 
 class Augmenter:
@@ -50,7 +50,7 @@ class Augmenter:
         """Return the images `index` as `view` shows them, as uint8."""
         cut = self.windows[index, :, view.rows[index], view.columns[index]]
         flips = view.flips[index]
-        return torch.where(flips[:, None, None, None], cut.flip(3), cut) if bool(flips.any()) else cut
+        return torch.where(flips[:, None, None, None], cut.flip(3), cut)
 
 
 def resize(images: Tensor, pixels: int | None) -> Tensor:

@@ -22,19 +22,20 @@ Form = Literal["float32", "float16", "int8"]
 
 def save_checkpoint(path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and metadata so that a reader sees the old file or the whole new one."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     try:
         temporary.touch()  # with the user's usual rights; safetensors would make a file for the owner alone
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={KEY: json.dumps(dict(meta), sort_keys=True)})
         temporary.chmod(mode)
         os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot be written: {getattr(error, 'strerror', None) or error}", where=str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,16 @@ class Dataset:
     std: tuple[float, ...]
     classes: int
 
+    def to(self, device: torch.device) -> Dataset:
+        """Return the data set with its tensors on a device."""
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Return (x / 255 - mean) / std as float32."""
-    scale = torch.tensor([1 / (255 * s) for s in std])[:, None, None]
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)])[:, None, None]
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)[:, None, None]
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)[:, None, None]
     return images.float() * scale - shift
 
 

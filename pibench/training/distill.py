@@ -61,7 +61,8 @@ class ViewLogits:
         """Return the logits of one view, float16."""
         if view not in self.loaded:
             parts = [self._of(teacher, view) for teacher in self.teachers]
-            self.loaded[view] = parts[0] if len(parts) == 1 else torch.stack([p.float() for p in parts]).mean(0).half()
+            mean = parts[0] if len(parts) == 1 else torch.stack([p.float() for p in parts]).mean(0).half()
+            self.loaded[view] = mean.to(self.data.train_images.device)
         return self.loaded[view]
 
     def _of(self, teacher: Teacher, view: int) -> Tensor:
@@ -81,10 +82,10 @@ class ViewLogits:
     def _compute(self, teacher: Teacher, view: int) -> Tensor:
         data, rows = self.data, []
         augmenter = Augmenter(data.train_images, self.recipe.crop)
-        drawn = draw_view(len(data.train_labels), self.recipe.crop, self.recipe.flip, self.recipe.seed, view)
-        count = len(data.train_labels)
+        count, device = len(data.train_labels), data.train_images.device
+        drawn = draw_view(count, self.recipe.crop, self.recipe.flip, self.recipe.seed, view, device)
         for start in range(0, count, TEACHER_BATCH):
-            index = torch.arange(start, min(start + TEACHER_BATCH, count))
+            index = torch.arange(start, min(start + TEACHER_BATCH, count), device=device)
             images = normalise(augmenter.batch(drawn, index), data.mean, data.std)
             rows.append(teacher.module(images.contiguous(memory_format=torch.channels_last)).half())
-        return torch.cat(rows)
+        return torch.cat(rows).cpu()

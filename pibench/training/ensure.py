@@ -82,6 +82,7 @@ def train_card(
     tell: Tell = lambda _: None,
     report: Report = silent,
     resume: bool = True,
+    device: str = "cpu",
 ) -> Path:
     """Train a card, by its recipe and from its teacher or by given ones; a teacher that takes seconds comes first.
 
@@ -92,7 +93,8 @@ def train_card(
     teachers = [] if alone else [teacher] if teacher else [_teacher(card, tell, report)] if card.teacher else []
     recipe = with_teacher(recipe or recipe_of(card), bool(teachers))
     tell(f"training {card.name}: {recipe.epochs} epochs on {card.dataset}")
-    return run_job(Job(card, recipe, target_of(card, recipe), STATE, teachers), resume=resume, report=report)
+    job = Job(card, recipe, target_of(card, recipe), STATE, teachers)
+    return run_job(job, resume=resume, report=report, device=device)
 
 
 def _teacher(card: Card, tell: Tell, report: Report) -> TeacherChoice:

@@ -53,9 +53,11 @@ def with_teacher(recipe: Recipe, taught: bool) -> Recipe:
     return recipe.model_copy(update={"distillation": Distillation() if taught else None})
 
 
-def read_teacher(choice: TeacherChoice, state: Path) -> Teacher:
+def read_teacher(choice: TeacherChoice, state: Path, pupil: Card) -> Teacher:
     """Read a teacher's weights; raises DataError where they are absent or of another shape."""
     card = load_card(choice.card)
+    if (card.network.classes, card.network.input) != (pupil.network.classes, pupil.network.input):
+        raise UsageError(f"{card.name} cannot teach {pupil.name}: its input or its classes are others")
     path = find_weights(choice.checkpoint or card.name, [state])
     if path is None:
         named = choice.checkpoint or card.name
@@ -85,18 +87,33 @@ def _shape(tensor: torch.Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def run_job(job: Job, *, resume: bool = True, report: Report = silent, data: Dataset | None = None) -> Path:
+def check_data(card: Card, data: Dataset) -> None:
+    """Raise UsageError where a network's input or classes are not those of the data."""
+    shape = tuple(data.train_images.shape[1:])
+    if card.network.input_shape != shape or card.network.classes != data.classes:
+        raise UsageError(
+            f"{card.name} takes {card.network.input_shape} and tells {card.network.classes} classes; "
+            f"{data.name} has {shape} and {data.classes}",
+            where=str(card.path),
+        )
+
+
+def run_job(
+    job: Job, *, resume: bool = True, report: Report = silent, data: Dataset | None = None, device: str = "cpu"
+) -> Path:
     """Train, and write the checkpoint of the last epoch; returns its path."""
     data = data or load_dataset(job.card.dataset)
+    check_data(job.card, data)
     trainer = Trainer(
         job.card,
         data,
         job.recipe,
         job.state / f"{job.target.stem}.state.safetensors",
-        teachers=[read_teacher(choice, job.state) for choice in job.teachers],
+        teachers=[read_teacher(choice, job.state, job.card) for choice in job.teachers],
         teacher_folder=job.state / "teachers",
         start=job.start,
         report=report,
+        device=device,
     )
     if resume:
         trainer.resume()
@@ -123,7 +140,7 @@ def metadata(job: Job, trainer: Trainer, data: Dataset, accuracy: float) -> dict
         "start": start,  # weights that training began with, where not fresh
         "epochs_before": int(before.get("epochs", 0)) + int(before.get("epochs_before", 0)),
         "seed": job.recipe.seed,
-        "device": "cpu",
+        "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",
         "machine": platform.machine(),
         "torch": torch.__version__,
         "wall_s": round(trainer.place.wall_s, 1),
@@ -134,7 +151,11 @@ def metadata(job: Job, trainer: Trainer, data: Dataset, accuracy: float) -> dict
 
 
 def run_plan(
-    read: Callable[[], Plan], state: Path, report: Report = silent, done: Callable[[Path], None] = lambda _: None
+    read: Callable[[], Plan],
+    state: Path,
+    report: Report = silent,
+    done: Callable[[Path], None] = lambda _: None,
+    device: str = "cpu",
 ) -> list[Path]:
     """Train the rounds of a plan in order; the plan is read anew after each, so that it can grow meanwhile."""
     finished: list[Path] = []
@@ -143,5 +164,5 @@ def run_plan(
         waiting = [item for item in plan.rounds if not (state / f"{item.result}.safetensors").is_file()]
         if not waiting:
             return finished
-        finished.append(run_job(job_of(waiting[0], plan, state), report=report))
+        finished.append(run_job(job_of(waiting[0], plan, state), report=report, device=device))
         done(finished[-1])

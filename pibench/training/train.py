@@ -72,8 +72,10 @@ class Trainer:
         teacher_folder: Path | None = None,
         start: Path | None = None,
         report: Report = silent,
+        device: str = "cpu",
     ) -> None:
-        self.card, self.data, self.recipe, self.state_path = card, data, recipe, state_path
+        self.device = torch.device(device)
+        self.card, self.data, self.recipe, self.state_path = card, data.to(self.device), recipe, state_path
         self.teachers, self.report, self.start = teachers, report, start
         self.place = Place()
         torch.manual_seed(recipe.seed)
@@ -82,6 +84,9 @@ class Trainer:
             raise DataError(f"no tensor in it fits {card.name}", where=str(start))
         if recipe.channels_last:
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = self.module.to(self.device)
+        for teacher in teachers:
+            teacher.module.to(self.device)
         self.optimizer = torch.optim.SGD(
             self.module.parameters(),
             recipe.lr,
@@ -89,9 +94,9 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
         )
-        self.augmenter = Augmenter(data.train_images, recipe.crop)
+        self.augmenter = Augmenter(self.data.train_images, recipe.crop)
         folder = teacher_folder or state_path.parent / "teachers"
-        self.logits = ViewLogits(teachers, data, recipe, folder, self._note)
+        self.logits = ViewLogits(teachers, self.data, recipe, folder, self._note)
         self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
         self._last = Progress(card.name, 0, recipe.epochs)
 
@@ -122,9 +127,9 @@ class Trainer:
         recipe, epoch = self.recipe, self.place.epoch
         count = len(self.data.train_labels)
         view_number = epoch % self._views()
-        view = draw_view(count, recipe.crop, recipe.flip, recipe.seed, view_number)
+        view = draw_view(count, recipe.crop, recipe.flip, recipe.seed, view_number, self.device)
         kept = self.logits[view_number] if self._cached() else None
-        order = torch.randperm(count, generator=generator("order", recipe.seed, epoch))
+        order = torch.randperm(count, generator=generator("order", recipe.seed, epoch)).to(self.device)
         loss_sum, correct, seen = 0.0, 0, 0
         self.module.train()
         for step in range(self.place.step, self.steps_an_epoch):
@@ -146,7 +151,7 @@ class Trainer:
         small = resize(images, recipe.pixels_at(self.place.epoch))
         if recipe.channels_last:
             small = small.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             logits = self.module(small)
         loss = self._loss(logits.float(), labels, taught)
         self.optimizer.zero_grad()
@@ -240,6 +245,6 @@ class Trainer:
         for name, parameter in self.module.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 kept = momentum.clone(memory_format=torch.preserve_format)
-                self.optimizer.state[parameter]["momentum_buffer"] = kept
+                self.optimizer.state[parameter]["momentum_buffer"] = kept.to(self.device)
         self.place = Place(**meta["place"])
         return True
