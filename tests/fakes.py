@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -222,3 +223,40 @@ def _case(net: FakeNetwork, protocol: str, link: str, sessions: tuple[Session, .
         ),
         link=Link(name=link), tolerance=0.05, status="done", declared=declared, sessions=sessions,
     )  # fmt: skip
+
+
+class FakeParties:
+    """Stands in for `run_session`: answers from the plaintext network, with planted faults, and keeps the plans.
+
+    `faults` maps "<protocol>" or "<protocol>#<n-th call>" to an exception to raise or to a number to add to each logit.
+    """
+
+    def __init__(self, faults: Mapping[str, BaseException | float] | None = None) -> None:
+        self.plans: list[Any] = []
+        self.faults = dict(faults or {})
+
+    def __call__(self, plan: Any, progress: Any = None, launch: Any = None) -> Any:
+        from safetensors.torch import load_file
+
+        from pibench.harness.session import SessionResult
+        from pibench.lowering.program import Program
+        from pibench.lowering.reference import evaluate
+
+        self.plans.append(plan)
+        fault = self.faults.get(f"{plan.protocol}#{len(self.plans)}", self.faults.get(plan.protocol, 0.0))
+        if isinstance(fault, BaseException):
+            raise fault
+        images = load_file(plan.images)["images"]
+        masks = {name: mask.bool() for name, mask in load_file(plan.masks).items()} if plan.masks else {}
+        logits = evaluate(Program.from_json(plan.program, masks), load_file(plan.weights), images) + fault
+        batches = plan.warmups + plan.inferences
+        part = {"time_s": 0.01, "wait_s": 0.001, "sent_bytes": 8, "received_bytes": 8, "rounds": 1}
+        tally = {**part, "parts": [{"kind": "linear", "stage": "stem", "site": "conv", **part}]}
+        both = {"server": tally, "client": tally}
+        if progress is not None:
+            progress("online 0", batches)
+        return SessionResult(
+            started_utc="2026-11-20T12:00:00Z", wall_s=0.1, setup=dict(both),
+            offline={role: [tally] for role in both}, online={role: [tally] * batches for role in both},
+            logits=logits.reshape(batches, plan.batch, -1).tolist(), peak_rss_bytes={"server": 1, "client": 1},
+        )  # fmt: skip

@@ -33,7 +33,7 @@ def new_record_path(suite: str, root: Path | None = None, now: datetime | None =
 
 def record_paths(root: Path | None = None) -> list[Path]:
     """Return all records, oldest first."""
-    return sorted(runs_folder(root).glob("*.json"))
+    return sorted(runs_folder(root).glob("*.json"), key=lambda path: path.stem)
 
 
 def find_record(name: str, root: Path | None = None) -> Path:

@@ -1,9 +1,9 @@
 """Where party processes are forked from: a process that has imported torch once, and knows no secret.
 
-`python -m pibench.mpc.nursery FD MODULE...` imports the modules (`module:function` is called too), then waits on the socket for requests that carry three
-files (control, output, results), forks a party for each, and reports its pid and, when it ends, its status. A party is
-a process of its own as much as one that was started from nothing, a few seconds sooner: importing torch takes longer
-than most sessions. It dies with its harness like every party.
+`python -m pibench.mpc.nursery FD MODULE...` imports the modules (`module:function` is called too), then waits on the
+socket for requests that carry three files (control, output, results), forks a party for each, and reports its pid and,
+when it ends, its status. A party is a process of its own as much as one that was started from nothing, a few seconds
+sooner: importing torch takes longer than most sessions. It dies with its harness like every party.
 """
 
 from __future__ import annotations

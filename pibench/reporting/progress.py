@@ -25,7 +25,8 @@ class Screen(Listener):
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        width = None if sys.stderr.isatty() else 200  # a log file wants whole lines
+        self._console = Console(stderr=True, highlight=False, quiet=quiet, width=width)
         self._bar = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"), console=self._console, transient=True,

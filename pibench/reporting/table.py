@@ -20,6 +20,7 @@ from pibench.reporting.units import count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import Cell, Ladder, Setting, View, view_of
 
 MISSING = "-"
+IDLE_S = 1e-3  # an offline phase shorter than this, without traffic, made nothing
 ORDER = ("plaintext", "masked", "crypten-cached", "crypten")  # protocols as columns; others after them, by name
 _STYLE = {"done": "green", "invalid": "bold red", "failed": "bold red"}
 
@@ -99,8 +100,9 @@ def _detail_row(cell: Cell) -> list[RenderableType]:
     if cell.online is None:
         return [f"  {name}", *[MISSING] * 10, state]
     offline = cell.offline
-    offline_s = seconds(offline.seconds) if offline and offline.sent_bytes else MISSING
-    offline_bytes = n_bytes(offline.sent_bytes) if offline and offline.sent_bytes else MISSING
+    worked = offline is not None and (offline.sent_bytes > 0 or offline.seconds > IDLE_S)
+    offline_s = seconds(offline.seconds) if offline and worked else MISSING
+    offline_bytes = n_bytes(offline.sent_bytes) if offline and worked else MISSING
     return [
         f"  {name}", Text(seconds(cell.online.point), style="bold"), interval(cell.online),
         _bytes(cell.server_bytes), _bytes(cell.client_bytes), str(cell.rounds), _share(relu_share(cell)),
