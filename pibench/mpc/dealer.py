@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pibench.errors import TransportError
 from pibench.lowering.program import Program
 from pibench.mpc.job import Job
-from pibench.mpc.masked.material import Dealing, weight_masks, weight_shapes
+from pibench.mpc.masked.material import Dealing, weight_masks
 from pibench.mpc.masked.plan import Options, plan_program
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.meter import Meter, Tally
@@ -60,7 +60,7 @@ class Dealer:
         self._plan = plan_program(program, Options.parse(known))
         self._batch, self._server, self._client = batch, server, client
         seed = fresh_seed()
-        self._masks = weight_masks(program, weight_shapes(program), seed)
+        self._masks = weight_masks(self._plan, seed)
         server.send(np.frombuffer(seed, np.uint8))
 
     def deal(self) -> None:

@@ -152,9 +152,9 @@ def _winograd_weight(weight: Tensor) -> Tensor:
     return both.permute(2, 3, 0, 1).reshape(16, *weight.shape[:2]).contiguous()
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
-    """out = a b modulo 2^64: four rows of b at a time, in blocks that stay in the cache."""
+    """Compute out = a b modulo 2^64: four rows of b at a time, in blocks that stay in the cache."""
     rows, inner = a.shape
     columns = b.shape[1]
     out[:] = 0
@@ -175,7 +175,7 @@ def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
                         line[j] += p * w[j]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _split(values: Ints, limb_bits: int, limb: Floats) -> None:
     """Take the lowest balanced limb off every value (which shrinks in place)."""
     keep = 64 - limb_bits
@@ -185,7 +185,7 @@ def _split(values: Ints, limb_bits: int, limb: Floats) -> None:
         values[k] = (values[k] - low) >> limb_bits
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, limb_bits: int, out: Floats) -> None:
     """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W')."""
     n, channels, height, width = x.shape
@@ -212,7 +212,7 @@ def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
                                     target[ox] = source[ox * stride[1]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _combine(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
     """out[n, o] = add[n, o] + sum of limbs of product (O, limbs, N, pixels)."""
     channels, limbs, n, _ = product.shape
@@ -224,14 +224,14 @@ def _combine(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
                 _raise(product[o, limb, b], limb_bits * limb, line)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _raise(limb: Floats, shift: int, line: Ints) -> None:
-    """line += limb * 2^shift."""
+    """Add limb * 2^shift to line."""
     for k in range(line.size):
         line[k] += np.int64(limb[k]) << shift
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Floats) -> None:
     """B^T d B of every 4x4 tile (step 2), cut into limbs: out (16, C, limbs, N, tiles).
 
@@ -277,7 +277,7 @@ def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Fl
                             _split(u, limb_bits, out[4 * i + j, c, limb, b, ty * wide : (ty + 1) * wide])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _winograd_output(product: Floats, tiles: Pair, limb_bits: int, add: Ints, out: Ints) -> None:
     """A^T m A of every tile, divided by 4 (exact: the weights carry the factor), plus add."""
     channels, limbs, n = product.shape[1:4]

@@ -43,19 +43,19 @@ def _planes(data: Bytes, n: int, width: int) -> list[tuple[NDArray[np.unsignedin
     return planes
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _take(values: Ints, shift: int, lane: NDArray[np.unsignedinteger]) -> None:
     for i in range(values.size):
         lane[i] = values[i] >> shift
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _put(lane: NDArray[np.unsignedinteger], shift: int, out: Ints) -> None:
     for i in range(out.size):
         out[i] |= np.int64(lane[i]) << shift
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _extend(out: Ints, keep: int) -> None:
     for i in range(out.size):
         out[i] = (out[i] << keep) >> keep

@@ -44,12 +44,18 @@ class Stream:
     def bytes(self, count: int) -> NDArray[np.uint8]:
         """Return `count` uniform bytes, writable."""
         out = np.empty(count + _SLACK, np.uint8)
-        self._cipher.update_into(_zero_bytes(count), memoryview(out))
+        self._cipher.update_into(_zero_bytes(count), memoryview(out.data))
         return out[:count]
 
     def words(self, count: int) -> NDArray[np.int64]:
         """Return `count` uniform ring elements."""
         return self.bytes(8 * count).view(np.int64)
+
+    def small(self, count: int, mask: int) -> NDArray[np.uint8]:
+        """Return `count` uniform numbers from 0 to `mask` (a power of two less one), a byte each."""
+        out = self.bytes(count)
+        np.bitwise_and(out, np.uint8(mask), out=out)
+        return out
 
     def halves(self, count: int) -> NDArray[np.uint32]:
         """Return `count` uniform 32-bit words."""

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pibench.lowering import program as ir
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.local import apply_local
-from pibench.mpc.masked.material import ClientDraws, ExtendDraw, ReluDraw, count, multiply_words
-from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Step
-from pibench.mpc.masked.server import encode, label, offer_bytes
+from pibench.mpc.masked.material import ClientDraws, ExtendDraw, ReluDraw, SquareDraw, extended_part, multiply_words
+from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
+from pibench.mpc.masked.server import encode, label, offer_bytes, ring_mask
 from pibench.mpc.masked.talk import Conversation, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
 from pibench.mpc.meter import Meter
@@ -27,6 +26,7 @@ class ClientMaterial:
     """What one inference uses up on the client, by the name of the step's output."""
 
     relu: dict[str, ReluDraw] = field(default_factory=dict)
+    square: dict[str, SquareDraw] = field(default_factory=dict)
     extend: dict[str, ExtendDraw] = field(default_factory=dict)
     top: dict[str, Bytes] = field(default_factory=dict)  # top bits of its parts that are truncated
     shown: dict[str, Ints] = field(default_factory=dict)  # debug mode: its parts of ReLU inputs
@@ -37,7 +37,9 @@ class ClientMaterial:
 class Client:
     """Runs the plan on the client's parts: offline all of it, online only what talks."""
 
-    def __init__(self, plan: Plan, masked_weights: dict[str, Tensor], channel: Channel, meter: Meter, batch: int) -> None:
+    def __init__(
+        self, plan: Plan, masked_weights: dict[str, Tensor], channel: Channel, meter: Meter, batch: int
+    ) -> None:
         self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
         self._masked_weights = masked_weights  # D = W - B
 
@@ -64,6 +66,8 @@ class Client:
                 return self._product(step, inputs[0], draws).reshape(shape)
             case ReluStep():
                 return self._relu_part(step, inputs[0], draws, made).reshape(shape)
+            case Square():
+                return self._square_part(step, inputs[0], draws, made).reshape(shape)
             case Extend():
                 return self._extend_part(step, inputs[0], draws, made).reshape(shape)
         return apply_local(self.plan, step, inputs, server=False)
@@ -73,9 +77,7 @@ class Client:
 
     def _product(self, step: Product, part: Ints, draws: ClientDraws) -> Ints:
         """K1 = D * A + K'."""
-        op = step.op
-        assert isinstance(op, ir.Conv | ir.Linear)
-        made = multiply_words(op, torch.from_numpy(part), self._masked_weights[op.weight])
+        made = multiply_words(step.layer, torch.from_numpy(part), self._masked_weights[step.layer.weight])
         return made.numpy().reshape(-1) + draws.part(step)
 
     def _relu_part(self, step: ReluStep, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
@@ -88,12 +90,15 @@ class Client:
 
     def _extend_part(self, step: Extend, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
         draw = made.extend[step.out] = draws.extend(step)
-        bits = self.plan.options.window(self.plan.values[step.inputs[0]].scale).bits
-        n = count(self.plan, step.out, self.batch)
-        y, top = np.empty(n, np.int64), np.empty(n, np.uint8)
-        kernels.cut_part(np.ascontiguousarray(part).reshape(-1), step.shift, bits, 0, y, top)
-        made.top[step.out] = top
-        return y + (draw.x.astype(np.int64) << (bits - step.shift))
+        y, made.top[step.out] = extended_part(self.plan, step, part, draw)
+        return y
+
+    def _square_part(self, step: Square, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
+        draw = made.square[step.out] = draws.square(step)
+        self._tell(
+            part.reshape(-1) + draw.r, self.plan.options.window(self.plan.values[step.inputs[0]].scale).bits // 8
+        )
+        return draw.part
 
     def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
         """Run one inference from images (batch, *shape) to logits (batch, classes), float32."""
@@ -114,6 +119,8 @@ class Client:
             return self._give_image(step, images, material)
         if isinstance(step, Extend):
             return self._extend(step, material)
+        if isinstance(step, Square):
+            return self._square(step, material)
         assert isinstance(step, ReluStep)
         return self._relu(step, material)
 
@@ -123,17 +130,15 @@ class Client:
         yield Send(pack(encoded - material.image_part, self.plan.values[step.out].wire_bytes))
 
     def _relu(self, step: ReluStep, material: ClientMaterial) -> Conversation:
-        """The other half of the four messages of `Server._relu`."""
+        """Hold the other half of the four messages of `Server._relu`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
         window, draw = self.plan.options.window(source.scale), material.relu.pop(step.out)
         share, n = draw.share, draw.mu.size
         if self.plan.options.check_ranges:
             yield Send(material.shown[step.out].view(np.uint8))
         bits, reply, y = np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
-        heard = yield Await(n * window.bits // 8)
-        c = unpack(heard, window.bits // 8)
-        if window.bits < 64:
-            c &= (1 << window.bits) - 1
+        c = unpack((yield Await(n * window.bits // 8)), window.bits // 8)
+        c &= ring_mask(window.bits)
         kernels.read_digits(c, share.words, draw.mu, window.low, self.plan.options.digit_bits, bits)
         theirs = yield Await(n)
         kernels.answer(bits, theirs, share.table, reply)
@@ -145,8 +150,20 @@ class Client:
         y -= draw.part
         yield Send(pack(y, out.wire_bytes))
 
+    def _square(self, step: Square, material: ClientMaterial) -> Conversation:
+        """Hold the other half of the two messages of `Server._square`."""
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        bits, draw = self.plan.options.window(source.scale).bits, material.square.pop(step.out)
+        share, y = draw.share, np.empty(draw.part.size, np.int64)
+        c = unpack((yield Await(draw.r.size * bits // 8)), bits // 8)
+        c &= ring_mask(bits)
+        raised = self.plan.options.fraction_bits
+        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, step.shift, bits, raised, 0, y)
+        y -= draw.part
+        yield Send(pack(y, out.wire_bytes))
+
     def _extend(self, step: Extend, material: ClientMaterial) -> Conversation:
-        """The other half of the two messages of `Server._extend`."""
+        """Hold the other half of the two messages of `Server._extend`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
         draw, top = material.extend.pop(step.out), material.top.pop(step.out)
         d = np.unpackbits((yield Await(-(-top.size // 8))), count=top.size)

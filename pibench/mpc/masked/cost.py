@@ -1,7 +1,8 @@
 """Declared cost of the steps: rounds are links in the chain of messages, bytes are payload by sender.
 
 With n elements, w bytes of the opening's ring, o bytes of the output's ring:
-ReLU: 4 rounds; server n (w + 1) + n/8, client n (1 + o). Ring extension: 2 rounds; server n/8, client 2 n e.
+ReLU: 4 rounds; server n (w + 1) + n/8, client n (1 + o). Square: 2 rounds; server n w, client 2 n o.
+Ring extension: 2 rounds; server n/8, client 2 n e with e bytes of an offer.
 Linear layers, sums, pools and free truncations: nothing.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from pibench.lowering.program import Op, Program
 from pibench.mpc.masked.material import correction_bytes, count
-from pibench.mpc.masked.plan import Extend, Options, Plan, Receive, ReluStep, Remask, Step, plan_program
+from pibench.mpc.masked.plan import Extend, Options, Plan, Receive, ReluStep, Remask, Square, Step, plan_program
 from pibench.mpc.masked.server import offer_bytes
 from pibench.mpc.protocol import Cost
 from pibench.mpc.randomness import SEED_BYTES
@@ -51,6 +52,13 @@ def step_cost(plan: Plan, step: Step, batch: int) -> Cost:
         return Cost(
             rounds=4 + asked, server_bytes=n * (width + 1) + -(-n // 8),
             client_bytes=n * (1 + out.wire_bytes) + shown, offline_client_bytes=n * width, dealer_bytes=dealt,
+        )  # fmt: skip
+    if isinstance(step, Square):
+        source = plan.values[step.inputs[0]]
+        n, width = count(plan, source.name, batch), plan.options.window(source.scale).bits // 8
+        return Cost(
+            rounds=2, server_bytes=n * width, client_bytes=2 * n * out.wire_bytes, offline_client_bytes=n * width,
+            dealer_bytes=dealt,
         )  # fmt: skip
     if isinstance(step, Extend):
         n = count(plan, step.out, batch)

@@ -22,14 +22,14 @@ Halves = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def open_masked(z: Ints, pre: Ints, mask: int, c: Ints) -> None:
-    """c = z + pre, cut to the ring of the opening."""
+    """Compute c = z + pre, cut to the ring of the opening."""
     for i in range(z.size):
         c[i] = (z[i] + pre[i]) & mask
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bits: Bytes) -> None:
     """Read this party's table shares at the public c: six bits masked by mu, and lt3 as bit 6.
 
@@ -71,7 +71,7 @@ def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bit
                 got[i] ^= np.uint8(found)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def answer(bits: Bytes, theirs: Bytes, table: Words, reply: Bytes) -> None:
     """Client: from all six masked bits to its share of the masked sign; both go into one byte."""
     for i in range(bits.size):
@@ -80,7 +80,7 @@ def answer(bits: Bytes, theirs: Bytes, table: Words, reply: Bytes) -> None:
         reply[i] = (bits[i] & BITS_MASK) | (((bits[i] >> 6) ^ np.uint8(sign)) << 6)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta: Bytes) -> None:
     """Server: the masked sign beta = [x >= 0] xor s, public from here on."""
     for i in range(bits.size):
@@ -89,11 +89,12 @@ def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta
         beta[i] = (sign ^ (bits[i] >> 6) ^ (reply[i] >> 6) ^ np.uint8((c[i] >> sign_bit) & 1)) & 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def select(
-    c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves, shift: int, bits: int, own: int, out: Ints
-) -> None:
-    """out = this party's share of y = t b, with t = (c >> shift) - offset - (r >> shift) + wrap and b = beta xor s.
+    c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
+    shift: int, bits: int, own: int, out: Ints,
+) -> None:  # fmt: skip
+    """Compute this party's share of y = t b, with t = (c >> shift) - offset - (r >> shift) + wrap and b = beta xor s.
 
     t b = beta t + (1 - 2 beta) t s; `own` is 1 on the server, which alone adds the public part of t.
     """
@@ -106,7 +107,7 @@ def select(
         out[i] = t - ts if beta[i] else ts
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
     """Dealer: put the one-hot words of r's digits onto shares of zero."""
     per = words.shape[0] // DIGITS
@@ -117,7 +118,7 @@ def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
             words[j * per + (digit >> 6), i] ^= np.uint64(1) << np.uint64(digit & 63)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def deal_choice(r: Ints, mu: Bytes, s: Bytes, sign_bit: int, permuted: Words, table: Words) -> None:
     """Dealer: put the one-time table of the combination, permuted by mu, onto shares of zero.
 
@@ -138,7 +139,7 @@ def combination() -> Words:
     return np.array([int((g[u ^ mu].astype(np.uint64) * weights).sum()) for mu in range(64)], np.uint64)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: Bytes) -> None:
     """One party's part of a truncation: its share as an integer below 2^bits, cut, minus its top bit's weight."""
     mask = (np.int64(1) << (bits - 1)) - 1
@@ -150,7 +151,7 @@ def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: By
         top[i] = np.uint8(high)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, q0: Halves, q1: Halves) -> None:
     """Client: both possible products of the top bits minus x, each under a pad of which the server holds one."""
     for i in range(top.size):
@@ -159,9 +160,27 @@ def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, q0: Hal
         q1[i] = np.uint32(np.uint32(top[i]) - x[i] + second)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def wrap_take(top: Bytes, q0: Halves, q1: Halves, pad: Halves, weight: int, out: Ints) -> None:
     """Server: take the offer that its top bit opens, and add its weight."""
     for i in range(top.size):
         offer = q1[i] if top[i] else q0[i]
         out[i] += np.int64(np.uint32(offer - pad[i])) << weight
+
+
+@njit(cache=True, nogil=True)
+def square(
+    c: Ints, rp: Ints, sq: Ints, rt: Halves, rprt: Halves, shift: int, bits: int, raised: int, own: int, out: Ints
+) -> None:
+    """Compute this party's shares of t^2 and t 2^raised, alternating; t as in `select`.
+
+    t = tau + rho with rho = rp + wrap rt, so t^2 = tau^2 + 2 tau rho + rp^2 + 2 wrap rp rt + wrap^2 rt.
+    """
+    offset = np.int64(1) << (bits - 2 - shift)
+    for i in range(c.size):
+        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - offset
+        wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
+        rho = rp[i] + wrap * np.int64(rt[i])
+        rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])
+        out[2 * i] = own * tau * tau + 2 * tau * rho + rest
+        out[2 * i + 1] = (own * tau + rho) << raised

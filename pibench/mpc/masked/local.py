@@ -40,7 +40,8 @@ def _pool_sum(step: PoolSum, part: Ints) -> Ints:
     else:
         padded = np.pad(part, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
         total = sliding_window_view(padded, step.kernel, axis=(2, 3))[:, :, ::sh, ::sw].sum((-1, -2))
-    return total if step.factor == 1 else total * step.factor
+    made: Ints = total if step.factor == 1 else total * step.factor
+    return made
 
 
 def _gather(step: Gather, parts: list[Ints], fill: int) -> Ints:

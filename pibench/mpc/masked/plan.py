@@ -123,7 +123,9 @@ class Remask(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Product(Step):
-    """A convolution or fully connected layer: nothing online."""
+    """A convolution or fully connected layer `layer` (the operation itself, or a polynomial's weighing): no traffic."""
+
+    layer: ir.Conv | ir.Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,14 @@ class ReluStep(Step):
     shift: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Square(Step):
+    """Of t = x / 2^shift, an element at a time: t^2 and t 2^(fraction bits), beside each other: two messages."""
+
+    talks: ClassVar[bool] = True
+    shift: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """Steps in order and their values; the last step makes the logits."""
@@ -187,6 +197,12 @@ class Plan:
     steps: tuple[Step, ...]
     values: dict[str, Value]
     options: Options
+    channels: dict[str, Index] = field(default_factory=dict)  # polynomial's weighing -> channel of each of its elements
+
+    @property
+    def layers(self) -> dict[str, ir.Conv | ir.Linear]:
+        """The linear layers by the name of their weights, each once, in order."""
+        return {step.layer.weight: step.layer for step in self.steps if isinstance(step, Product)}
 
     @property
     def output(self) -> Value:
@@ -217,7 +233,7 @@ def plan_program(program: Program, options: Options) -> Plan:
     planner = _Planner(program, options)
     for op in program:
         planner.plan(op)
-    return _assign_bits(planner.steps, planner.values, planner.names[program.output.name], options)
+    return _assign_bits(planner, planner.names[program.output.name])
 
 
 class _Planner:
@@ -230,6 +246,7 @@ class _Planner:
         self.values: dict[str, Value] = {}
         self.names: dict[str, str] = {}  # program value -> plan value
         self.derived: dict[tuple[str, str], str] = {}  # (what was done, value) -> its result, made once
+        self.channels: dict[str, Index] = {}
 
     def plan(self, op: ir.Op) -> None:
         """Add the steps of one operation."""
@@ -240,7 +257,9 @@ class _Planner:
 
     def _emit(self, step: Step, shape: Shape, scale: int, *, drawn: bool = False) -> str:
         self.steps.append(step)
-        self.values[step.out] = Value(step.out, shape, scale, drawn=drawn)
+        local = isinstance(step, Sum | PoolSum | Gather | Drop)  # the dealer can follow what is done to what it knows
+        known = local and all(self.values[name].drawn for name in step.inputs)
+        self.values[step.out] = Value(step.out, shape, scale, drawn=drawn or known)
         return step.out
 
     def _once(self, what: str, source: str) -> str | None:
@@ -272,7 +291,8 @@ class _Planner:
 
     def _conv(self, op: ir.Conv | ir.Linear, source: str) -> str:
         source = self._drawn(self._truncated(source, op), op)
-        return self._emit(Product(out=op.name, inputs=(source,), op=op), op.shape, self.values[source].scale + self.f)
+        step = Product(out=op.name, inputs=(source,), op=op, layer=op)
+        return self._emit(step, op.shape, self.values[source].scale + self.f)
 
     _linear = _conv
 
@@ -296,7 +316,7 @@ class _Planner:
     def _gather(self, op: ir.Op, sources: tuple[str, ...], index: Index, shape: Shape, out: str, fill: int = 0) -> str:
         """Emit a Gather after bringing its sources to one scale (smaller scales move up, locally)."""
         top = max(self.values[s].scale for s in sources)
-        level = []
+        level: list[str] = []
         for s in sources:
             v = self.values[s]
             if v.scale < top:
@@ -355,8 +375,24 @@ class _Planner:
         return self._gather(op, (done, left), index, op.shape, op.name)
 
     def _poly(self, op: ir.Poly, source: str) -> str:
-        """Square the truncated value, then weigh square and value as a linear layer with the server's coefficients."""
-        raise UsageError(f"the masked protocol has no step for Poly ({op.name}) yet")
+        channel = np.repeat(np.arange(op.shape[0]), math.prod(op.shape[1:]))
+        if op.mask is None:
+            return self._weighed(op, source, channel)
+        kept = channel[self.program.masks[op.mask].reshape(-1).numpy().astype(bool)]
+        return self._masked(op, source, lambda part: self._weighed(op, part, kept))
+
+    def _weighed(self, op: ir.Poly, source: str, channel: Index) -> str:
+        """c2 t^2 + c1 t + c0 as a square, then a layer of one filter an element that weighs t^2 and t."""
+        value, n = self.values[source], len(channel)
+        step = Square(out=f"{source}/square", inputs=(source,), op=op, shift=value.scale - self.f)
+        both = self._emit(step, (2 * n, 1, 1), 2 * self.f, drawn=True)
+        name = f"{op.name}/coefficients"
+        layer = ir.Conv(
+            name=name, inputs=(both,), shape=(n, 1, 1), weight=name, bias=f"{name}/constant", kernel=(1, 1), groups=n
+        )
+        self.channels[name] = channel
+        out = self._emit(Product(out=name, inputs=(both,), op=op, layer=layer), (n, 1, 1), 3 * self.f)
+        return self._gather(op, (self._truncated(out, op),), np.arange(n), value.shape, f"{source}/poly")
 
     def _maxpool(self, op: ir.MaxPool, source: str) -> str:
         """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together."""
@@ -399,8 +435,9 @@ def _windows(shape: Shape, op: ir.MaxPool) -> Index:
     return np.where(plane[None] < 0, -1, plane[None] + offset).reshape(-1, kh * kw)
 
 
-def _assign_bits(steps: list[Step], values: dict[str, Value], output: str, options: Options) -> Plan:
+def _assign_bits(planner: _Planner, output: str) -> Plan:
     """Backward pass: how many ring bits each value needs; a Drop that would need too many becomes an Extend."""
+    steps, values, options = planner.steps, planner.values, planner.options
     need = dict.fromkeys(values, 0)
     need[output] = options.window(values[output].scale).bits
     planned: list[Step] = []
@@ -413,16 +450,18 @@ def _assign_bits(steps: list[Step], values: dict[str, Value], output: str, optio
         planned.append(step)
     final = {name: replace(value, bits=need[name]) for name, value in values.items()}
     if wide := [v.name for v in final.values() if v.bits > RING_BITS]:
-        raise UsageError(f"values {wide[:3]} need more than {RING_BITS} ring bits", remedy="lower range_bits or fraction_bits")
+        raise UsageError(
+            f"values {wide[:3]} need more than {RING_BITS} ring bits", remedy="lower range_bits or fraction_bits"
+        )
     live = [step for step in reversed(planned) if need[step.out]]  # a value that nothing reads needs no bits
-    return Plan(tuple(live), final, options)
+    return Plan(tuple(live), final, options, planner.channels)
 
 
 def _bits_in(step: Step, position: int, bits: int, value: Value, options: Options) -> int:
     """Ring bits that a step needs of an input so that its output has `bits` valid ones."""
     if not bits:
         return 0
-    if isinstance(step, ReluStep | Extend):
+    if isinstance(step, ReluStep | Extend | Square):
         return options.window(value.scale).bits
     if isinstance(step, Drop):
         return bits + step.shift

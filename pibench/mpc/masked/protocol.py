@@ -20,7 +20,7 @@ from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.masked.material import Dealing, weight_masks, weight_shapes
 from pibench.mpc.masked.plan import Options, plan_program
-from pibench.mpc.masked.server import Server, ServerMaterial, encode
+from pibench.mpc.masked.server import Server, ServerMaterial, encode, layer_weights
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Cost, Party, Protocol
 from pibench.mpc.randomness import SEED_BYTES, fresh_seed
@@ -31,6 +31,7 @@ class MaskedProtocol(Protocol):
 
     name: ClassVar[str] = "masked"
     wants_dealer: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("pibench.mpc.dealer", "pibench.mpc.masked.warmup:compile_kernels")
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
@@ -43,7 +44,7 @@ class MaskedProtocol(Protocol):
     def setup(self, weights: Weights | None) -> None:
         """Server: get B's seed, prepare W, open D = W - B to the client. Client: take D."""
         compile_kernels()
-        party, shapes = self.party, weight_shapes(self.program)
+        party, shapes = self.party, weight_shapes(self.plan)
         if not party.is_server:
             masked = {name: torch.empty(shape, dtype=torch.int64) for name, shape in shapes.items()}
             for tensor in masked.values():
@@ -51,13 +52,13 @@ class MaskedProtocol(Protocol):
             self._side = Client(self.plan, masked, party.peer, party.meter, party.batch)
             return
         assert weights is not None
-        seed = self._seed_of_masks()
-        masks = weight_masks(self.program, shapes, seed)
+        weights = layer_weights(self.plan, weights)
+        masks = weight_masks(self.plan, self._seed_of_masks())
         for name, mask in masks.items():
             party.peer.send((encode(weights[name], self.options.fraction_bits) - mask).numpy())
         if party.dealer is None:
             self._own_dealer = FirstPartyDealer(self, masks)
-        self._side = Server(self.program, self.plan, weights, party.peer, party.meter, party.batch)
+        self._side = Server(self.plan, weights, party.peer, party.meter, party.batch)
 
     def _seed_of_masks(self) -> bytes:
         if self.party.dealer is None:
@@ -109,7 +110,8 @@ class MaskedProtocol(Protocol):
             assert isinstance(material, ServerMaterial)
             self._side.run(material)
             return None
-        assert isinstance(material, ClientMaterial) and images is not None
+        assert isinstance(material, ClientMaterial)
+        assert images is not None
         return self._side.run(images, material)
 
     def close(self) -> None:

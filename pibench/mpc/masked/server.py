@@ -11,17 +11,17 @@ from torch import Tensor
 
 from pibench.errors import PartyError
 from pibench.lowering import program as ir
-from pibench.lowering.program import Program, Weights
+from pibench.lowering.program import Weights
+from pibench.mpc.limbs import RingConv
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Halves, Ints
 from pibench.mpc.masked.local import apply_local
-from pibench.mpc.masked.material import ReluShare, ServerDraws, correction_bytes, count
-from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Step
+from pibench.mpc.masked.material import ReluShare, ServerDraws, SquareShare, correction_bytes, count
+from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
 from pibench.mpc.masked.talk import Conversation, Label, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
 from pibench.mpc.meter import Meter
 from pibench.mpc.packing import pack, unpack
-from pibench.mpc.limbs import RingConv
 from pibench.mpc.transport import Channel
 
 Multiply = Callable[[Tensor, Tensor], Tensor]
@@ -33,12 +33,25 @@ class ServerMaterial:
 
     pre: dict[str, Ints] = field(default_factory=dict)  # what is added: products, openings, fresh masks
     share: dict[str, ReluShare] = field(default_factory=dict)
+    square: dict[str, SquareShare] = field(default_factory=dict)
     mu: dict[str, Bytes] = field(default_factory=dict)
     held: dict[str, Bytes] = field(default_factory=dict)
     pad: dict[str, Halves] = field(default_factory=dict)
 
 
-def prepare_products(program: Program, plan: Plan, weights: Weights) -> tuple[dict[str, Multiply], dict[str, Tensor]]:
+def layer_weights(plan: Plan, weights: Weights) -> Weights:
+    """Return the weights with those of polynomials' weighings: coefficients by channel become filters by element."""
+    made = dict(weights)
+    for step in plan.steps:
+        if isinstance(step, Product) and isinstance(step.op, ir.Poly):
+            c2, c1, c0 = weights[step.op.coefficients][:, torch.from_numpy(plan.channels[step.layer.weight])]
+            made[step.layer.weight] = torch.stack([c2, c1], 1)[:, :, None, None]
+            assert step.layer.bias is not None
+            made[step.layer.bias] = c0
+    return made
+
+
+def prepare_products(plan: Plan, weights: Weights) -> tuple[dict[str, Multiply], dict[str, Tensor]]:
     """Encode the weights and prepare every linear layer; returns the products by step and the encoded biases."""
     products: dict[str, Multiply] = {}
     biases: dict[str, Tensor] = {}
@@ -46,8 +59,7 @@ def prepare_products(program: Program, plan: Plan, weights: Weights) -> tuple[di
     for step in plan.steps:
         if not isinstance(step, Product):
             continue
-        op = step.op
-        assert isinstance(op, ir.Conv | ir.Linear)
+        op = step.layer
         scale, bits = plan.values[step.inputs[0]].scale, plan.values[step.out].bits
         products[step.out] = _product(op, encode(weights[op.weight], f), plan.values[step.inputs[0]].shape, bits)
         if op.bias is not None:
@@ -76,9 +88,9 @@ def _product(op: ir.Conv | ir.Linear, weight: Tensor, shape: ir.Shape, bits: int
 class Server:
     """Runs the plan on the server's parts."""
 
-    def __init__(self, program: Program, plan: Plan, weights: Weights, channel: Channel, meter: Meter, batch: int) -> None:
+    def __init__(self, plan: Plan, weights: Weights, channel: Channel, meter: Meter, batch: int) -> None:
         self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
-        self._products, self._biases = prepare_products(program, plan, weights)
+        self._products, self._biases = prepare_products(plan, weights)
 
     def receive_material(self, seed: bytes, corrections: Callable[[int], Bytes]) -> ServerMaterial:
         """Take one inference's corrections (in the order of the plan) and add what the server draws itself."""
@@ -94,6 +106,10 @@ class Server:
                 n = count(self.plan, step.inputs[0], self.batch)
                 made.share[step.out] = ReluShare.over(corrections(size), n, self.plan.options)
                 made.pre[step.out], made.mu[step.out] = draws.relu(step)
+            elif isinstance(step, Square):
+                n = count(self.plan, step.inputs[0], self.batch)
+                made.square[step.out] = SquareShare.over(corrections(size), n)
+                made.pre[step.out] = draws.square(step)
             elif isinstance(step, Extend):
                 made.held[step.out] = draws.extend(step)
                 made.pad[step.out] = corrections(size).view(np.uint32)
@@ -102,7 +118,7 @@ class Server:
     def hear_offsets(self, material: ServerMaterial) -> None:
         """Take the client's input-independent messages: its parts of openings, and differences of fresh masks."""
         for step in self.plan.steps:
-            if isinstance(step, ReluStep | Remask):
+            if isinstance(step, ReluStep | Square | Remask):
                 value = self.plan.values[step.inputs[0]]
                 bits = value.bits if isinstance(step, Remask) else self.plan.options.window(value.scale).bits
                 heard = np.empty(count(self.plan, value.name, self.batch) * -(-bits // 8), np.uint8)
@@ -139,6 +155,8 @@ class Server:
             return self._receive(step, parts)
         if isinstance(step, Extend):
             return self._extend(step, parts, material)
+        if isinstance(step, Square):
+            return self._square(step, parts, material)
         assert isinstance(step, ReluStep)
         return self._relu(step, parts, material)
 
@@ -162,11 +180,11 @@ class Server:
         if self.plan.options.check_ranges:
             yield from self._check_range(step, x)
         c, bits, beta, y = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
-        kernels.open_masked(x, material.pre[step.out], (1 << window.bits) - 1 if window.bits < 64 else -1, c)
+        kernels.open_masked(x, material.pre[step.out], ring_mask(window.bits), c)
         yield Send(pack(c, window.bits // 8))
         digit_bits = self.plan.options.digit_bits
         kernels.read_digits(c, share.words, material.mu[step.out], window.low, digit_bits, bits)
-        yield Send(bits & kernels.BITS_MASK)
+        yield Send(np.bitwise_and(bits, np.uint8(kernels.BITS_MASK)))
         reply = yield Await(n)
         kernels.decide(bits, reply, share.table, c, window.sign_bit, beta)
         yield Send(np.packbits(beta))
@@ -174,6 +192,20 @@ class Server:
             c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, 1, y
         )  # fmt: skip
         heard = yield Await(n * out.wire_bytes)
+        y += unpack(heard, out.wire_bytes)
+        parts[step.out] = y.reshape(self.batch, *out.shape)
+
+    def _square(self, step: Square, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
+        """Two messages: the masked value to the client, and its share of both outputs, minus its part, back."""
+        source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
+        bits, share = self.plan.options.window(source.scale).bits, material.square[step.out]
+        x = np.ascontiguousarray(parts[source.name]).reshape(-1)
+        c, y = np.empty(x.size, np.int64), np.empty(2 * x.size, np.int64)
+        kernels.open_masked(x, material.pre[step.out], ring_mask(bits), c)
+        yield Send(pack(c, bits // 8))
+        raised = self.plan.options.fraction_bits
+        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, step.shift, bits, raised, 1, y)
+        heard = yield Await(y.size * out.wire_bytes)
         y += unpack(heard, out.wire_bytes)
         parts[step.out] = y.reshape(self.batch, *out.shape)
 
@@ -205,6 +237,11 @@ class Server:
                 f"protocol's range of {2**self.plan.options.range_bits}",
                 remedy="raise range_bits (and digit_bits) in the protocol's options",
             )
+
+
+def ring_mask(bits: int) -> int:
+    """Return the mask that cuts a word to a ring of `bits`."""
+    return (1 << bits) - 1 if bits < 64 else -1
 
 
 def offer_bytes(out_bits: int, bits: int, shift: int) -> int:

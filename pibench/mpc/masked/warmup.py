@@ -23,6 +23,7 @@ def compile_kernels() -> None:
     kernels.answer(bits, bits, table, bits)
     kernels.decide(bits, bits, table, one, 0, bits)
     kernels.select(one, bits, one, one, one, half, half, 1, 48, 1, one)
+    kernels.square(one, one, one, half, half, 1, 48, 1, 1, np.zeros(2, np.int64))
     kernels.deal_digits(one, 0, 6, words)
     kernels.deal_choice(one, bits, bits, 0, np.zeros(64, np.uint64), table)
     kernels.cut_part(one, 1, 48, 0, one, bits)

@@ -1,0 +1,93 @@
+"""Two parties of the masked protocol as threads of one process, over a socket pair that can be listened to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pibench.lowering.program import Program, Weights
+from pibench.mpc.masked.protocol import MaskedProtocol
+from pibench.mpc.meter import Meter, PhaseTally
+from pibench.mpc.protocol import CLIENT, SERVER, Party
+from pibench.mpc.transport import Channel
+
+
+class Tapped(Channel):
+    """A channel that remembers what its owner received."""
+
+    def __init__(self, sock: socket.socket, meter: Meter) -> None:
+        super().__init__(sock, meter, timeout_s=30.0)
+        self.heard: list[bytes] = []
+
+    def recv_into(self, into: Any) -> None:
+        super().recv_into(into)
+        self.heard.append(bytes(memoryview(into).cast("B")))
+
+
+@dataclass
+class Outcome:
+    """What one run of both parties gave, by rank where there are two."""
+
+    logits: list[Tensor] = field(default_factory=list)
+    online: dict[int, list[PhaseTally]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
+    offline: dict[int, PhaseTally] = field(default_factory=dict)
+    heard: dict[int, list[list[bytes]]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
+    errors: dict[int, BaseException] = field(default_factory=dict)
+
+
+def run_masked(program: Program, weights: Weights, images: list[Tensor], **options: Any) -> Outcome:
+    """Run every batch of images; raises the first party's error if one failed."""
+    outcome = Outcome()
+    sockets = socket.socketpair()
+    options = {"provider": "first-party", **options}
+    threads = [
+        threading.Thread(target=_party, args=(rank, sock, program, weights, images, options, outcome))
+        for rank, sock in enumerate(sockets)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if outcome.errors:
+        raise outcome.errors[min(outcome.errors)]
+    return outcome
+
+
+def _party(
+    rank: int, sock: socket.socket, program: Program, weights: Weights, images: list[Tensor], options: dict[str, Any],
+    outcome: Outcome,
+) -> None:  # fmt: skip
+    meter = Meter()
+    channel = Tapped(sock, meter)
+    try:
+        party = Party(rank, channel, meter, batch=len(images[0]), options=options)
+        protocol = MaskedProtocol(program, party)
+        protocol.setup(weights if rank == SERVER else None)
+        with meter.phase() as outcome.offline[rank]:
+            protocol.offline(len(images))
+        for batch in images:
+            channel.barrier()
+            channel.heard = []
+            with meter.phase() as tally:
+                logits = protocol.online(batch if rank == CLIENT else None)
+            outcome.online[rank].append(tally)
+            outcome.heard[rank].append(channel.heard)
+            if logits is not None:
+                outcome.logits.append(logits)
+    except BaseException as error:  # handed to the test's own thread
+        outcome.errors[rank] = error
+    finally:
+        channel.close()
+
+
+def words(data: bytes, width: int) -> np.ndarray[Any, Any]:
+    """Return what a message of packed ring elements holds, as unsigned numbers below 2^(8 width)."""
+    from pibench.mpc.packing import unpack
+
+    values = unpack(np.frombuffer(data, np.uint8).copy(), width)
+    return values & ((1 << (8 * width)) - 1) if width < 8 else values

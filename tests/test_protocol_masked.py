@@ -1,0 +1,249 @@
+"""The masked protocol: right answers, declared costs, and messages that say nothing."""
+
+from __future__ import annotations
+
+import math
+
+import masked_pair
+import networks_for_tests as networks
+import numpy as np
+import pytest
+import torch
+from masked_pair import Outcome, run_masked, words
+from scipy import stats
+
+from pibench.errors import MaterialError, PartyError, UsageError
+from pibench.lowering.program import Add, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
+from pibench.lowering.reference import evaluate
+from pibench.mpc.masked import protocol as masked
+from pibench.mpc.masked.plan import Extend, Options, plan_program
+from pibench.mpc.protocol import CLIENT, SERVER, Cost
+
+pytestmark = pytest.mark.timeout(120)
+ULP = 2.0**-16
+
+
+def identity_relu(count: int, mask: bool = False) -> tuple[Program, dict[str, torch.Tensor]]:
+    """A product by one, then a ReLU: what enters the ReLU is the image at twice the scale."""
+    ops = (
+        Input(name="input", inputs=(), shape=(1, 1, count)),
+        Conv(name="conv", inputs=("input",), shape=(1, 1, count), weight="w", bias=None, kernel=(1, 1), stage="S1"),
+        Relu(name="relu", inputs=("conv",), shape=(1, 1, count), stage="S1", mask="m" if mask else None),
+    )
+    masks = {"m": torch.rand(1, 1, count) < 0.1} if mask else {}
+    return Program(ops, masks), {"w": torch.ones(1, 1, 1, 1)}
+
+
+def close(outcome: Outcome, program: Program, weights: dict[str, torch.Tensor], images: list[torch.Tensor]) -> None:
+    for logits, batch in zip(outcome.logits, images, strict=True):
+        want = evaluate(program, weights, batch, dtype=torch.float64)
+        assert logits.shape == want.shape
+        assert (logits - want).abs().max() < 2**-8
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+@pytest.mark.parametrize("name", networks.everything())
+def test_every_operation_agrees_with_plaintext(name, batch):
+    program, weights = networks.program_of(name)
+    images = [torch.randn(batch, *networks.SHAPE) for _ in range(2)]
+    close(run_masked(program, weights, images), program, weights, images)
+
+
+@pytest.mark.parametrize(
+    "options", [{"digit_bits": 6, "range_bits": 8}, {"digit_bits": 8, "range_bits": 16}, {"headroom_bits": 48}]
+)
+@pytest.mark.parametrize("name", ["residual", "masked", "max pool"])
+def test_every_choice_gives_the_same_answers(name, options):
+    program, weights = networks.program_of(name)
+    images = [torch.randn(2, *networks.SHAPE)]
+    close(run_masked(program, weights, images, **options), program, weights, images)
+
+
+@pytest.mark.parametrize(("digit_bits", "range_bits"), [(6, 8), (7, 12), (8, 16)])
+def test_relu_is_within_one_unit_over_its_whole_range(digit_bits, range_bits):
+    n = 40_000
+    program, weights = identity_relu(n)
+    spread = torch.rand(n, dtype=torch.float64) * range_bits
+    x = torch.sign(torch.randn(n)) * torch.minimum(2.0**spread, torch.tensor(2.0**range_bits - 1))
+    x[:6] = torch.tensor([0.0, ULP, -ULP, 2.0**range_bits - 1, -(2.0**range_bits) + 1, -0.5])
+    image = (x.double() * 2**16).round().div(2**16).view(1, 1, 1, n)
+    outcome = run_masked(program, weights, [image], digit_bits=digit_bits, range_bits=range_bits)
+    error = (outcome.logits[0].double() - image.clamp(min=0)).abs().max().item()
+    assert error <= ULP * 1.0001 + 2.0 ** (range_bits - 24)  # logits come as float32
+
+
+def chain(count: int, depth: int) -> tuple[Program, dict[str, torch.Tensor]]:
+    """Products by one without a ReLU between: truncations alone."""
+    ops = [Input(name="input", inputs=(), shape=(1, 1, count))]
+    for k in range(depth):
+        ops.append(
+            Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=(1, 1, count), weight="w", bias=None, kernel=(1, 1))
+        )
+    return Program(tuple(ops)), {"w": torch.ones(1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5, 8])
+def test_truncations_are_within_one_unit_each_and_never_wrap(depth):
+    n = 30_000
+    program, weights = chain(n, depth)
+    image = ((torch.rand(1, 1, 1, n, dtype=torch.float64) - 0.5) * 8000 * 2**16).round() / 2**16
+    outcome = run_masked(program, weights, [image])
+    assert (outcome.logits[0].double() - image).abs().max() <= depth * ULP + 2.0**-11
+
+
+def test_long_linear_chains_extend_the_ring():
+    plan = plan_program(chain(4, 5)[0], Options())
+    assert any(isinstance(step, Extend) for step in plan.steps)
+    assert all(value.bits <= 64 for value in plan.values.values())
+
+
+@pytest.mark.parametrize("name", networks.everything())
+@pytest.mark.parametrize("batch", [1, 3])
+def test_declared_cost_is_what_the_transport_counts(name, batch):
+    program, weights = networks.program_of(name)
+    outcome = run_masked(program, weights, [torch.randn(batch, *networks.SHAPE)])
+    declared = sum((masked.PROTOCOL.cost(program, op, batch, {}) for op in program), Cost())
+    server, client = outcome.online[SERVER][0].total, outcome.online[CLIENT][0].total
+    assert (declared.rounds, declared.rounds) == (server.rounds, client.rounds)
+    assert (declared.server_bytes, declared.client_bytes) == (server.sent_bytes, client.sent_bytes)
+    assert outcome.offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
+    for op in program:
+        want = masked.PROTOCOL.cost(program, op, batch, {})
+        parts = [t for (_, _, site), t in outcome.online[SERVER][0].parts.items() if site == (op.site or op.name)]
+        if op is not program.output:  # the logits' way counts with the last operation, and is sent after it
+            assert sum(part.sent_bytes for part in parts) == want.server_bytes
+
+
+def test_parts_add_up_to_the_whole():
+    program, weights = networks.program_of("residual")
+    tally = run_masked(program, weights, [torch.randn(1, *networks.SHAPE)]).online[SERVER][0]
+    assert math.isclose(sum(part.time_s for part in tally.parts.values()), tally.total.time_s)
+    assert sum(part.sent_bytes for part in tally.parts.values()) == tally.total.sent_bytes
+
+
+def test_a_relu_costs_its_formula():
+    program, _ = identity_relu(1000)
+    cost = masked.PROTOCOL.cost(program, program.ops[2], 1, {})
+    assert cost == Cost(
+        rounds=5, server_bytes=1000 * 7 + 125 + 1000 * 4, client_bytes=1000 * (1 + 4), offline_client_bytes=6000,
+        dealer_bytes=1000 * 104,
+    )  # fmt: skip
+
+
+def test_cost_follows_the_kept_count():
+    torch.manual_seed(3)
+    full, sparse = identity_relu(10_000)[0], identity_relu(10_000, mask=True)[0]
+    a, b = (masked.PROTOCOL.cost(p, p.ops[2], 1, {}) for p in (full, sparse))
+    assert b.dealer_bytes < 0.15 * a.dealer_bytes
+    assert b.server_bytes - 4 * 10_000 < 0.15 * (a.server_bytes - 4 * 10_000) + 10_000
+
+
+def fixed_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the dealer draw the same masks in every run of this test; what a real dealer never does."""
+    drawn = iter(bytes([k]) * 16 for k in range(1, 200))
+    monkeypatch.setattr(masked, "fresh_seed", lambda: next(drawn))
+
+
+def both_runs(monkeypatch: pytest.MonkeyPatch, first: torch.Tensor, second: torch.Tensor) -> tuple[Outcome, Outcome]:
+    program, weights = identity_relu(first.numel())
+    runs = []
+    for image in (first, second):
+        fixed_seeds(monkeypatch)
+        runs.append(run_masked(program, weights, [image.view(1, 1, 1, -1)]))
+    return runs[0], runs[1]
+
+
+def test_openings_differ_by_the_inputs_difference_and_nothing_else_is_sent(monkeypatch):
+    n = 512
+    first, second = (((torch.rand(n, dtype=torch.float64) - 0.5) * 64 * 2**16).round() / 2**16 for _ in range(2))
+    a, b = both_runs(monkeypatch, first, second)
+    gap = ((second - first) * 2**16).long().numpy()
+    to_server = [[words(m, w) for m, w in ((r.heard[SERVER][0][0], 6),)] for r in (a, b)]
+    assert ((to_server[1][0] - to_server[0][0] - gap) % 2**48 == 0).all()  # the masked image
+    opened = [words(r.heard[CLIENT][0][0], 6) for r in (a, b)]
+    assert ((opened[1] - opened[0] - (gap << 16)) % 2**48 == 0).all()  # the ReLU's opening
+    for rank in (SERVER, CLIENT):
+        assert [len(m) for m in a.heard[rank][0]] == [len(m) for m in b.heard[rank][0]]
+
+
+def test_the_same_image_under_fresh_masks_is_sent_as_something_else():
+    program, weights = identity_relu(256)
+    image = torch.ones(1, 1, 1, 256)
+    outcome = run_masked(program, weights, [image, image])
+    for rank in (SERVER, CLIENT):
+        for one, two in zip(outcome.heard[rank][0][:-1], outcome.heard[rank][1][:-1], strict=True):
+            assert one != two
+
+
+def test_what_each_party_receives_is_uniform():
+    """The same image 64 times: every byte of every message (the logits apart) passes a chi-squared test."""
+    program, weights = identity_relu(1024)
+    outcome = run_masked(program, weights, [torch.full((1, 1, 1, 1024), 1.25)] * 64)
+    for rank, messages in ((SERVER, 3), (CLIENT, 3)):
+        for k in range(messages):
+            data = np.frombuffer(b"".join(heard[k] for heard in outcome.heard[rank]), np.uint8)
+            values = int(data.max()) + 1  # six or seven bits a byte in some messages
+            assert values in (64, 128, 256)
+            assert stats.chisquare(np.bincount(data, minlength=values)).pvalue > 1e-6
+
+
+def test_weights_reach_the_client_only_under_a_mask(monkeypatch):
+    sent: list[np.ndarray] = []
+    original = masked.Client
+
+    def spy(plan, masked_weights, *rest):
+        sent.extend(t.numpy().copy() for t in masked_weights.values())
+        return original(plan, masked_weights, *rest)
+
+    monkeypatch.setattr(masked, "Client", spy)
+    program, weights = networks.program_of("residual")
+    for _ in range(2):
+        run_masked(program, weights, [torch.randn(1, *networks.SHAPE)])
+    half = len(sent) // 2
+    for one, two in zip(sent[:half], sent[half:], strict=True):
+        assert (one != two).all()  # a fresh mask each time, and never the small numbers that weights are
+        assert np.abs(one.astype(np.float64)).mean() > 2**61
+
+
+def test_material_is_used_once(monkeypatch):
+    class Forgetful(masked.MaskedProtocol):
+        def offline(self, inferences: int) -> None:
+            super().offline(1)
+
+    monkeypatch.setattr(masked_pair, "MaskedProtocol", Forgetful)
+    program, weights = identity_relu(4)
+    with pytest.raises(MaterialError, match="no material is left"):
+        run_masked(program, weights, [torch.ones(1, 1, 1, 4)] * 2)
+
+
+def test_debug_mode_finds_what_is_out_of_range():
+    program, weights = identity_relu(8)
+    image = torch.zeros(1, 1, 1, 8)
+    image[..., 3] = 5000.0
+    with pytest.raises(PartyError, match=r"relu reaches 5000\.0, outside the protocol's range of 4096"):
+        run_masked(program, weights, [image], check_ranges=True)
+    image[..., 3] = 4000.0
+    assert run_masked(program, weights, [image], check_ranges=True).logits[0].max() == 4000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"digit_bits": 5}, "digit_bits"), ({"range_bits": 20}, "do not cover"), ({"fast": 1}, "no option fast"),
+     ({"provider": "nobody"}, "provider")],
+)  # fmt: skip
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        Options.parse(options)
+
+
+def test_pool_windows_may_hang_over_the_border():
+    ops = (
+        Input(name="input", inputs=(), shape=(2, 5, 5)),
+        MaxPool(name="pool", inputs=("input",), shape=(2, 3, 3), kernel=(3, 3), stride=(2, 2), padding=(1, 1)),
+        Add(name="add", inputs=("pool", "pool"), shape=(2, 3, 3)),
+        Flatten(name="flat", inputs=("add",), shape=(18,)),
+        Linear(name="fc", inputs=("flat",), shape=(4,), weight="w", bias="b"),
+    )
+    program, weights = Program(ops), {"w": torch.randn(4, 18), "b": torch.randn(4)}
+    images = [-torch.rand(2, 2, 5, 5) * 100]
+    close(run_masked(program, weights, images), program, weights, images)
