@@ -75,11 +75,16 @@ class NetworkEntry(Strict):
 
 
 class ProtocolEntry(Strict):
-    """A protocol by name; `label` tells two option sets of one protocol apart."""
+    """A protocol by name; `label` tells two option sets of one protocol apart, `networks` keeps it to some."""
 
     name: Annotated[str, _known(PROTOCOLS, "protocol")]
     label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,32}$")] = ""
     options: dict[str, Any] = {}
+    networks: Annotated[list[str], Field(min_length=1)] = ["*"]  # patterns of names: this protocol runs on these alone
+
+    def runs(self, network: str) -> bool:
+        """Return whether the suite wants this protocol on that network."""
+        return any(fnmatchcase(network, pattern) for pattern in self.networks)
 
 
 class LinkEntry(Strict):
@@ -168,6 +173,7 @@ class Suite(Strict):
             for (card, entry), protocol, link, device, batch in itertools.product(
                 networks, self.protocols, self.links, self.devices, self.batches
             )
+            if protocol.runs(_network_name(card, entry))
         )  # fmt: skip
 
     def _named_networks(self) -> list[tuple[str | None, NetworkEntry]]:
@@ -246,6 +252,12 @@ def _misfits(suite: Suite) -> list[tuple[int, str]]:
             hint = nearest(link.name, LINKS) or f"; known: {', '.join(LINKS)}"
             found.append((lines[("links", index)], f"no link is named '{link.name}'{hint}"))
     if not found:
+        names = {_network_name(card, entry) for card, entry in suite._named_networks()}
+        for index, protocol in enumerate(suite.protocols):
+            for pattern in protocol.networks:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    hint = nearest(pattern, names) or f"; there are {', '.join(sorted(names))}"
+                    found.append((lines[("protocols", index)], f"no network of the suite fits '{pattern}'{hint}"))
         ids = [case.id for case in suite.cases()]
         twice = sorted({case for case in ids if ids.count(case) > 1})
         found += [(lines.get(("networks",), 1), f"the suite names the case {case} twice") for case in twice]

@@ -71,6 +71,16 @@ def test_patterns_name_many_cards(tmp_path: Path) -> None:
     assert len(suite.cards) == len(set(suite.cards)) >= 6
 
 
+def test_a_protocol_may_keep_to_some_networks(tmp_path: Path) -> None:
+    data = {"name": "good", "networks": ["digits-full", "digits-tiny"], "protocols": ["masked"]}
+    data["protocols"] = ["masked", {"name": "crypten", "networks": ["*-full"]}]
+    ids = [case.id.rsplit("/", 3)[0] for case in load_suite(write(tmp_path, data)).cases()]
+    assert ids == ["digits-full/masked", "digits-full/crypten", "digits-tiny/masked"]
+    data["protocols"] = ["masked", {"name": "crypten", "networks": ["digits-ful"]}]
+    path = write(tmp_path, data)
+    assert "no network of the suite fits 'digits-ful'; did you mean 'digits-full'?" in message(path)
+
+
 def test_a_card_file_beside_the_suite(tmp_path: Path) -> None:
     from pibench.networks.card import load_card
 
