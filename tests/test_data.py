@@ -88,6 +88,14 @@ def test_archives_are_read_unpacked(cifar100: tuple[Path, np.ndarray, np.ndarray
         assert np.array_equal(load_dataset("cifar100", place).test_images.numpy(), pixels)
 
 
+def test_an_archive_may_have_any_name(cifar100: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    root, _, fine = cifar100
+    archive = pack(root / "cifar-100-binary", tmp_path / "a-part-of-it.tar.xz")
+    assert load_dataset("cifar100", archive, train=False).test_labels.tolist() == fine.tolist()
+    with pytest.raises(DataError, match="CIFAR-10 is not there"):
+        load_dataset("cifar10", archive)
+
+
 def test_a_folder_may_be_named_itself(cifar100: tuple[Path, np.ndarray, np.ndarray]) -> None:
     root, _, fine = cifar100
     assert load_dataset("cifar100", root / "cifar-100-binary").test_labels.tolist() == fine.tolist()

@@ -68,6 +68,13 @@ def _in_tar(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]
                 yield PurePosixPath(member.name), file.read() if file else b""
 
 
+def first_folder(path: Path) -> str:
+    """Return the folder that an archive begins with: it tells the layout, whatever the archive is called."""
+    for name, _ in entries(path, lambda name: len(name.parts) > 1):
+        return name.parts[0]
+    return ""
+
+
 # -- CIFAR ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pibench.errors import DataError
-from pibench.training.formats import ARCHIVES, is_archive
+from pibench.training.formats import ARCHIVES, first_folder, is_archive
 from pibench.training.sources import SOURCES, Layout, Source, data_root, file_md5
 
 State = Literal["embedded", "verified", "unverified", "partial", "absent"]
@@ -37,7 +37,7 @@ def find(source: Source, root: Path | None = None) -> Found:
     base = root if root is not None else data_root()
     for layout in source.layouts:
         for path in _candidates(base, layout):
-            if is_archive(path) or _has_any(path, layout):
+            if _has_any(path, layout) or (is_archive(path) and (path != base or first_folder(path) == layout.folder)):
                 return Found(path, layout)
     first = source.layouts[0]
     assert first.archive is not None
@@ -55,8 +55,7 @@ def _candidates(base: Path, layout: Layout) -> list[Path]:
     if layout.archive:
         stems.insert(0, layout.archive.name.removesuffix(".tar.gz").removesuffix(".zip"))
     archives = [base / f"{stem}{suffix}" for stem in stems for suffix in ARCHIVES]
-    own = [base] if base.is_dir() or any(base.name.startswith(stem) for stem in stems) else []
-    return [base / layout.folder, *archives, *own]
+    return [base / layout.folder, *archives, base]
 
 
 def _has_any(path: Path, layout: Layout) -> bool:
