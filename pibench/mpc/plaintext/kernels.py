@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,8 +12,12 @@ from pibench.lowering.program import Add, AvgPool, Conv, Linear, MaxPool, Op, Po
 from pibench.lowering.reference import reshape
 from pibench.mpc import ring
 from pibench.mpc.fixedpoint import FRACTION_BITS, encode, truncate
+from pibench.mpc.limbs import RingConv
 
 PRODUCT_BITS = 2 * FRACTION_BITS
+RING_BITS = 48  # as wide as the fast protocol's openings, so that a product costs here what it costs there
+
+Product = Callable[[Tensor], Tensor]
 
 
 def encode_weights(program: Program, weights: Weights) -> Weights:
@@ -20,12 +26,32 @@ def encode_weights(program: Program, weights: Weights) -> Weights:
     return {name: encode(w, PRODUCT_BITS if name in biases else FRACTION_BITS) for name, w in weights.items()}
 
 
-def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program) -> Tensor:
+def prepare_products(program: Program, weights: Weights, device: str) -> dict[str, Product]:
+    """Return every linear operation by name, made ready once a model: float64 limbs on a CPU, int64 elsewhere."""
+    return {op.name: _prepare(op, program, weights, device) for op in program if isinstance(op, Conv | Linear)}
+
+
+def _prepare(op: Conv | Linear, program: Program, weights: Weights, device: str) -> Product:
+    weight = weights[op.weight]
+    if device != "cpu":
+        if isinstance(op, Linear):
+            return lambda x: ring.linear(x, weight)
+        return lambda x: ring.conv2d(x, weight, op.stride, op.padding, op.dilation, op.groups)
+    if isinstance(op, Linear):
+        flat = RingConv(weight[:, :, None, None], (weight.shape[1], 1, 1), bits=RING_BITS)
+        return lambda x: flat(x[:, :, None, None])[:, :, 0, 0]
+    return RingConv(
+        weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
+        dilation=op.dilation, groups=op.groups,
+    )  # fmt: skip
+
+
+def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, products: dict[str, Product]) -> Tensor:
     """Apply one operation to batched ring elements."""
     x = inputs[0]
     match op:
         case Conv() | Linear():
-            return _product(op, x, weights)
+            return _product(op, x, weights, products)
         case Relu() | Poly():
             return _activation(op, x, weights, program)
         case Add():
@@ -40,11 +66,8 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program) -> T
             return reshape(op, inputs)
 
 
-def _product(op: Conv | Linear, x: Tensor, weights: Weights) -> Tensor:
-    if isinstance(op, Conv):
-        y = ring.conv2d(x, weights[op.weight], op.stride, op.padding, op.dilation, op.groups)
-    else:
-        y = ring.linear(x, weights[op.weight])
+def _product(op: Conv | Linear, x: Tensor, weights: Weights, products: dict[str, Product]) -> Tensor:
+    y = products[op.name](x)
     if op.bias is not None:
         y = y + weights[op.bias].reshape(-1, *[1] * (y.dim() - 2))
     return truncate(y)

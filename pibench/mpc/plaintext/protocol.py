@@ -29,11 +29,14 @@ class Plaintext(Protocol):
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
         self._weights: Weights = {}
+        self._products: dict[str, kernels.Product] = {}
 
     def setup(self, weights: Weights | None) -> None:
         """Encode the weights, on the server; nothing is exchanged."""
         if weights is not None:
             self._weights = kernels.encode_weights(self.program, weights)
+            self._products = kernels.prepare_products(self.program, self._weights, self.party.device)
+            self._compute(torch.zeros(self.party.batch, *self.program.input_shape, dtype=torch.int64))  # compiles
 
     def offline(self, inferences: int) -> None:
         """Do nothing: there is no correlated randomness."""
@@ -70,8 +73,11 @@ class Plaintext(Protocol):
             with self.party.meter.op(op.kind, op.stage, op.site):
                 inputs = [values[name] for name in op.inputs]
                 is_input = isinstance(op, Input)
-                values[op.name] = image if is_input else kernels.apply(op, inputs, self._weights, self.program)
+                values[op.name] = image if is_input else self._apply(op, inputs)
         return values[self.program.output.name]
+
+    def _apply(self, op: Op, inputs: list[Tensor]) -> Tensor:
+        return kernels.apply(op, inputs, self._weights, self.program, self._products)
 
     @classmethod
     def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
