@@ -26,7 +26,7 @@ from pibench.harness.session import SessionPlan, run_session
 from pibench.harness.store import scratch_folder
 from pibench.library import resolve
 from pibench.mpc.link import Link as LinkAsked
-from pibench.mpc.link import LinkUp, link_from, measure, open_link, probe_problems
+from pibench.mpc.link import LinkUp, link_from, measure_well, open_link, probe_problems
 from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
 
 
@@ -185,12 +185,14 @@ class Run:
 
     def _link(self, case: CasePlan) -> LinkUp:
         """Return the case's link, brought up and measured before its first use."""
-        key = (str(sorted(case.link.items())), bool(protocol_class(case.protocol).over_gloo))
-        if key not in self._links:
+        spec, gloo = str(sorted(case.link.items())), bool(protocol_class(case.protocol).over_gloo)
+        known = [found for (other, _), found in self._links.items() if other == spec]
+        if not (fits := [found for found in known if found[0].any_socket or not gloo]):
             self.listener.told(f"link {case.link['name']}: bringing it up")
-            up = self.opener(link_from(case.link), key[1])
-            self._links[key] = up, _link_record(up)
-        up, described = self._links[key]
+            up = self.opener(link_from(case.link), gloo)
+            fits = [(up, _link_record(up, any(link_from(c.link).emulated for c in self.plan.cases)))]
+            self._links[spec, gloo] = fits[0]
+        up, described = fits[0]
         self.record = self.record.with_case(self.record.case(case.id).model_copy(update={"link": described}))
         for problem in probe_problems(asdict(up.link), described.probe or {}) if described.probe else ():
             self._invalid(case, problem)
@@ -242,11 +244,12 @@ def _blank(case: CasePlan) -> Case:
     )  # fmt: skip
 
 
-def _link_record(up: LinkUp) -> Link:
-    """Return what the record says of a link, with what a probe measured on it."""
+def _link_record(up: LinkUp, compared: bool) -> Link:
+    """Return what the record says of a link, with what a probe measured on it (`compared`: on loopback, too)."""
     facts: dict[str, Any] = up.to_json()
     facts["rtt_ms"] = facts.get("rtt_ms") or 0.0
-    return Link(**facts, probe=measure(up, rates=True) if up.link.emulated else None)
+    probed = up.how != "network" and (compared or up.link.emulated)
+    return Link(**facts, probe=measure_well(up) if probed else None)
 
 
 def _word(error: BaseException) -> str:

@@ -34,6 +34,7 @@ CONNECTORS: dict[str, str] = {
 MAGIC = b"pibench-session\x01"
 NONCE_BYTES = 32
 ROLE_BYTES = 8
+CONNECT_S = 180.0  # for all to be there: on a busy machine imports take long, and the harness knows who has died
 HANDSHAKE_S = 10.0  # a stranger who says nothing is sent away after this long
 BACKLOG = 16
 MAX_CALLERS = 64  # questioned at the same time
@@ -105,7 +106,7 @@ def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[]
         helm.announce(listener.getsockname()[:2])
 
     def complete() -> Sockets:
-        token, deadline = job.token.encode(), time.monotonic() + job.timeout_s
+        token, deadline = job.token.encode(), time.monotonic() + max(job.timeout_s, CONNECT_S)
         known = helm.addresses() if dialled else {}
         sockets = {role: dial(known[role], token, job.role, deadline, wrap_out) for role in dialled}
         if listener is not None:

@@ -23,6 +23,7 @@ HOWS = ("auto", "none", "veth", *WAYS, "network")
 TOLERANCE = 0.10  # a probe further off than this invalidates the case
 START_S = 20.0
 MAX_TRIM_MS = 0.5
+PROBES = 3
 Address = tuple[str, int]
 
 
@@ -300,6 +301,15 @@ def measure(up: LinkUp, *, rates: bool = False) -> dict[str, float]:
         with suppress(OSError):
             server.kill()
         server.communicate()
+
+
+def measure_well(up: LinkUp) -> dict[str, float]:
+    """Probe a link, again where the machine seems to have been busy with something else; return the last probe."""
+    for _ in range(PROBES):
+        found = measure(up, rates=True)
+        if not probe_problems(up.to_json(), found):
+            break
+    return found
 
 
 def probe_problems(link: Mapping[str, Any], probe: Mapping[str, float]) -> list[str]:
