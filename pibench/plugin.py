@@ -6,6 +6,7 @@ Nothing heavy is imported before a case runs, and a project that merely has pibe
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".yaml", ".yml"}
 MAX_SUITE_BYTES = 1 << 20
+BENCHMARK, TIMEOUT = ("benchmark", "pytest_benchmark.plugin"), ("timeout", "pytest_timeout")  # as installed, or by -p
 MARK = (
     "pibench(suite, network, protocol, link, device, batch): a case of a pibench suite; "
     "select with -m \"pibench(protocol='masked')\""
@@ -59,11 +61,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test of one's own the online clock, so that pytest-benchmark reads it."""
     names = getattr(item, "fixturenames", [])
-    if (
-        "private_inference" not in names
-        or not measuring(item.config)
-        or not item.config.pluginmanager.hasplugin("benchmark")
-    ):
+    if "private_inference" not in names or not measuring(item.config) or not _has(item.config, BENCHMARK):
         return
     if "benchmark" not in names:
         names.append("benchmark")
@@ -99,7 +97,7 @@ class SuiteFile(pytest.Module):
             item: CaseItem = CaseItem.from_parent(self, name=case.id, callobj=self._test(case.id))
             facts = {"network": case.network, "protocol": case.protocol, "link": case.link.name}
             item.add_marker(pytest.mark.pibench(suite=self.path.stem, device=case.device, batch=case.batch, **facts))
-            if self.config.pluginmanager.hasplugin("timeout"):
+            if _has(self.config, TIMEOUT):
                 item.add_marker(pytest.mark.timeout(0))  # the first case runs all; sessions have deadlines of their own
             if "benchmark" in item.fixturenames:
                 _use_online_clock(
@@ -127,14 +125,17 @@ class SuiteFile(pytest.Module):
         """Return the test function of a case; it asks for pytest-benchmark's fixture only when measuring."""
 
         def measured(request: pytest.FixtureRequest, benchmark: Any) -> None:
-            case = _checked(self.outcome(request, once=benchmark.disabled))
+            case = self.outcome(request, once=benchmark.disabled)
+            if case.status != "done":
+                _leave_out(benchmark)
+            _checked(case)
             if not benchmark.disabled:
                 _report(request, benchmark, case)
 
         def once(request: pytest.FixtureRequest) -> None:
             _checked(self.outcome(request, once=not measuring(request.config)))
 
-        with_clock = measuring(self.config) and self.config.pluginmanager.hasplugin("benchmark")
+        with_clock = measuring(self.config) and _has(self.config, BENCHMARK)
         return measured if with_clock else once
 
 
@@ -143,7 +144,7 @@ class CaseItem(pytest.Function):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Point at the suite, not at the plugin."""
-        return self.path, None, self.name
+        return self.path, 0, self.name
 
 
 @pytest.fixture
@@ -182,6 +183,10 @@ def measuring(config: pytest.Config) -> bool:
     return bool(config.option.pibench_benchmark)
 
 
+def _has(config: pytest.Config, names: Sequence[str]) -> bool:
+    return any(config.pluginmanager.hasplugin(name) for name in names)
+
+
 def _use_online_clock(item: pytest.Item, **options: Any) -> None:
     """Make pytest-benchmark read the online clock of this test (its public door: the mark's `timer`)."""
     from pibench.plugin_support import OnlineClock
@@ -202,6 +207,16 @@ def _report(request: pytest.FixtureRequest, benchmark: Any, case: Case) -> None:
     samples = latencies(case)
     replay = request.node.stash[CLOCK].replay(samples)
     benchmark.pedantic(replay, rounds=len(samples))
+
+
+def _leave_out(benchmark: Any) -> None:
+    """Tell pytest-benchmark that there is no result, the way it is told of any failed benchmark."""
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    with contextlib.suppress(ArithmeticError):
+        benchmark.pedantic(fail)
 
 
 def _checked(case: Case) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ class Lines(Listener):
 
     def __init__(self, config: pytest.Config) -> None:
         self._terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.getplugin("capturemanager")
         self._verbose = config.option.verbose > 0
         self._begun = False
 
@@ -91,8 +93,10 @@ class Lines(Listener):
 
     def _line(self, text: str) -> None:
         if self._terminal is not None:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(text)
+            with self._capture.global_and_fixture_disabled() if self._capture else contextlib.nullcontext():
+                self._terminal.ensure_newline()
+                self._terminal.write_line(text)
+                self._terminal.flush()
 
 
 def table(cases: Sequence[Case]) -> Iterator[str]:

@@ -92,25 +92,29 @@ def ratio_of_medians(base: Sessions, head: Sessions, seed: int = 0, level: float
 
 
 def paired_ratio(base: Sessions, head: Sessions, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Return the median over pairs of head / base; pair i ran side by side, so what disturbed one disturbed both.
+    """Return the median over pairs of head / base; pair i ran side by side, inference by inference in turn.
 
-    Pairs are resampled, then inferences within each side of a pair.
+    Within a pair the ratio is taken between inferences that followed each other, so that whatever disturbed the machine
+    for longer than one inference cancels. Pairs are resampled first, matched inferences second.
     """
-    pairs = [(b, h) for b, h in zip(base, head, strict=True) if len(b) and len(h)]
-    if not pairs:
+    matched = _matched(base, head)
+    if not matched:
         return Estimate(math.nan, math.nan, math.nan, 0, 0, level)
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    ratios = _within([h for _, h in pairs], chosen, rng) / _within([b for b, _ in pairs], chosen, rng)
-    low, high = _percentiles(np.exp(np.median(np.log(ratios), axis=1)), level)
-    point = math.exp(float(np.median(log_ratios([b for b, _ in pairs], [h for _, h in pairs]))))
-    return Estimate(point, low, high, len(pairs), sum(len(b) + len(h) for b, h in pairs), level)
+    draws = np.median(_two_level(matched, np.random.default_rng(seed)), axis=1)
+    low, high = _percentiles(np.exp(draws), level)
+    point = math.exp(float(np.median(session_medians(matched))))
+    return Estimate(point, low, high, len(matched), 2 * sum(map(len, matched)), level)
 
 
 def log_ratios(base: Sessions, head: Sessions) -> Array:
-    """Return log(median head / median base) of each pair of sessions."""
-    pairs = [(np.median(b), np.median(h)) for b, h in zip(base, head, strict=True) if len(b) and len(h)]
-    return np.array([math.log(h / b) for b, h in pairs], dtype=np.float64)
+    """Return one number a pair of sessions: the median of log(head / base) over matched inferences."""
+    return session_medians(_matched(base, head))
+
+
+def _matched(base: Sessions, head: Sessions) -> list[list[float]]:
+    """Return log(head / base) of the i-th inferences of each pair of sessions."""
+    pairs = [(b, h) for b, h in zip(base, head, strict=True) if len(b) and len(h)]
+    return [[math.log(after / before) for before, after in zip(b, h, strict=False)] for b, h in pairs]
 
 
 def mann_whitney_exact(a: Sequence[float], b: Sequence[float]) -> Test:
