@@ -23,7 +23,7 @@ class Answer:
 
 
 def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: str | None = None) -> Ladder | None:
-    """Return the ladder that the report is about: the asked one, else private, with most networks, fastest kind."""
+    """Return the ladder that the report is about: the asked one, else private, at least three budgets, fastest kind."""
     asked = [
         ladder
         for ladder in ladders
@@ -36,7 +36,9 @@ def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: st
         private = setting.protocol != "plaintext"
         scored = sum(c.score is not None for c in ladder.cells)
         local = not ladder.cells[0].rtt_ms
-        return (not private, budgets < 3, -scored, -budgets, _RANK.get(setting.protocol, 1), not local, setting.batch)
+        return (
+            not private, budgets < 3, _RANK.get(setting.protocol, 1), not local, setting.batch, -scored, -budgets,
+        )  # fmt: skip
 
     return min(asked, key=rank, default=None)
 
@@ -67,10 +69,21 @@ def _headline(ladder: Ladder) -> str:
     if ladder.explains:
         return f"1,000 ReLUs cost {seconds(ladder.fit.slope_s)}"
     if len({c.relu_count for c in ladder.cells}) < 3:
-        return f"{ladder.cells[0].network}: {seconds(ladder.cells[0].online_s)} online"
+        return _two(ladder)
+    if ladder.close:
+        return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}"
     if ladder.joint and ladder.joint.r2 >= 0.9 and ladder.joint.relu_s > 0:
         return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
     return "The ReLU count does not decide latency here"
+
+
+def _two(ladder: Ladder) -> str:
+    """Say what one or two networks show: no line goes through them that could be wrong."""
+    first, last = ladder.full, min(ladder.cells, key=lambda c: c.relu_count)
+    if first.relu_count == last.relu_count or not first.relu_count:
+        return f"{first.network}: {seconds(first.online_s)} online"
+    share, left = last.relu_count / first.relu_count, last.online_s / first.online_s
+    return f"With {percent(share)} of the ReLUs, {percent(left)} of the time"
 
 
 def _price_sentence(ladder: Ladder) -> str:
@@ -85,6 +98,11 @@ def _price_sentence(ladder: Ladder) -> str:
             f"{setting}: 95 % interval {low} to {high}; the ReLU count alone explains {percent(fit.r2)} of the "
             f"differences between {fit.n} networks{base}."
         )
+    if ladder.close:
+        return (
+            f"{setting}: {fit.n} networks lie near a line (R² = {fit.r2:.2f}), but are too few or too noisy for a firm "
+            f"price: the 95 % interval is {low} to {high}."
+        )
     text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
     if ladder.joint:
         text += (
@@ -97,7 +115,7 @@ def _price_sentence(ladder: Ladder) -> str:
 def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
     full = ladder.full
     if full.score is None or chosen is None or chosen.score is None:
-        return "No accuracy is known for the full network, so nothing is said about what a budget buys."
+        return f"No accuracy is known for {ladder.reference}, so nothing is said about what a budget buys."
     base = f"{full.network} ({full.score.percent:.1f} % of {full.score.n:,} images, {seconds(full.online_s)})"
     if chosen is full:
         return f"Within {WITHIN_POINTS:g} point of {base}, no network of this record is faster."

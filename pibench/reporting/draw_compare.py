@@ -13,6 +13,8 @@ from pibench.reporting.theme import MARKERS, PROTOCOL_MARKERS, method_role
 from pibench.reporting.view import Cell
 from pibench.reporting.whatif import SHIFT_COLUMNS, Shift, workload_of_cell
 
+PROTOCOL_ORDER = ("masked", "crypten-cached", "crypten", "plaintext")
+
 
 def _palette(names: Sequence[str]) -> list[Series]:
     return [Series(name, f"p-{i % 5 + 1}", PROTOCOL_MARKERS[i % 5]) for i, name in enumerate(names)]
@@ -36,7 +38,8 @@ def protocols(cells: Sequence[Cell], width: float) -> Canvas:
     """Draw one row a network, one mark a protocol."""
     ordered = sorted(cells, key=lambda c: -c.relu_count)
     rows = list(dict.fromkeys(_row(c) for c in ordered))
-    series = _palette(list(dict.fromkeys(c.protocol for c in cells)))
+    present = {c.protocol for c in cells}
+    series = _palette([p for p in PROTOCOL_ORDER if p in present] + sorted(present - set(PROTOCOL_ORDER)))
     dots = {(c.network, c.protocol): _dot(c) for c in ordered}
     return dot_plot(width, rows, series, dots, "online latency, logarithmic", _bounds(dots.values()))
 
@@ -103,7 +106,7 @@ def ranking(rows: Sequence[Shift], width: float) -> Canvas:
         canvas.path(points, role, 1.8, opacity=0.85)
         for (px, py), name in zip(points, SHIFT_COLUMNS, strict=True):
             hollow = name == "garbled circuits" or (name == "WAN" and row.predicted)
-            text = f"{row.network}: {row.shares[name]:.1%} of the full network by {name}"
+            text = f"{row.network}: {row.shares[name]:.1%} by {name}"
             canvas.mark(px, py, MARKERS.get(row.method, "circle"), role, size=4.5, hollow=hollow, tip=text)
         canvas.text(right + 10, y + 4, _name(row, width), size=11)
     canvas.height = bottom + 12
@@ -117,7 +120,7 @@ def _name(row: Shift, width: float) -> str:
 def _column_heads(
     canvas: Canvas, xs: Sequence[float], top: float, bottom: float, width: float, predicted: bool
 ) -> None:
-    canvas.text(0, top - 44, "What is left of the full network's cost", bold=True)
+    canvas.text(0, top - 44, "What is left of the cost", bold=True)
     wide = width > 500
     notes = {"garbled circuits": "DELPHI, on paper", "WAN": "predicted" if predicted else "measured",
              "local": "measured", "ReLUs": f"of {short(1.0)}"}  # fmt: skip

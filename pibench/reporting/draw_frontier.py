@@ -103,7 +103,7 @@ def _accuracy_half(
         title_y="What it buys: accuracy, %",
     )  # fmt: skip
     if ladder.full.score:
-        _one_point_line(canvas, area, ladder.full.score.percent)
+        _one_point_line(canvas, area, ladder.full.score.percent, ladder.reference)
     labels = []
     for cell in scored:
         if cell.score is None or not cell.relu_count:
@@ -116,11 +116,12 @@ def _accuracy_half(
     place(canvas, labels, area.box)
 
 
-def _one_point_line(canvas: Canvas, area: Frame, percent: float) -> None:
+def _one_point_line(canvas: Canvas, area: Frame, percent: float, reference: str) -> None:
     y = area.y(percent - 1.0)
     if area.top < y < area.bottom:
         canvas.line(area.left, y, area.right, y, "muted", 1, (4.0, 4.0))
-        canvas.text(area.left + 4, y + 13, "full network less 1 point", size=11, role="muted", halo=True)
+        words = f"{reference.removeprefix('the ')} less 1 point"
+        canvas.text(area.left + 4, y + 13, words, size=11, role="muted", halo=True)
 
 
 def _latency_half(
@@ -160,7 +161,9 @@ def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: s
     latency = over == "latency"
     scored = [c for c in cells if c.score and (latency or c.relu_count)]
     shown = [p for p in published if p.percent is not None and (p.online_s if latency else p.relu_count)]
-    xs = [c.online_s if latency else c.relu_count for c in scored]
+    xs = [float(c.relu_count) for c in scored]
+    if latency:
+        xs = [end for c in scored if c.online for end in (c.online.low, c.online.high)]
     xs += [float((p.online_s if latency else p.relu_count) or 0.0) for p in shown]
     ys = [c.score.percent + sign * c.score.margin for c in scored if c.score for sign in (-0.7, 0.7)]
     ys += [p.percent for p in shown if p.percent is not None]

@@ -317,10 +317,10 @@ def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
     wan = "predicted from bytes and rounds" if any(r.predicted for r in rows) else "measured"
     return Figure(
         "ranking", "What a ReLU budget saves, from garbled circuits to a WAN",
-        "Cost as a share of the full network's: by ReLU count, with garbled circuits (DELPHI on paper), measured "
+        f"Cost as a share of {ladder.full.network}'s: by ReLU count, with garbled circuits (DELPHI on paper), measured "
         f"locally, and over a WAN of 40 ms and 100 Mbit/s ({wan}). Removing whole ReLU layers removes rounds; masking "
         f"pixels keeps them. {setting_words(view, ladder.cells)}.",
-        f"Cost left of the full network's. {spoken}.", partial(draw_compare.ranking, rows),
+        f"Cost left of {ladder.full.network}'s. {spoken}.", partial(draw_compare.ranking, rows),
         _shift_words(rows),
     )  # fmt: skip
 

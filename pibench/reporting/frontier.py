@@ -83,7 +83,7 @@ def _axis(scale: Scale, left: int, right: int) -> list[str]:
 
 def frontier_table(ladder: Ladder, chosen: Cell | None = None) -> list[str]:
     """Return one line a network, most ReLUs first; `>` marks the fastest within one point of the full network."""
-    head = ("", "network", "ReLUs", "accuracy, %", "online", "than full", "sent", "rounds", "ReLU")
+    head = ("", "network", "ReLUs", "accuracy, %", "online", "faster", "sent", "rounds", "ReLU")
     letters = _named(ladder.cells)
     rows = [head]
     for cell in ladder.cells:

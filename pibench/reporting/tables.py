@@ -86,7 +86,7 @@ def relu_share(cell: Cell) -> Entry:
 def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
     """Return the answer by network, with published figures apart from measured ones."""
     columns = [
-        ("Network", False), ("ReLUs", True), ("Accuracy, %", True), ("Online", True), ("Than full", True),
+        ("Network", False), ("ReLUs", True), ("Accuracy, %", True), ("Online", True), ("Faster", True),
         ("Sent a party", True), ("Rounds", True), ("ReLU share", True), ("Method", False), ("Published", False),
     ]  # fmt: skip
     rows = []
@@ -101,8 +101,8 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
         ))  # fmt: skip
     marked = ladder.cells.index(chosen) if chosen is not None and chosen is not ladder.full else None
     note = (
-        "Medians with 95 % intervals. Than full: times faster than the full network. Sent: online payload of the party "
-        "that sends more. ReLU share: of the online time, in computing. Published figures are others'."
+        f"Medians with 95 % intervals. Faster: than {ladder.reference}. Sent: online payload of the party that sends "
+        "more. ReLU share: of the online time, in computing. Published figures are others'."
     )
     return _table("budgets", "By ReLU budget", note, columns, rows, marked)
 

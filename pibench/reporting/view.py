@@ -168,9 +168,19 @@ class Ladder:
         return next((c for c in self.cells if c.method == "full"), self.cells[0])
 
     @property
+    def reference(self) -> str:
+        """What to call the reference: only a network of method `full` is the full one."""
+        return "the full network" if self.full.method == "full" else self.full.network
+
+    @property
+    def close(self) -> bool:
+        """Whether the networks lie near a rising line."""
+        return self.fit.n >= 3 and self.fit.r2 >= 0.8 and self.fit.slope_s > 0
+
+    @property
     def explains(self) -> bool:
-        """Whether the line is worth quoting: three networks, a good fit, and a price that is clearly above nothing."""
-        return self.fit.n >= 3 and self.fit.r2 >= 0.8 and self.fit.slope_interval[0] > 0
+        """Whether the line is worth quoting: near it, and a price that is clearly above nothing."""
+        return self.close and self.fit.slope_interval[0] > 0
 
 
 @dataclass(frozen=True)
