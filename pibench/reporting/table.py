@@ -20,6 +20,7 @@ from pibench.reporting.units import count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import Cell, Ladder, Setting, View, view_of
 
 MISSING = "-"
+EXPLAINED = 0.8  # R^2 below this: the line says little
 IDLE_S = 1e-3  # an offline phase shorter than this, without traffic, made nothing
 ORDER = ("plaintext", "masked", "crypten-cached", "crypten")  # protocols as columns; others after them, by name
 _STYLE = {"done": "green", "invalid": "bold red", "failed": "bold red"}
@@ -179,22 +180,36 @@ def _reference(protocols: Sequence[str]) -> str | None:
 
 def _prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
     """Return the fitted price of 1,000 ReLUs, protocol by protocol, and how well a line explains the ladder."""
-    lines: list[RenderableType] = []
-    width = max(len(ladder.setting.protocol) for ladder in ladders)
-    for ladder in ladders:
-        fit = ladder.fit
-        if fit.n < 2 or not math.isfinite(fit.slope_s):
-            continue
-        line = Text(f"    {ladder.setting.protocol:<{width}}  ")
-        line.append(seconds(fit.slope_s), style="bold")
-        line.append(f" for 1,000 ReLUs, {seconds(fit.intercept_s)} for the rest, R^2 {fit.r2:.3f}")
-        line.append(f" over {fit.n} networks" if fit.n > 2 else " (two networks: always 1)")
-        if fit.n > 2 and not ladder.explains:
-            line.append("; ReLUs alone do not explain it", style="yellow")
-        lines.append(line)
-    if not lines:
+    fitted = [ladder for ladder in ladders if ladder.fit.n >= 2 and math.isfinite(ladder.fit.slope_s)]
+    if not fitted:
         return []
-    return [Text("  The price of 1,000 ReLUs (line through the medians)", style="bold"), *lines]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title, right in (
+        ("protocol", False), ("1,000 ReLUs cost", True), ("all else costs", True), ("R^2", True), ("networks", True),
+        ("", False),
+    ):  # fmt: skip
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for ladder in fitted:
+        fit = ladder.fit
+        price = Text(seconds(fit.slope_s), style="bold" if ladder.explains else "")
+        table.add_row(
+            ladder.setting.protocol, price, seconds(fit.intercept_s), f"{fit.r2:.3f}", str(fit.n),
+            Text(_doubt(ladder), style="yellow"),
+        )  # fmt: skip
+    heading = Text("The price of a ReLU: a line through the medians above", style="bold")
+    return [Text(), heading, Padding(table, (0, 0, 0, 2))]
+
+
+def _doubt(ladder: Ladder) -> str:
+    """Say why a price should not be quoted, or nothing."""
+    fit = ladder.fit
+    if fit.n < 3:
+        return "two networks always lie on a line"
+    if fit.r2 < EXPLAINED:
+        return "ReLUs alone do not explain the latency"
+    if fit.slope_interval[0] <= 0:
+        return "too few networks to be sure"
+    return ""
 
 
 # -- notes ------------------------------------------------------------------------------------------------------------
