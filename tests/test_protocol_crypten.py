@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
 from pibench.mpc.transport import Channel, channel_pair
 
 TOLERANCE = 3e-3
+PRELOAD = ("pibench.mpc.crypten.communicator", "pibench.mpc.crypten.kernels")
 
 
 def images_of(name: str, batch: int) -> torch.Tensor:
@@ -52,6 +52,7 @@ def _case(side: Side, protocol: str, name: str, batch: int, wire: str) -> dict[s
         except MaterialError:
             spent = True
     runner.close()
+    channel.barrier()  # the next case meets at the same port
     phases = {"setup": setup.to_json(), "offline": offline.to_json(), "online": online.to_json()}
     return {"logits": logits, "spent": spent, **phases}
 
@@ -69,16 +70,19 @@ CASES = [
 NAMES = ["/".join(map(str, case)) for case in CASES]
 
 
-@cache
-def results() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+Results = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
     """Run all cases in one pair of processes: importing torch and CrypTen is what takes time."""
-    return run_two("test_protocol_crypten:party", CASES, timeout_s=100)
+    return run_two("test_protocol_crypten:party", CASES, timeout_s=280, preload=PRELOAD)
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
-def test_logits_agree_and_only_the_client_learns_them(number: int) -> None:
-    server, client = (side[number] for side in results())
+def test_logits_agree_and_only_the_client_learns_them(results: Results, number: int) -> None:
+    server, client = (side[number] for side in results)
     _, name, batch, _ = CASES[number]
     expected = evaluate(*program_of(name), images_of(name, batch))
     assert server["logits"] == [None, None]
@@ -91,10 +95,10 @@ def declared(program: Program, ops: list[Op], batch: int) -> Cost:
     return sum((crypten.cost(program, op, batch, {}) for op in ops), Cost())
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
-def test_bytes_and_rounds_are_as_declared_for_every_operation(number: int) -> None:
-    server, client = (side[number]["online"] for side in results())
+def test_bytes_and_rounds_are_as_declared_for_every_operation(results: Results, number: int) -> None:
+    server, client = (side[number]["online"] for side in results)
     _, name, batch, _ = CASES[number]
     program, _ = program_of(name)
     total = declared(program, list(program), batch)
@@ -110,21 +114,24 @@ def test_bytes_and_rounds_are_as_declared_for_every_operation(number: int) -> No
         assert (part["sent_bytes"], rounds) == (cost.client_bytes, cost.rounds) or part["site"] == "output"
 
 
-def test_the_meter_sees_truncation_and_waiting() -> None:
-    online = results()[CLIENT][0]["online"]
+@pytest.mark.timeout(300)
+def test_the_meter_sees_truncation_and_waiting(results: Results) -> None:
+    online = results[CLIENT][0]["online"]
     kinds = {part["kind"] for part in online["parts"]}
     assert kinds >= {"linear", "relu", "truncation", "other"}
     assert 0 < online["wait_s"] < online["time_s"]
     assert sum(part["time_s"] for part in online["parts"]) == pytest.approx(online["time_s"])
 
 
-def test_cached_tuples_are_spent_and_said_to_be() -> None:
+@pytest.mark.timeout(300)
+def test_cached_tuples_are_spent_and_said_to_be(results: Results) -> None:
     for number, (protocol, *_) in enumerate(CASES):
-        assert [side[number]["spent"] for side in results()] == [protocol == "crypten-cached"] * 2
+        assert [side[number]["spent"] for side in results] == [protocol == "crypten-cached"] * 2
 
 
-def test_offline_and_sharing_move_nothing_but_seeds() -> None:
-    server, client = (side[0] for side in results())
+@pytest.mark.timeout(300)
+def test_offline_and_sharing_move_nothing_but_seeds(results: Results) -> None:
+    server, client = (side[0] for side in results)
     assert server["setup"]["sent_bytes"] == 16  # its seed for the pair, and the common one
     assert client["setup"]["sent_bytes"] == 8
     assert server["offline"]["sent_bytes"] == client["offline"]["sent_bytes"] == 0
@@ -160,9 +167,12 @@ def one_leaves(side: Side) -> str:
     return "no error"
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 def test_a_peer_that_leaves_is_an_error_and_no_hang() -> None:
-    assert "the gloo connection broke" in run_two("test_protocol_crypten:one_leaves", timeout_s=100)[SERVER]
+    assert (
+        "the gloo connection broke"
+        in run_two("test_protocol_crypten:one_leaves", timeout_s=280, preload=PRELOAD)[SERVER]
+    )
 
 
 def alone(side: Side) -> str:
@@ -181,9 +191,12 @@ def alone(side: Side) -> str:
     return "no error"
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 def test_a_peer_that_never_comes_is_an_error_after_the_timeout() -> None:
-    assert "no gloo process group at 127.0.0.1:" in run_two("test_protocol_crypten:alone", timeout_s=100)[SERVER]
+    assert (
+        "no gloo process group at 127.0.0.1:"
+        in run_two("test_protocol_crypten:alone", timeout_s=280, preload=PRELOAD)[SERVER]
+    )
 
 
 def test_wrong_options_are_refused() -> None:
