@@ -18,7 +18,7 @@ from pibench.mpc.masked.material import Dealing, weight_masks
 from pibench.mpc.masked.plan import Options, plan_program
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.meter import Meter, Tally
-from pibench.mpc.randomness import fresh_seed
+from pibench.mpc.randomness import SEED_BYTES, fresh_seed
 from pibench.mpc.transport import Channel
 
 
@@ -59,9 +59,9 @@ class Dealer:
         known = {k: v for k, v in options.items() if k in Options.__dataclass_fields__}
         self._plan = plan_program(program, Options.parse(known))
         self._batch, self._server, self._client = batch, server, client
-        seed = fresh_seed()
-        self._masks = weight_masks(self._plan, seed)
-        server.send(np.frombuffer(seed, np.uint8))
+        seed = np.empty(SEED_BYTES, np.uint8)
+        server.recv_into(seed)  # the server draws it, so that material kept for its model stays good
+        self._masks = weight_masks(self._plan, seed.tobytes())
 
     def deal(self) -> None:
         """Make and deliver the material of one batch."""

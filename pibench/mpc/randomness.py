@@ -25,14 +25,6 @@ def fresh_seed() -> bytes:
     return os.urandom(SEED_BYTES)
 
 
-def derive_seed(seed: bytes, label: str, index: int = 0) -> bytes:
-    """Return a seed that is independent of others under the same parent (CMAC-like single use of HMAC-SHA256)."""
-    import hashlib
-    import hmac
-
-    return hmac.new(seed, f"{label}/{index}".encode(), hashlib.sha256).digest()[:SEED_BYTES]
-
-
 class Stream:
     """A keystream read in order; it never hands out a byte twice."""
 

@@ -42,9 +42,14 @@ class Client:
     ) -> None:
         self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
         self._masked_weights = masked_weights  # D = W - B
+        self._telling = True
 
-    def expand_material(self, seed: bytes) -> ClientMaterial:
-        """Draw one inference's material, work out all of the client's parts, and send what the server needs of them."""
+    def expand_material(self, seed: bytes, tell: bool = True) -> ClientMaterial:
+        """Draw one inference's material, work out all of the client's parts, and tell the server what it needs of them.
+
+        Kept material was told when it was made.
+        """
+        self._telling = tell
         draws, made, parts = ClientDraws(seed, self.plan, self.batch), ClientMaterial(), dict[str, Ints]()
         for step in self.plan.steps:
             inputs = [parts[name] for name in step.inputs]
@@ -73,7 +78,8 @@ class Client:
         return apply_local(self.plan, step, inputs, server=False)
 
     def _tell(self, values: Ints, width: int) -> None:
-        self.channel.send(pack(np.ascontiguousarray(values).reshape(-1), width))
+        if self._telling:
+            self.channel.send(pack(np.ascontiguousarray(values).reshape(-1), width))
 
     def _product(self, step: Product, part: Ints, draws: ClientDraws) -> Ints:
         """K1 = D * A + K'."""

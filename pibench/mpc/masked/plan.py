@@ -47,6 +47,8 @@ class Options:
     headroom_bits: int = RING_BITS  # how many ring bits a free truncation may draw on
     provider: str = "dealer"  # dealer: a third process; first-party: the server deals (no privacy from it)
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
+    keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
+    deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> Options:
@@ -70,6 +72,10 @@ class Options:
             )
         if self.provider not in ("dealer", "first-party"):
             raise UsageError(f"provider is {self.provider!r}", remedy="choose dealer or first-party")
+
+    def key(self) -> str:
+        """Return what kept material depends on."""
+        return f"{self.fraction_bits}/{self.range_bits}/{self.digit_bits}/{self.headroom_bits}"
 
     def window(self, scale: int) -> Window:
         """Return where the sign of a value of this scale is compared."""

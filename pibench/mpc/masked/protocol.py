@@ -7,6 +7,8 @@ server keeps its weights W in the clear, as the papers' own online phase does (D
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.masked.material import Dealing, weight_masks, weight_shapes
 from pibench.mpc.masked.plan import Options, plan_program
 from pibench.mpc.masked.server import Server, ServerMaterial, encode, layer_weights
+from pibench.mpc.masked.shelf import ID_BYTES, Shelf, new_item
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Cost, Party, Protocol
 from pibench.mpc.randomness import SEED_BYTES, fresh_seed
@@ -40,45 +43,120 @@ class MaskedProtocol(Protocol):
         self._side: Server | Client
         self._material: list[ServerMaterial | ClientMaterial] = []
         self._own_dealer: FirstPartyDealer | None = None
+        self._shelf: Shelf | None = None
+        if folder := self.options.keep_dir:
+            key = f"{program.sha256} {self.options.key()} {party.batch}"
+            self._shelf = Shelf(Path(folder), "server" if party.is_server else "client", key)
 
     def setup(self, weights: Weights | None) -> None:
-        """Server: get B's seed, prepare W, open D = W - B to the client. Client: take D."""
+        """Server: get B's seed, prepare W, open D = W - B to the client. Client: take D. A kept D is not sent again."""
         compile_kernels()
-        party, shapes = self.party, weight_shapes(self.plan)
-        if not party.is_server:
-            masked = {name: torch.empty(shape, dtype=torch.int64) for name, shape in shapes.items()}
-            for tensor in masked.values():
-                party.peer.recv_into(tensor.numpy())
-            self._side = Client(self.plan, masked, party.peer, party.meter, party.batch)
-            return
-        assert weights is not None
-        weights = layer_weights(self.plan, weights)
-        masks = weight_masks(self.plan, self._seed_of_masks())
-        for name, mask in masks.items():
-            party.peer.send((encode(weights[name], self.options.fraction_bits) - mask).numpy())
+        if self.party.is_server:
+            assert weights is not None
+            self._setup_server(layer_weights(self.plan, weights))
+        else:
+            self._setup_client()
+
+    def _setup_server(self, weights: Weights) -> None:
+        party, peer = self.party, self.party.peer
+        encoded = {name: encode(weights[name], self.options.fraction_bits) for name in weight_shapes(self.plan)}
+        seed, model, kept = self._mask_seed(_digest(encoded))
+        masks = weight_masks(self.plan, seed)
+        peer.send(np.frombuffer(model, np.uint8))
+        known = np.zeros(1, np.uint8)
+        peer.recv_into(known)
+        if not known[0]:
+            for name, mask in masks.items():
+                peer.send((encoded[name] - mask).numpy())
+        if self._shelf is not None and not (kept and known[0]):
+            self._shelf.put_model({"seed": _bytes(seed), "model": _bytes(model), "digest": _bytes(_digest(encoded))})
         if party.dealer is None:
             self._own_dealer = FirstPartyDealer(self, masks)
-        self._side = Server(self.plan, weights, party.peer, party.meter, party.batch)
+        self._side = Server(self.plan, weights, peer, party.meter, party.batch)
 
-    def _seed_of_masks(self) -> bytes:
-        if self.party.dealer is None:
-            return fresh_seed()
-        seed = np.empty(SEED_BYTES, np.uint8)
-        self.party.dealer.recv_into(seed)
-        return seed.tobytes()
+    def _mask_seed(self, digest: bytes) -> tuple[bytes, bytes, bool]:
+        """Return B's seed, the model's name for kept material, and whether both were kept from before."""
+        held = self._shelf.model() if self._shelf is not None else None
+        kept = held is not None and held["digest"].tobytes() == digest
+        seed = held["seed"].tobytes() if kept and held is not None else fresh_seed()
+        if self.party.dealer is not None:
+            self.party.dealer.send(np.frombuffer(seed, np.uint8))
+        return seed, held["model"].tobytes() if kept and held is not None else new_item(), kept
+
+    def _setup_client(self) -> None:
+        party, peer, shapes = self.party, self.party.peer, weight_shapes(self.plan)
+        model = np.empty(ID_BYTES, np.uint8)
+        peer.recv_into(model)
+        held = self._shelf.model() if self._shelf is not None else None
+        known = held is not None and bool((held["model"] == model).all())
+        peer.send(np.array([known], np.uint8))
+        if known and held is not None:
+            masked = {name: torch.from_numpy(held[name]) for name in shapes}
+        else:
+            masked = {name: torch.empty(shape, dtype=torch.int64) for name, shape in shapes.items()}
+            for tensor in masked.values():
+                peer.recv_into(tensor.numpy())
+            if self._shelf is not None:
+                self._shelf.put_model({"model": model, **{name: tensor.numpy() for name, tensor in masked.items()}})
+        self._side = Client(self.plan, masked, peer, party.meter, party.batch)
 
     def offline(self, inferences: int) -> None:
-        """Get material for this many batches; the client also sends what of it the server needs."""
-        if isinstance(self._side, Server) and self.party.dealer is not None:
-            self.party.dealer.send(np.array([inferences], np.int64))
-        for _ in range(inferences):
+        """Get material for this many batches: kept material first, then fresh; `deal_ahead` more are kept for later."""
+        wanted, ahead = inferences, 0
+        if self._shelf is not None:
+            wanted, ahead = self._take_kept(self._shelf, inferences), self.options.deal_ahead
+        if self.party.is_server and self.party.dealer is not None:
+            self.party.dealer.send(np.array([wanted + ahead], np.int64))
+        for k in range(wanted + ahead):
             seed = self._seed()
-            if isinstance(self._side, Server):
-                material = self._side.receive_material(seed, self._corrections())
-                self._side.hear_offsets(material)
-                self._material.append(material)
-            else:
-                self._material.append(self._side.expand_material(seed))
+            made = self._fresh_server(seed) if self.party.is_server else self._fresh_client(seed)
+            if k < wanted:
+                self._material.append(made)
+            elif self._shelf is not None:
+                self._keep(self._shelf, made, seed)
+
+    def _fresh_server(self, seed: bytes) -> ServerMaterial | ClientMaterial:
+        assert isinstance(self._side, Server)
+        made = self._side.receive_material(seed, self._corrections())
+        self._side.hear_offsets(made)
+        return made
+
+    def _fresh_client(self, seed: bytes) -> ServerMaterial | ClientMaterial:
+        assert isinstance(self._side, Client)
+        return self._side.expand_material(seed)
+
+    def _take_kept(self, shelf: Shelf, inferences: int) -> int:
+        """Take what both parties have kept; returns how many batches still need fresh material."""
+        mine, peer = shelf.items(), self.party.peer
+        if isinstance(self._side, Server):
+            peer.send(np.array([min(len(mine), inferences)], np.int64))
+            offered = mine[:inferences]
+            peer.send(np.frombuffer(b"".join(offered), np.uint8))
+            had = np.zeros(len(offered), np.uint8)
+            peer.recv_into(had)
+            for item in (item for item, both in zip(offered, had, strict=True) if both):
+                self._material.append(ServerMaterial.from_arrays(shelf.take(item), self.plan, self.party.batch))
+            return inferences - int(had.sum())
+        size = np.zeros(1, np.int64)
+        peer.recv_into(size)
+        names = np.empty(int(size[0]) * ID_BYTES, np.uint8)
+        peer.recv_into(names)
+        offered = [names[k : k + ID_BYTES].tobytes() for k in range(0, names.size, ID_BYTES)]
+        has = [item in mine for item in offered]
+        peer.send(np.array(has, np.uint8))
+        for item in (item for item, both in zip(offered, has, strict=True) if both):
+            self._material.append(self._side.expand_material(shelf.take(item)["seed"].tobytes(), tell=False))
+        return inferences - sum(has)
+
+    def _keep(self, shelf: Shelf, made: ServerMaterial | ClientMaterial, seed: bytes) -> None:
+        if isinstance(made, ServerMaterial):
+            item = new_item()
+            self.party.peer.send(np.frombuffer(item, np.uint8))
+            shelf.put(item, made.to_arrays())
+            return
+        name = np.empty(ID_BYTES, np.uint8)
+        self.party.peer.recv_into(name)
+        shelf.put(name.tobytes(), {"seed": _bytes(seed)})
 
     def _seed(self) -> bytes:
         """Take this party's seed of the next inference, from the dealer or from the server that deals."""
@@ -148,6 +226,18 @@ class FirstPartyDealer:
         if made.size != size:
             raise MaterialError(f"a correction has {made.size} bytes where the plan wants {size}")
         return made
+
+
+def _digest(encoded: dict[str, Tensor]) -> bytes:
+    """Hash the encoded weights: kept material fits these and no others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoded.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _bytes(data: bytes) -> Bytes:
+    return np.frombuffer(data, np.uint8)
 
 
 PROTOCOL = MaskedProtocol

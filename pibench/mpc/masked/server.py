@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pibench.errors import PartyError
+from pibench.errors import MaterialError, PartyError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
 from pibench.mpc.limbs import RingConv
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Halves, Ints
 from pibench.mpc.masked.local import apply_local
-from pibench.mpc.masked.material import ReluShare, ServerDraws, SquareShare, correction_bytes, count
+from pibench.mpc.masked.material import SQUARE_BYTES, ReluShare, ServerDraws, SquareShare, correction_bytes, count
 from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
+from pibench.mpc.masked.shelf import Arrays
 from pibench.mpc.masked.talk import Conversation, Label, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
 from pibench.mpc.meter import Meter
@@ -37,6 +38,33 @@ class ServerMaterial:
     mu: dict[str, Bytes] = field(default_factory=dict)
     held: dict[str, Bytes] = field(default_factory=dict)
     pad: dict[str, Halves] = field(default_factory=dict)
+
+    def to_arrays(self) -> Arrays:
+        """Return everything as named arrays, for the shelf."""
+        made: Arrays = {}
+        for kind in ("pre", "mu", "held", "pad"):
+            made |= {f"{kind}:{name}": array for name, array in getattr(self, kind).items()}
+        for kind in ("share", "square"):
+            made |= {f"{kind}:{name}": share.buffer for name, share in getattr(self, kind).items()}
+        return made
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, plan: Plan, batch: int) -> ServerMaterial:
+        """Rebuild what `to_arrays` returned; raises MaterialError where it does not fit the plan."""
+        made = cls()
+        try:
+            for label, array in arrays.items():
+                kind, _, name = label.partition(":")
+                if kind == "share":
+                    source = next(step.inputs[0] for step in plan.steps if step.out == name)
+                    made.share[name] = ReluShare.over(array, count(plan, source, batch), plan.options)
+                elif kind == "square":
+                    made.square[name] = SquareShare.over(array, array.size // SQUARE_BYTES)
+                else:
+                    getattr(made, kind)[name] = array
+        except (StopIteration, ValueError, AttributeError) as error:
+            raise MaterialError("kept material does not fit the program", remedy="delete the keep_dir") from error
+        return made
 
 
 def layer_weights(plan: Plan, weights: Weights) -> Weights:
