@@ -1,0 +1,287 @@
+"""What the verdicts are worth, by experiment: A against A, A against A with a known delay, planted changes, overhead.
+
+    python ci/experiments.py all --keep FOLDER     # everything; a second call goes on where the first stopped
+    python ci/experiments.py judge --keep FOLDER   # only the verdicts, from the records kept there
+
+Sessions are real: `pibench ab` runs them in pairs, the head from a copy of this tree whose online phase is slower by a
+known share (busy waiting, inside the phase). Consecutive pairs are dealt out to comparisons of as many pairs as `ab`
+has by default, each judged as `ab` judges. docs/statistics.md holds the figures of one such run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pibench.harness.ab import SESSIONS, Side, adapted_suite, paired, run_pairs
+from pibench.harness.compare import Comparison, Options, Verdict, compare
+from pibench.harness.gate import judge, slim
+from pibench.harness.record import Case, Record, Session, load_record
+
+TREE = Path(__file__).resolve().parents[1]
+SUITE = """\
+name: experiment
+networks: [{network}]
+protocols: [{protocol}]
+sessions: 2
+inferences: {inferences}
+warmups: 2
+accuracy_images: 100
+train_missing: true
+"""
+# what is replaced, in which file, by what; each text must occur exactly once
+SLOW = ("pibench/mpc/party.py", "            logits = runner.online(batch)\n", """\
+            import time
+            began = time.perf_counter()
+            logits = runner.online(batch)
+            until = time.perf_counter() + {share} * (time.perf_counter() - began)
+            while time.perf_counter() < until:
+                pass
+""")  # fmt: skip
+SLEEP = (SLOW[0], SLOW[1], """\
+            import time
+            began = time.perf_counter()
+            logits = runner.online(batch)
+            time.sleep({share} * (time.perf_counter() - began))
+""")  # fmt: skip
+ROUND = [
+    ("pibench/mpc/masked/client.py", "        bits, reply, y = np.empty(n, np.uint8)",
+     "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n"
+     "        bits, reply, y = np.empty(n, np.uint8)"),
+    ("pibench/mpc/masked/server.py", "        c, bits, beta, y = np.empty(n, np.int64)",
+     "        yield Send(np.zeros(1, np.uint8))\n        yield Await(1)\n"
+     "        c, bits, beta, y = np.empty(n, np.int64)"),
+]  # fmt: skip
+BYTE = [
+    ("pibench/mpc/masked/client.py", "yield Send(reply)", "yield Send(np.concatenate([reply, np.zeros(n, np.uint8)]))"),
+    ("pibench/mpc/masked/server.py", "reply = yield Await(n)", "reply = (yield Await(2 * n))[:n].copy()"),
+]
+SHARES = {"same": 0.0, "slower3": 0.03, "slower5": 0.05, "slower10": 0.10}
+
+
+def patched(folder: Path, *changes: tuple[str, str, str]) -> Path:
+    """Return a copy of this tree with the changes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(TREE / "pibench", folder / "pibench", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("networks", "suites", "zoo", "pyproject.toml"):
+        (folder / name).symlink_to(TREE / name)
+    (TREE / ".pibench" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (folder / ".pibench").mkdir()
+    (folder / ".pibench" / "checkpoints").symlink_to(TREE / ".pibench" / "checkpoints")
+    for name, old, new in changes:
+        path = folder / name
+        text = path.read_text("utf-8")
+        if text.count(old) != 1:
+            raise SystemExit(f"{name} holds {text.count(old)} times: {old!r}; the experiment needs an update")
+        path.write_text(text.replace(old, new), "utf-8")
+    return folder
+
+
+def side(name: str, tree: Path, args: argparse.Namespace) -> Side:
+    """Return one side of an experiment."""
+    text = SUITE.format(network=args.network, protocol=args.protocol, inferences=args.inferences)
+    return Side(name, str(tree), tree, sys.executable, adapted_suite(text, tree / ".pibench" / "ab-suites" / name))
+
+
+def run_side_by_side(kind: str, pairs: int, args: argparse.Namespace) -> None:
+    """Run pairs of one kind in chunks, keeping both records of each."""
+    share = SHARES[kind]
+    slow = [(SLOW[0], SLOW[1], SLOW[2].format(share=share))] if share else []
+    head = patched(args.keep / f"tree-{kind}", *slow)
+    done = sum(len(load_record(path).cases[0].sessions) for path in args.keep.glob(f"{kind}-*/base.json"))
+    while done < pairs:
+        count = min(args.chunk, pairs - done)
+        folder = args.keep / f"{kind}-{done:04d}"
+        began = time.monotonic()
+        base_side = side("base", patched(args.keep / "tree-base"), args)
+        run_pairs(base_side, side("head", head, args), folder, count, [], seed=done + 1)
+        done += count
+        print(f"{kind}: {done}/{pairs} pairs, {(time.monotonic() - began) / count:.1f} s a pair", flush=True)
+
+
+def pool(kind: str, args: argparse.Namespace) -> tuple[Record, Record] | None:
+    """Return all pairs of one kind as two records."""
+    base = head = None
+    for folder in sorted(args.keep.glob(f"{kind}-*")):
+        one, other = paired(load_record(folder / "base.json"), load_record(folder / "head.json"))
+        if base is None or head is None:
+            base, head = one, other
+        else:
+            base, head = joined(base, one), joined(head, other)
+    return (base, head) if base and head else None
+
+
+def joined(record: Record, more: Record) -> Record:
+    """Return the record with the other's sessions after its own."""
+    case = record.cases[0]
+    return record.with_case(case.model_copy(update={"sessions": (*case.sessions, *more.cases[0].sessions)}))
+
+
+def only(record: Record, sessions: list[Session]) -> Record:
+    """Return the record with these sessions."""
+    case: Case = record.cases[0].model_copy(update={"sessions": tuple(sessions)})
+    return record.with_case(case)
+
+
+def verdicts(base: Record, head: Record, size: int) -> list[tuple[Verdict, float]]:
+    """Return verdict and ratio of every run of `size` consecutive pairs."""
+    found = []
+    for start in range(0, len(base.cases[0].sessions) - size + 1, size):
+        one, other = (only(r, list(r.cases[0].sessions[start : start + size])) for r in (base, head))
+        found.append(outcome(compare(one, other, Options.of(["online_s"], paired=True))))
+    return found
+
+
+def outcome(comparison: Comparison) -> tuple[Verdict, float]:
+    """Return the verdict on the online time, and the ratio."""
+    row = comparison.rows[0]
+    return row.verdict, row.ratio.point if row.ratio else float("nan")
+
+
+def resampled(base: Record, head: Record, size: int, count: int, *, in_pairs: bool) -> list[tuple[Verdict, float]]:
+    """Return verdicts of comparisons put together from real sessions of the same code.
+
+    Pairs: pairs drawn with replacement, sides swapped by coin. Otherwise sessions of both sides, shuffled and split.
+    """
+    rng, found = np.random.default_rng(1), []
+    left, right = base.cases[0].sessions, head.cases[0].sessions
+    for _ in range(count):
+        if in_pairs:
+            chosen = rng.integers(len(left), size=size)
+            coins = rng.integers(2, size=size)
+            one = [(left, right)[coin][i] for i, coin in zip(chosen, coins, strict=True)]
+            other = [(right, left)[coin][i] for i, coin in zip(chosen, coins, strict=True)]
+        else:
+            mixed = [[*left, *right][i] for i in rng.permutation(len(left) + len(right))[: 2 * size]]
+            one, other = mixed[:size], mixed[size:]
+        options = Options.of(["online_s"], paired=in_pairs, seed=int(rng.integers(1 << 30)))
+        found.append(outcome(compare(only(base, one), only(head, other), options)))
+    return found
+
+
+def summary(name: str, found: list[tuple[Verdict, float]]) -> dict[str, object]:
+    """Return one line of the result."""
+    ratios = [ratio for _, ratio in found]
+    counted = {str(v): sum(1 for verdict, _ in found if verdict is v) for v in Verdict}
+    return {
+        "experiment": name, "comparisons": len(found), "verdicts": {k: n for k, n in counted.items() if n},
+        "median_ratio": round(float(np.median(ratios)), 4), "lowest": round(min(ratios), 4),
+        "highest": round(max(ratios), 4),
+    }  # fmt: skip
+
+
+def judge_all(args: argparse.Namespace) -> None:
+    """Print and keep the verdicts on everything that was run."""
+    lines = []
+    for kind in SHARES:
+        if (both := pool(kind, args)) is None:
+            continue
+        size = min(args.size, len(both[0].cases[0].sessions))
+        lines.append(summary(f"{kind}, real, {size} pairs", verdicts(*both, size)))
+        if kind == "same":
+            lines.append(summary("same, pairs resampled", resampled(*both, size, 200, in_pairs=True)))
+            lines.append(summary("same, sessions resampled", resampled(*both, size, 200, in_pairs=False)))
+        pairs = Options.of(["online_s"], paired=True)
+        print(kind, "all pairs:", outcome(compare(*both, pairs)), flush=True)
+    for line in lines:
+        print(json.dumps(line))
+    (args.keep / "verdicts.json").write_text(json.dumps(lines, indent=1) + "\n")
+
+
+def planted(args: argparse.Namespace) -> None:
+    """Show that the gate catches a round, a byte and 3 % of sleep, each by the measure that should."""
+    base = run_once(patched(args.keep / "tree-base"), args, "planted-base")
+    baseline = slim(base)
+    for name, changes in (("round", ROUND), ("byte", BYTE)):
+        record = run_once(patched(args.keep / f"tree-{name}", *changes), args, f"planted-{name}")
+        show(f"one more {name} per ReLU, gate", judge(record, baseline, time=False))
+    head = patched(args.keep / "tree-sleep", (SLEEP[0], SLEEP[1], SLEEP[2].format(share=0.03)))
+    sides = side("base", patched(args.keep / "tree-base"), args), side("head", head, args)
+    records = paired(*run_pairs(*sides, args.keep / "planted-sleep", args.size, [], seed=7))
+    show("3 % of sleep, ab", compare(*records, Options.of(None, paired=True)))
+
+
+def run_once(tree: Path, args: argparse.Namespace, name: str) -> Record:
+    """Run one tree alone."""
+    path = args.keep / f"{name}.json"
+    path.unlink(missing_ok=True)
+    command = side(name, tree, args).command(path, 2, [])
+    subprocess.run(
+        command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, stdout=subprocess.DEVNULL, check=False
+    )
+    return load_record(path)
+
+
+def show(name: str, comparison: Comparison) -> None:
+    """Print what a comparison found worse."""
+    worse = comparison.of(Verdict.WORSE, Verdict.FAILED, Verdict.MISSING)
+    what = [f"{row.measure.name} {row.base} -> {row.head} {row.verdict} {' '.join(row.notes[:1])}" for row in worse]
+    print(f"{name}: {'; '.join(what) or 'nothing found'}", flush=True)
+
+
+def overhead(args: argparse.Namespace) -> None:
+    """Print the clock's resolution, the meter's price, and what a session of the null protocol costs."""
+    from pibench.mpc.meter import Meter
+
+    ticks = [time.perf_counter() for _ in range(200_000)]
+    steps = [b - a for a, b in itertools.pairwise(ticks)]
+    smallest = min(step for step in steps if step > 0)
+    print(f"clock: smallest step {smallest * 1e9:.0f} ns, median {sorted(steps)[len(steps) // 2] * 1e9:.0f} ns")
+    meter, count = Meter(), 100_000
+    with meter.phase():
+        began = time.perf_counter()
+        for number in range(count):
+            with meter.op("relu", "S1", f"site{number % 20}"):
+                meter.sent(8)
+        print(f"meter: {(time.perf_counter() - began) / count * 1e6:.2f} us an operation marked and a message counted")
+    with tempfile.TemporaryDirectory():
+        args.protocol = "plaintext"
+        record = run_once(patched(args.keep / "tree-base"), args, "overhead")
+    for session in record.cases[0].sessions:
+        online = [i.online_s for i in session.inferences if not i.warmup]
+        waits = [max(i.server.wait_s, i.client.wait_s) for i in session.inferences if not i.warmup]
+        print(
+            f"null protocol: online {np.median(online) * 1e3:.2f} ms (waiting {np.median(waits) * 1e3:.2f} ms), "
+            f"session {session.wall_s:.2f} s for {sum(online) * 1e3:.0f} ms of online"
+        )
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["all", "same", "slower", "judge", "planted", "overhead"])
+    parser.add_argument("--keep", type=Path, required=True, help="folder for trees and records")
+    parser.add_argument("--network", default="digits-full")
+    parser.add_argument("--protocol", default="masked")
+    parser.add_argument("--inferences", type=int, default=25)
+    parser.add_argument("--size", type=int, default=SESSIONS, help="pairs a comparison")
+    parser.add_argument("--comparisons", type=int, default=20, help="real comparisons of A with A")
+    parser.add_argument("--chunk", type=int, default=40, help="pairs between two saves")
+    args = parser.parse_args()
+    args.keep = args.keep.resolve()
+    args.keep.mkdir(parents=True, exist_ok=True)
+    if args.what in ("all", "same"):
+        run_side_by_side("same", args.comparisons * args.size, args)
+    if args.what in ("all", "slower"):
+        for kind in ("slower5", "slower10", "slower3"):
+            run_side_by_side(kind, args.comparisons // 2 * args.size, args)
+    if args.what in ("all", "judge", "same", "slower"):
+        judge_all(args)
+    if args.what in ("all", "planted"):
+        planted(args)
+    if args.what in ("all", "overhead"):
+        overhead(args)
+
+
+if __name__ == "__main__":
+    main()
