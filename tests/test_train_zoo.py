@@ -68,3 +68,7 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
     assert "| 66.00 % of 500 | 499 of 500 |" in markdown([known])
     assert main(["zoo", "--folder", "zoo"]) == 0
     assert "small" in capsys.readouterr().out
+
+
+def test_an_empty_zoo_says_so() -> None:
+    assert "None is shipped yet" in markdown([])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pibench.networks.card import Card, load_card
-from pibench.reporting.view import Cell
+from pibench.reporting.cells import Cell
 from pibench.training.metadata import file_sha256, read_metadata
 
 
@@ -58,6 +58,8 @@ ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")
 
 def markdown(found: Sequence[Entry]) -> str:
     """Return the page."""
+    if not found:
+        return f"{HEAD}\nNone is shipped yet; `zoo/plan.yaml` says how they are to be trained.\n"
     lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(row(entry))} |" for entry in found]
     lines += ["", "## Recipes and hashes", ""]
