@@ -79,12 +79,12 @@ def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Lau
         options["rendezvous"] = f"{plan.link.host('server')}:{free_port()}"
     dealer = wants_dealer(cls, options)
     result = SessionResult(started_utc=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
-    start = time.monotonic()
     with Children(launch) as children:
         token = secrets.token_hex(32)
         for role in ("server", "client", "dealer") if dealer else ("server", "client"):
             job = _job(plan, role, options, dealer, token)
             children.start(job, plan.link.prefix(role), plan.link.environment())
+        start = time.monotonic()  # only now: the first start may have imported torch for all that follow
         _Conductor(children, plan, result, progress).run(start + plan.deadline_s)
     result.wall_s = time.monotonic() - start
     return result
