@@ -19,6 +19,7 @@ from pibench.harness.assemble import assemble, check, score, why_invalid
 from pibench.harness.children import Launch
 from pibench.harness.launch import Nurseries, spawn
 from pibench.harness.listener import Listener
+from pibench.harness.memory import refuse_what_will_not_fit
 from pibench.harness.plan import CardSource, CasePlan, RunPlan
 from pibench.harness.prepare import Needs, Prepare, Prepared, write_images
 from pibench.harness.record import Case, Declared, Link, Network, Record, Session, save_record
@@ -99,6 +100,9 @@ class Run:
         kept = earlier.sessions if earlier is not None and earlier.fingerprint == fingerprint else ()
         try:
             declared = declared_cost(case, prepared)
+            batches = self.plan.warmups + self.plan.inferences
+            chunk = min(self.plan.offline_chunk or batches, batches)
+            refuse_what_will_not_fit(declared.model_dump(), prepared.network.parameters, chunk)
         except PibenchError as error:
             self._fail([case], error)
             return
