@@ -16,10 +16,11 @@ from pibench.cli import main
 from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_USAGE, UsageError
 from pibench.harness.record import Case, Record, save_record
 from pibench.reporting.answer import answer, fastest_within, main_ladder
+from pibench.reporting.cells import Ladder
 from pibench.reporting.csv import COLUMNS, to_csv
 from pibench.reporting.html import render
 from pibench.reporting.latex import escape, to_latex
-from pibench.reporting.view import Ladder, View, view_of
+from pibench.reporting.view import View, view_of
 from pibench.reporting.whatif import best_within, options, predicted_s, shifts, wire_named
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -315,3 +316,24 @@ def test_case_of_another_batch_is_not_mixed_in(record: Record) -> None:
     batched = case.model_copy(update={"id": "full/masked/loopback/cpu/b16", "batch": 16})
     view = view_of([record.with_case(batched)])
     assert {cell.batch for cell in ladder_for(view, "masked").cells} == {1}
+
+
+def test_a_noisy_record_quotes_no_price() -> None:
+    view = view_of([fake_record(protocols=("crypten",), sessions=3, inferences=3, session_noise=0.8, seed=5)])
+    found = answer(view, ladder_for(view, "crypten"))
+    assert found.headline == "Too noisy here to price a ReLU"
+    assert "latency is noisy" in render(view)
+
+
+def test_two_networks_are_compared_without_a_line() -> None:
+    view = view_of([fake_record(("full", "tiny"), ("masked",), sessions=3, inferences=3)])
+    found = answer(view, ladder_for(view, "masked"))
+    assert found.headline.startswith("With 3 % of the ReLUs, ")
+    assert "fig-price" not in render(view)
+
+
+def test_a_ladder_without_the_full_network_does_not_claim_one(record: Record) -> None:
+    view = view_of([record.model_copy(update={"cases": tuple(c for c in record.cases if "full" not in c.id)})])
+    page = render(view, protocol="masked")
+    assert "full network" not in page
+    assert "culled less 1 point" in page

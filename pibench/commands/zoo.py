@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pibench.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from pibench.reporting.view import Cell
+    from pibench.reporting.cells import Cell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import percent, seconds, short, times
-from pibench.reporting.view import Cell, Ladder, View
+from pibench.reporting.axes import percent, seconds, short, size, times
+from pibench.reporting.cells import NOISY, Cell, Ladder
+from pibench.reporting.view import View
 
 WITHIN_POINTS = 1.0
 _RANK = {"masked": 0, "crypten-cached": 2, "crypten": 3, "plaintext": 9}  # others between
@@ -61,7 +62,8 @@ def where(ladder: Ladder) -> str:
 def answer(view: View, ladder: Ladder) -> Answer:
     """Return the answer for one ladder."""
     chosen = fastest_within(ladder)
-    sentences = [_price_sentence(ladder), _choice_sentence(ladder, chosen), _others_sentence(view, ladder)]
+    sentences = [_price_sentence(ladder), _choice_sentence(ladder, chosen), _wire_sentence(ladder)]
+    sentences.append(_others_sentence(view, ladder))
     return Answer(ladder, _headline(ladder), tuple(s for s in sentences if s), chosen)
 
 
@@ -70,6 +72,8 @@ def _headline(ladder: Ladder) -> str:
         return f"1,000 ReLUs cost {seconds(ladder.fit.slope_s)}"
     if len({c.relu_count for c in ladder.cells}) < 3:
         return _two(ladder)
+    if ladder.noisy:
+        return "Too noisy here to price a ReLU"
     if ladder.close:
         return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}"
     if ladder.joint and ladder.joint.r2 >= 0.9 and ladder.joint.relu_s > 0:
@@ -90,7 +94,7 @@ def _price_sentence(ladder: Ladder) -> str:
     fit = ladder.fit
     setting = f"Online, {where(ladder)}"
     if fit.n < 3:
-        return f"{setting}: too few networks for a price of a ReLU ({fit.n})."
+        return _difference_sentence(ladder, setting)
     low, high = (seconds(v) for v in fit.slope_interval)
     if ladder.explains:
         base = f", on top of {seconds(fit.intercept_s)} for a network without any" if fit.intercept_s > 0 else ""
@@ -98,18 +102,35 @@ def _price_sentence(ladder: Ladder) -> str:
             f"{setting}: 95 % interval {low} to {high}; the ReLU count alone explains {percent(fit.r2)} of the "
             f"differences between {fit.n} networks{base}."
         )
-    if ladder.close:
+    if ladder.close and not ladder.noisy:
         return (
             f"{setting}: {fit.n} networks lie near a line (R² = {fit.r2:.2f}), but are too few or too noisy for a firm "
             f"price: the 95 % interval is {low} to {high}."
         )
+    if ladder.noisy:
+        return (
+            f"{setting}: half of the networks have intervals beyond ±{NOISY * 100:.0f} % of their median, so no price "
+            "is quoted. Counted figures (bytes, rounds, accuracy) hold."
+        )
     text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
-    if ladder.joint:
+    if ladder.joint and ladder.joint.r2 >= 0.8 and ladder.joint.relu_s > 0 and ladder.joint.gmac_s > 0:
         text += (
             f" ReLUs and multiply-accumulates together explain {percent(max(ladder.joint.r2, 0.0))}: 1,000 ReLUs cost "
             f"{seconds(ladder.joint.relu_s)}, a million multiply-accumulates {seconds(ladder.joint.gmac_s / 1e3)}."
         )
     return text
+
+
+def _difference_sentence(ladder: Ladder, setting: str) -> str:
+    """Say what the difference between two networks comes to; one network has none."""
+    first, last = ladder.full, min(ladder.cells, key=lambda c: c.relu_count)
+    fewer, saved = first.relu_count - last.relu_count, first.online_s - last.online_s
+    if fewer <= 0 or saved <= 0:
+        return f"{setting}: too few networks for a price of a ReLU."
+    return (
+        f"{setting}: {last.network} has {fewer:,} ReLUs fewer than {first.network} and takes {seconds(saved)} less, "
+        f"{seconds(1e3 * saved / fewer)} for 1,000. Two networks make no line: other differences are in it."
+    )
 
 
 def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
@@ -127,6 +148,15 @@ def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
     )
 
 
+def _wire_sentence(ladder: Ladder) -> str:
+    """Say what goes over the wire: counted, so the same on any machine."""
+    parts = [
+        f"{size(c.sent_bytes)} and {c.rounds} rounds for {c.network}" for c in (ladder.full, ladder.cells[-1])
+        if c.sent_bytes is not None and c.rounds is not None
+    ]  # fmt: skip
+    return f"On the wire, a party sends up to {', '.join(dict.fromkeys(parts))}." if parts else ""
+
+
 def _others_sentence(view: View, ladder: Ladder) -> str:
     """Say what 1,000 ReLUs cost elsewhere in the same record."""
     parts = []
@@ -134,7 +164,11 @@ def _others_sentence(view: View, ladder: Ladder) -> str:
         same = (other.setting.dataset, other.setting.batch, other.setting.device) == (
             ladder.setting.dataset, ladder.setting.batch, ladder.setting.device
         )  # fmt: skip
-        if other.setting == ladder.setting or not same or not other.explains or other.setting.protocol == "plaintext":
+        if other.setting == ladder.setting or not same or other.setting.protocol == "plaintext":
             continue
-        parts.append(f"{seconds(other.fit.slope_s)} with {where(other)}")
-    return f"1,000 ReLUs elsewhere in this record: {'; '.join(parts)}." if parts else ""
+        if ladder.fit.n < 3 and other.fit.n > 1 and not other.noisy:
+            parts.append(f"{percent(other.cells[-1].online_s / other.full.online_s)} with {where(other)}")
+        elif ladder.fit.n >= 3 and other.explains:
+            parts.append(f"{seconds(other.fit.slope_s)} with {where(other)}")
+    lead = "Elsewhere in this record, of the time:" if ladder.fit.n < 3 else "1,000 ReLUs elsewhere in this record:"
+    return f"{lead} {'; '.join(parts[:6])}." if parts else ""

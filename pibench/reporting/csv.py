@@ -6,7 +6,8 @@ import csv
 import io
 from typing import Any
 
-from pibench.reporting.view import KINDS, Cell, View
+from pibench.reporting.cells import KINDS, Cell
+from pibench.reporting.view import View
 
 COLUMNS = (
     "run", "machine", "network", "title", "method", "dataset", "protocol", "link", "rtt_ms", "mbit_s", "device",

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from pibench.reporting.axes import Scale, padded, seconds, short, size, spread
 from pibench.reporting.canvas import Canvas, words_width
+from pibench.reporting.cells import Cell
 from pibench.reporting.costmodel import WIRES, estimate
 from pibench.reporting.draw_frontier import method_series, tip
 from pibench.reporting.frames import Dot, Row, Series, dot_plot, legend
 from pibench.reporting.theme import MARKERS, PROTOCOL_MARKERS, method_role
-from pibench.reporting.view import Cell
 from pibench.reporting.whatif import SHIFT_COLUMNS, Shift, workload_of_cell
 
 PROTOCOL_ORDER = ("masked", "crypten-cached", "crypten", "plaintext")
@@ -51,6 +51,21 @@ def links(cells: Sequence[Cell], width: float) -> Canvas:
     names = sorted({c.link for c in cells}, key=lambda name: next(c.rtt_ms for c in cells if c.link == name))
     dots = {(c.network + c.protocol, c.link): _dot(c) for c in ordered}
     return dot_plot(width, rows, _palette(names), dots, "online latency, logarithmic", _bounds(dots.values()))
+
+
+def batches(cells: Sequence[Cell], width: float) -> Canvas:
+    """Draw the online time of one image, one row a network, one mark a batch size."""
+    ordered = sorted(cells, key=lambda c: -c.relu_count)
+    sizes = sorted({c.batch for c in cells})
+    series = _palette([f"batch {n}" for n in sizes])
+    dots: dict[tuple[str, str], Dot] = {}
+    for cell in ordered:
+        if cell.online:
+            each, low, high = (v / cell.batch for v in (cell.online_s, cell.online.low, cell.online.high))
+            text = f"{cell.network}, batch {cell.batch}: {seconds(each)} an image"
+            dots[cell.network, f"batch {cell.batch}"] = Dot(each, low, high, text)
+    rows = list(dict.fromkeys(_row(c) for c in ordered))
+    return dot_plot(width, rows, series, dots, "online time an image, logarithmic", _bounds(dots.values()))
 
 
 def phases(cells: Sequence[Cell], width: float) -> Canvas:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from pibench.reporting.axes import Scale, axis_seconds, padded, percent, seconds, short, size
 from pibench.reporting.canvas import Canvas, words_width
+from pibench.reporting.cells import KINDS, Cell, Ladder, Site
 from pibench.reporting.draw_frontier import LEFT, RIGHT, method_series, tip
 from pibench.reporting.frames import Series, frame, legend
 from pibench.reporting.labels import Label, place
 from pibench.reporting.theme import KIND_TITLES, MARKERS, method_role
-from pibench.reporting.view import KINDS, Cell, Ladder, Site
 
 MAX_SITES = 48
 

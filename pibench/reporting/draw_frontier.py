@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pibench.reporting.axes import axis_seconds, padded, seconds, short
 from pibench.reporting.canvas import Canvas
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.frames import Frame, Series, frame, legend
 from pibench.reporting.labels import Label, place
 from pibench.reporting.theme import MARKERS, METHOD_TITLES, method_role
-from pibench.reporting.view import Cell, Ladder
 
 LEFT, RIGHT = 52.0, 14.0
 

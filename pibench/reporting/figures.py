@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pibench.harness.record import Machine
 from pibench.reporting import draw_compare, draw_cost, draw_frontier
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import percent, seconds
 from pibench.reporting.canvas import Canvas, framed
+from pibench.reporting.captions import INTERVALS, listed, setting_words
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costmodel import WIRES, estimate
 from pibench.reporting.raster import save_png
 from pibench.reporting.theme import KIND_TITLES
-from pibench.reporting.view import Cell, Ladder, View
+from pibench.reporting.view import View
 from pibench.reporting.whatif import Shift, shifts, workload_of_cell
 
 WIDE, NARROW = 560.0, 350.0  # pixels: a column of the page, and a phone
@@ -41,49 +42,14 @@ class Figure:
         return framed(self.draw(width), self.title, self.caption)
 
 
-def machine_words(machine: Machine) -> str:
-    """Return what ran it, in a few words."""
-    cores = f", {machine.cores} cores" if machine.cores else ""
-    return f"{machine.cpu or machine.key}{cores}"
-
-
-def setting_words(view: View, cells: Sequence[Cell]) -> str:
-    """Return network, link, protocol, machine and n of some cells: what every figure states."""
-    names = list(dict.fromkeys(c.network for c in cells))
-    shown = ", ".join(names) if len(names) <= 4 else f"{len(names)} networks ({names[0]} to {names[-1]})"
-    where = _listed(c.link + (f" ({c.link_how})" if c.link_how not in {"none", ""} else "") for c in cells)
-    used = [view.machines[key] for key in dict.fromkeys(c.machine_key for c in cells) if key in view.machines]
-    counts = [c.online for c in cells if c.online]
-    parts = [
-        shown, _listed(c.dataset or "" for c in cells), f"protocol {_listed(c.protocol for c in cells)}",
-        f"link {where}", _listed(c.device for c in cells),
-        f"threads a party: {_listed(str(c.threads) for c in cells)}", f"batch {_listed(str(c.batch) for c in cells)}",
-        "; ".join(machine_words(m) for m in used),
-        f"n = {_range([e.n_sessions for e in counts])} sessions, {_range([e.n for e in counts])} inferences a point",
-    ]  # fmt: skip
-    return " · ".join(part for part in parts if part)
-
-
-def _listed(items: Iterable[str]) -> str:
-    return ", ".join(item for item in dict.fromkeys(items) if item)
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values, default=0), max(values, default=0)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-INTERVALS = "Bars are 95 % intervals (latency: bootstrap over sessions; accuracy: share of n images)."
-
-
 def figures_of(view: View, answer: Answer) -> list[Figure]:
     """Return every figure for which the records hold data, in the order of the page."""
     ladder = answer.ladder
     made = [
         budget_figure(view, answer), *_frontier_figures(view, ladder), _price_figure(view, ladder),
         _attribution_figure(view, ladder), _profile_figure(view, ladder), _protocol_figure(view, ladder),
-        _link_figure(view, ladder), _phase_figure(view, ladder), _paper_figure(view, ladder),
-        _ranking_figure(view, ladder),
+        _link_figure(view, ladder), _batch_figure(view, ladder), _phase_figure(view, ladder),
+        _paper_figure(view, ladder), _ranking_figure(view, ladder),
     ]  # fmt: skip
     return [figure for figure in made if figure]
 
@@ -116,7 +82,7 @@ def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
     published = draw_frontier.published_points(ladder.cells)
     if not scored and not any(p.percent for p in published):
         return []
-    sources = _listed(p.source for p in published)
+    sources = listed(p.source for p in published)
     note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
     made = []
     for over, title in (("latency", "Accuracy over online latency"), ("relus", "Accuracy over ReLUs")):
@@ -244,6 +210,17 @@ def _link_figure(view: View, ladder: Ladder) -> Figure | None:
         "links", "Links compared", f"{setting_words(view, cells)}.",
         "Online latency by network, protocol and link. " + _by(cells, "link"), partial(draw_compare.links, cells),
         _ratios([c for c in cells if c.protocol == setting.protocol], ladder, "link"),
+    )  # fmt: skip
+
+
+def _batch_figure(view: View, ladder: Ladder) -> Figure | None:
+    cells = _same(view, ladder, ignoring="batch")
+    if len({c.batch for c in cells}) < 2:
+        return None
+    spoken = "; ".join(f"{c.network}, batch {c.batch}: {seconds(c.online_s / c.batch)} an image" for c in cells[:24])
+    return Figure(
+        "batches", "Batches compared", f"Online latency over the images of a batch. {setting_words(view, cells)}.",
+        f"Online time of one image by network and batch. {spoken}.", partial(draw_compare.batches, cells),
     )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import Scale, axis_seconds, padded, percent, seconds, short, size, times
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.draw_frontier import pareto
-from pibench.reporting.view import Cell, Ladder
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pibench.errors import StoreError
 from pibench.reporting.answer import Answer, answer, main_ladder
+from pibench.reporting.captions import machine_words
+from pibench.reporting.cells import NOISY, Cell
 from pibench.reporting.costcheck import WHERE_IT_DOES_NOT_FIT
-from pibench.reporting.figures import NARROW, WIDE, Figure, figures_of, machine_words
+from pibench.reporting.figures import NARROW, WIDE, Figure, figures_of
 from pibench.reporting.raster import missing_extra
 from pibench.reporting.tables import (
     Table,
@@ -23,7 +25,7 @@ from pibench.reporting.tables import (
     whatif_table,
 )
 from pibench.reporting.theme import SANS, SERIF, colour_css, figure_css
-from pibench.reporting.view import Cell, View
+from pibench.reporting.view import View
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -34,7 +36,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("budgets", "By ReLU budget", ("table:budgets", "frontier-latency", "frontier-relus")),
     ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices")),
-    ("compared", "Protocols, links, phases", ("protocols", "links", "phases")),
+    ("compared", "Protocols, links, batches, phases", ("protocols", "links", "batches", "phases")),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
     ("on-paper", "Other systems, on paper", ("table:paper", "table:checks")),
     ("all", "All cases", ("table:cases",)),
@@ -147,6 +149,15 @@ def _troubles(view: View) -> list[str]:
     few = sum(c.online.n_sessions < 3 for c in view.cells if c.usable and c.online)
     if few:
         said.append(f"{few} cases rest on fewer than 3 sessions: their intervals say little about another day")
+    said += [
+        f"the machine was busy when run {r.id} began (load {r.machine.load_1min:.1f} on {r.machine.cores} cores)"
+        for r in view.records
+        if r.machine.load_1min and r.machine.cores and r.machine.load_1min > 0.75 * r.machine.cores
+    ]
+    wide = [c for c in view.cells if c.usable and c.noisy]
+    if wide:
+        bound = f"±{NOISY * 100:.0f} % of the median"
+        said.append(f"latency is noisy: the intervals of {len(wide)} cases reach beyond {bound}")
     if len(view.machines) > 1:
         said.append("the records come from several machines: latencies compare within one machine only")
     return said

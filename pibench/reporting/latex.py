@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import seconds, size
-from pibench.reporting.figures import setting_words
+from pibench.reporting.captions import setting_words
+from pibench.reporting.cells import Cell
 from pibench.reporting.theme import METHOD_TITLES
-from pibench.reporting.view import Cell, View
+from pibench.reporting.view import View
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

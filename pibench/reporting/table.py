@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pibench.harness.record import Record
+from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.units import count, digits, interval, n_bytes, seconds
-from pibench.reporting.view import Cell, Ladder, Setting, View, view_of
+from pibench.reporting.view import View, view_of
 
 MISSING = "-"
 EXPLAINED = 0.8  # R^2 below this: the line says little

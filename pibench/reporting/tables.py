@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.reporting.axes import axis_seconds, percent, seconds, size, times
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costcheck import FITS_WITHIN, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.draw_frontier import published_points
 from pibench.reporting.theme import METHOD_TITLES
-from pibench.reporting.view import Cell, Ladder, View
+from pibench.reporting.view import View
 from pibench.reporting.whatif import Option, best_within, options, workload_of_cell
 
 

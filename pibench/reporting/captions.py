@@ -1,0 +1,45 @@
+"""The words under a figure: network, link, protocol, machine and n, stated the same way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pibench.harness.record import Machine
+from pibench.reporting.cells import Cell
+from pibench.reporting.view import View
+
+INTERVALS = "Bars are 95 % intervals (latency: bootstrap over sessions; accuracy: share of n images)."
+
+
+def machine_words(machine: Machine) -> str:
+    """Return what ran it, in a few words."""
+    cores = f", {machine.cores} cores" if machine.cores else ""
+    return f"{machine.cpu or machine.key}{cores}"
+
+
+def setting_words(view: View, cells: Sequence[Cell]) -> str:
+    """Return network, link, protocol, machine and n of some cells: what every figure states."""
+    names = list(dict.fromkeys(c.network for c in cells))
+    shown = ", ".join(names) if len(names) <= 4 else f"{len(names)} networks ({names[0]} to {names[-1]})"
+    where = listed(c.link + (f" ({c.link_how})" if c.link_how not in {"none", ""} else "") for c in cells)
+    used = [view.machines[key] for key in dict.fromkeys(c.machine_key for c in cells) if key in view.machines]
+    counts = [c.online for c in cells if c.online]
+    parts = [
+        shown, listed(c.dataset or "" for c in cells), f"protocol {listed(c.protocol for c in cells)}",
+        f"link {where}", listed(c.device for c in cells),
+        f"threads a party: {listed(str(c.threads) for c in cells)}", f"batch {listed(str(c.batch) for c in cells)}",
+        "; ".join(machine_words(m) for m in used),
+        f"n = {_range([e.n_sessions for e in counts])} sessions, {_range([e.n for e in counts])} inferences a point",
+    ]  # fmt: skip
+    return " · ".join(part for part in parts if part)
+
+
+def listed(items: Iterable[str]) -> str:
+    """Join different words by commas."""
+    return ", ".join(item for item in dict.fromkeys(items) if item)
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values, default=0), max(values, default=0)
+    return str(low) if low == high else f"{low} to {high}"
+

@@ -1,0 +1,189 @@
+"""What reports speak of: a `Cell` (one case, summarised), a `Setting`, and a `Ladder` (the networks of one setting)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pibench.harness.stats import Estimate, Fit
+
+KINDS = ("linear", "relu", "truncation", "other", "waiting")
+NOISY = 0.25  # half an interval as a share of its median: beyond it, a reader is told
+Origin = Literal["private", "plaintext", "training"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on `n` held-out images, and where it was measured."""
+
+    percent: float
+    n: int
+    origin: Origin
+
+    @property
+    def margin(self) -> float:
+        """Half the 95 % interval of a share of n images, in points (normal approximation, at least one image)."""
+        p = min(max(self.percent / 100.0, 0.5 / self.n), 1.0 - 0.5 / self.n)
+        return 196.0 * math.sqrt(p * (1.0 - p) / self.n)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One operation's place in the network: its share of the online phase of the slower party."""
+
+    kind: str
+    stage: str
+    site: str
+    compute_s: float
+    wait_s: float
+    sent_bytes: int  # of the party that sends more
+    rounds: int
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """Setup or offline: time of the slower party, bytes of every sender, for one inference (setup: for one model)."""
+
+    seconds: float
+    sent_bytes: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One case of one record, summarised."""
+
+    case_id: str
+    run_id: str
+    machine_key: str
+    network: str
+    title: str
+    method: str
+    dataset: str | None
+    protocol: str
+    link: str
+    link_how: str
+    rtt_ms: float
+    mbit_s: float | None
+    device: str
+    batch: int
+    threads: int
+    status: str
+    error: str | None
+    relu_count: int
+    macs: int
+    macs_merged: int | None
+    parameters: int
+    relu_rounds: int
+    score: Score | None
+    private: Score | None
+    agreeing: tuple[int, int] | None  # images with the plaintext's class, of n
+    logit_error: float | None
+    online: Estimate | None
+    warmup_note: str
+    server_bytes: int | None
+    client_bytes: int | None
+    rounds: int | None
+    sites: tuple[Site, ...]
+    offline: PhaseView | None
+    setup: PhaseView | None
+    peak_rss_bytes: int | None
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def usable(self) -> bool:
+        """Whether its speed may be shown as a result: measured, finished and correct."""
+        return self.status == "done" and self.online is not None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether its interval is too wide to compare it with others."""
+        return self.online is not None and self.online.relative_half_width > NOISY
+
+    @property
+    def online_s(self) -> float:
+        """Median online latency of one inference (nan where there is none)."""
+        return self.online.point if self.online else math.nan
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """Online payload of the party that sends more."""
+        both = [b for b in (self.server_bytes, self.client_bytes) if b is not None]
+        return max(both) if both else None
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """Online seconds by kind; waiting (for wire and peer) apart from computing. They add up to the median."""
+        totals = dict.fromkeys(KINDS, 0.0)
+        for site in self.sites:
+            totals[site.kind if site.kind in totals else "other"] += site.compute_s
+            totals["waiting"] += site.wait_s
+        return totals
+
+    @property
+    def linear_layers(self) -> int:
+        """Linear operations seen in the record, without shortcuts (they run beside another one)."""
+        names = {site.site for site in self.sites if site.kind == "linear"}
+        return sum("shortcut" not in name and "downsample" not in name for name in names)
+
+    @property
+    def setting(self) -> Setting:
+        """Everything but the network."""
+        return Setting(self.dataset, self.protocol, self.link, self.device, self.batch, self.threads, self.machine_key)
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What must be equal for two networks' latencies to be set side by side."""
+
+    dataset: str | None
+    protocol: str
+    link: str
+    device: str
+    batch: int
+    threads: int
+    machine_key: str
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once."""
+
+    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates
+    gmac_s: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The networks of one setting, most ReLUs first, with the fitted price of a ReLU."""
+
+    setting: Setting
+    cells: tuple[Cell, ...]
+    fit: Fit
+    joint: Joint | None
+
+    @property
+    def full(self) -> Cell:
+        """The reference: the network of method `full` with most ReLUs, else the one with most."""
+        return next((c for c in self.cells if c.method == "full"), self.cells[0])
+
+    @property
+    def reference(self) -> str:
+        """What to call the reference: only a network of method `full` is the full one."""
+        return "the full network" if self.full.method == "full" else self.full.network
+
+    @property
+    def close(self) -> bool:
+        """Whether the networks lie near a rising line."""
+        return self.fit.n >= 3 and self.fit.r2 >= 0.8 and self.fit.slope_s > 0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether half of the networks have such wide intervals that nothing can be read off their differences."""
+        return sum(cell.noisy for cell in self.cells) * 2 >= len(self.cells)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the line is worth quoting: near it, and a price that is clearly above nothing."""
+        return self.close and self.fit.slope_interval[0] > 0 and not self.noisy
