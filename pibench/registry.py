@@ -13,6 +13,8 @@ PROTOCOLS: dict[str, str] = {
     "masked": "pibench.mpc.masked.protocol",
 }
 
+DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
+
 LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.mpc.link
 
 MEASURES = (  # of pibench.harness.measures

@@ -305,6 +305,24 @@ def test_a_model_that_cannot_be_made_fails_its_cases(
     assert said in capsys.readouterr().out
 
 
+def test_an_absent_data_set_is_a_note_and_a_damaged_one_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pibench.errors import DataError
+    from pibench.harness.prepare import _data
+
+    monkeypatch.setenv("PIBENCH_DATA", str(tmp_path))
+    data, note = _data("cifar10")
+    assert data is None
+    assert "not there" in str(note)
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        (folder / f"{name}.bin").write_bytes(b"\0" * 1000)
+    with pytest.raises(DataError, match="truncated"):
+        _data("cifar10")
+
+
 def test_a_dry_run_runs_nothing(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(suite), "--dry-run"]) == 0
     assert "own_model:tiny/masked/loopback/cpu/b1" in capsys.readouterr().out

@@ -6,10 +6,12 @@ import argparse
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
+from pibench.registry import DATASETS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pibench.harness.hosts import Peer
     from pibench.harness.plan import OwnModel, RunPlan
     from pibench.harness.record import Record
+    from pibench.harness.runner import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="decides order and random weights, instead of the suite's"
+    )
+    parser.add_argument(
+        "--precision", metavar="SHARE", help="add sessions until intervals are within ±SHARE, such as 2%%"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=1800.0, metavar="SECONDS", help="time that --precision may take (default 1800)"
     )
     parser.add_argument("--resume", metavar="RECORD", help="go on with an unfinished record (a path, an id, or last)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the record here, not to .pibench/runs/")
@@ -45,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
     own.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
     own.add_argument("--weights", type=Path, metavar="FILE", help="its weights, a safetensors file")
-    own.add_argument("--dataset", metavar="NAME", help="where its images and labels come from, such as cifar100")
+    where = f"where its images and labels come from: {', '.join(DATASETS)}"
+    own.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=where)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,27 +80,43 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer: Peer | None) -> int:
+    from pibench.harness.precision import next_plan, verdict
     from pibench.harness.prepare import preparer
     from pibench.harness.runner import Run
     from pibench.harness.store import new_record_path
+    from pibench.harness.thresholds import parse_share
     from pibench.reporting.progress import Screen
 
+    precision = parse_share(args.precision) if args.precision else 0.0
     path = resumed or args.record or new_record_path(plan.suite.name)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with Screen(quiet=args.quiet or args.json) as screen:
         work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
         if peer is not None:
             work.opener = peer.open
-        interrupted = False
+        interrupted, until = False, time.monotonic() + args.budget
         try:
             work.execute()
+            while precision and (more := next_plan(plan, work.record, precision, until - time.monotonic())):
+                work = _again(work, more)
+                work.execute()
         except KeyboardInterrupt:
             interrupted = True
     _show(work.record, path, args.json)
+    for line in verdict(work.record, precision) if precision else ():
+        print(line, file=sys.stderr)
     if interrupted:
         print(f"interrupted; go on with: pibench run {args.suite} --resume {path}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if all(case.status == "done" for case in work.record.cases) else EXIT_FAILED
+
+
+def _again(work: Run, plan: RunPlan) -> Run:
+    """Return the run that adds sessions to a finished one's record."""
+    from pibench.harness.runner import Run
+
+    unfinished = work.record.model_copy(update={"finished": False})
+    return Run(plan, work.path, unfinished, work.prepare, work.listener, work.opener)
 
 
 def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:

@@ -210,15 +210,22 @@ def calibrate(module: nn.Module, images: Tensor) -> None:
 
 
 def _data(name: str | None) -> tuple[Dataset | None, str | None]:
-    """Return a data set, or None and why it cannot be used."""
+    """Return a data set, or None and why there is none here; DataError for one that is damaged."""
     if name is None:
         return None, "no data set was named: random images, no accuracy"
     from pibench.training.data import load_dataset
+    from pibench.training.locate import find, splits_in
+    from pibench.training.sources import source_of
 
-    try:
-        return load_dataset(name, train=False), None
-    except DataError as error:
-        return None, f"random images, no accuracy: {error.where}: {error.what}"
+    source = source_of(name)
+    if source.layouts:  # not one that comes with a dependency
+        try:
+            there = splits_in(find(source))
+        except DataError as error:
+            return None, f"random images, no accuracy: {error.what}"
+        if "test" not in there:
+            return None, f"random images, no accuracy: {source.title} lacks its test part"
+    return load_dataset(name, train=False), None
 
 
 def _images(data: Dataset | None, shape: tuple[int, ...], needs: Needs) -> tuple[Tensor, NDArray[np.int64] | None]:
