@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pibench.reduction.senet import SenetSearch, relu_sensitivity
 from pibench.reduction.snl import SnlSearch
 from pibench.reduction.steps import changed_any
 from pibench.reduction.tasks import Cache, Result, Task
+from pibench.training.augment import generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.distill import Teacher
@@ -35,6 +36,7 @@ from pibench.training.runs import load_into
 from pibench.training.train import Trainer, evaluate
 
 Say = Callable[[str], None]
+GLANCE = 1000  # test images that an unfinished network is judged on
 _NETWORK: TypeAdapter[Network] = TypeAdapter(Network)
 
 
@@ -55,13 +57,15 @@ class Outcome:
     module: nn.Module
     wall_s: float
     notes: dict[str, Any]
+    accuracy: float | None = None  # percent of all test images, where the action measured it
 
 
 def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> Result:
     """Do a task unless its result is there; its checkpoint lies in the cache afterwards."""
     if done := cache.result(task.key):
         return done
-    place = Workplace(cache, data or load_dataset(task.dataset), say)
+    whole = data or load_dataset(task.dataset)
+    place = Workplace(cache, part_of(whole, int(task.options.get("samples") or 0)), say)
     outcome = ACTIONS[task.action](task, place)
     result = _result(task, outcome, place)
     meta = {
@@ -77,16 +81,27 @@ def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> 
     return result
 
 
+def part_of(data: Dataset, samples: int) -> Dataset:
+    """Return the data set with some of its training images, the same ones every time; 0: all."""
+    if not 0 < samples < len(data.train_labels):
+        return data
+    chosen = torch.randperm(len(data.train_labels), generator=generator("samples", samples))[:samples]
+    return replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
+
+
 def _result(task: Task, outcome: Outcome, place: Workplace) -> Result:
     data = place.data
     found = census(lower(outcome.module, outcome.network.input_shape, stage_of)[0])
-    before = 0
+    before, accuracy, n_test = 0, outcome.accuracy, len(data.test_labels)
+    if accuracy is None:
+        n_test = n_test if task.action == "given" else min(GLANCE, n_test)  # a glance at what goes on to be trained
+        accuracy = evaluate(outcome.module, data.test_images[:n_test], data.test_labels[:n_test], data)
     if task.start and (start := place.cache.result(task.start)):
         before = start.epochs_in_all
     return Result(
         key=task.key, network=outcome.network, relu_count=found.relu_count, macs=found.macs,
         macs_merged=found.macs_merged, relu_rounds=found.relu_rounds, parameters=found.parameters,
-        accuracy=evaluate(outcome.module, data.test_images, data.test_labels, data), n_test=len(data.test_labels),
+        accuracy=accuracy, n_test=n_test,
         epochs=task.epochs, epochs_in_all=task.epochs + before, wall_s=outcome.wall_s, notes=outcome.notes,
     )  # fmt: skip
 
@@ -132,8 +147,9 @@ def _train(task: Task, place: Workplace) -> Outcome:
     if isinstance(trainer, MatchedTrainer):
         trainer.match(match)
     trainer.resume()
-    trainer.run()
-    return Outcome(task.network, trainer.module, trainer.place.wall_s, {})
+    accuracy = trainer.run()
+    notes = {"images_an_epoch": len(place.data.train_labels)}
+    return Outcome(task.network, trainer.module.eval(), trainer.place.wall_s, notes, accuracy)
 
 
 def _epoch_lines(task: Task, say: Say) -> Callable[[Progress], None]:
@@ -152,10 +168,17 @@ def _search(task: Task, place: Workplace) -> Outcome:
     state, _ = load_checkpoint(_need(task, task.start, place))
     module.load_state_dict({**module.state_dict(), **{k: v for k, v in state.items() if not k.endswith(".mask")}})
     granularity: Granularity = "channel" if task.options.get("granularity") == "channel" else "pixel"
-    recipe, budget = Recipe.model_validate(task.recipe), int(task.options["budget"] or 0)
     setting = Setting(
-        module, place.data, recipe, _teachers(task, place), budget, granularity, place.cache.state_path(task.key), task.key, lambda text: place.say(f"{task.name}: {text}"),
-    )  # fmt: skip
+        module,
+        place.data,
+        Recipe.model_validate(task.recipe),
+        _teachers(task, place),
+        int(task.options["budget"] or 0),
+        granularity,
+        place.cache.state_path(task.key),
+        task.key,
+        lambda text: place.say(f"{task.name}: {text}"),
+    )
     search: Search
     if task.action == "snl":
         threshold, strength, growth = (float(task.options[name] or 0.0) for name in ("threshold", "strength", "growth"))

@@ -90,12 +90,17 @@ def ranking_of(study: Study, tasks: dict[int, Task], results: Results) -> list[i
 def method(study: Study) -> Generator[Wave, Results, list[Task]]:
     """Yield the waves of trainings; return the networks that compete for the frontier."""
     base, stages = study.base(), stage_tasks(study)
-    results = yield [base, *stages.values()]
-    ranking = ranking_of(study, stages, results)
-    text = " > ".join(f"S{stage}" for stage in ranking)
+    if ranking := study.order():
+        how = "given"
+        yield [base]
+    else:
+        how = "measured here"
+        results = yield [base, *stages.values()]
+        ranking = ranking_of(study, stages, results)
+    note = f"Criticality, {how}: {' > '.join(f'S{stage}' for stage in ranking)}."
     students = [
-        study.student(c.name, c.title, c.network, "deepreduce", note=f"Criticality measured here: {text}.")
+        study.student(c.name, c.title, c.network, "deepreduce", note=note)
         for c in candidates(reducible(study.card.network), ranking, top=study.word("thinning", "bottom") == "both")
     ]
-    results = yield students
-    return [base, *students]
+    yield study.wanted(students)
+    return [base, *study.wanted(students)]

@@ -78,10 +78,8 @@ def method(study: Study) -> Generator[Wave, Results, list[Task]]:
     """Yield the waves of trainings; return one HybReNet for every budget."""
     spec, base = residual(study.card.network), study.base()
     stages = stage_tasks(study)
-    given = study.word("order", "")
-    if given:
+    if order := study.order():
         yield [base]
-        order = [int(word) for word in given.replace(">", " ").replace(",", " ").replace("S", "").split()]
     else:
         results = yield [base, *stages.values()]
         order = ranking_of(study, stages, results)

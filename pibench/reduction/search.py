@@ -125,8 +125,7 @@ class Search(ABC):
         if self.setting.state is None:
             return
         tensors = {f"model.{name}": value for name, value in self.setting.module.state_dict().items()}
-        for number, (index, moments) in enumerate(self.optimizer.state_dict()["state"].items()):
-            assert number == index
+        for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
         place = {"epoch": self.epoch, "done": self.done, "wall_s": self.wall_s, **self.numbers()}
         save_checkpoint(self.setting.state, tensors, {"identity": self.setting.identity, "place": place})

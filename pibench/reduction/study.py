@@ -28,7 +28,6 @@ class Study:
     budgets: tuple[int, ...] = ()  # ReLUs
     checkpoint: Path | None = None  # weights of the base card; trained where there are none
     epochs: int | None = None  # of every student, instead of the recipe's
-    base_epochs: int | None = None  # of the base network, likewise
     distillation: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 4.0, "weight": 0.9})
     warm: bool = False  # students start from the base network's weights where those fit
     settings: Mapping[str, Option] = field(default_factory=dict)  # of the methods, by name
@@ -40,8 +39,6 @@ class Study:
         options: dict[str, Option] = {}
         action: Action = "train"
         recipe = {**(card.recipe or {}), **self.overrides}
-        if self.base_epochs:
-            recipe["epochs"] = self.base_epochs
         if self.checkpoint is not None:
             action, options = "given", {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
         return Task(
@@ -61,6 +58,7 @@ class Study:
         """Return a training with the base network as teacher."""
         base = self.base()
         start = fields.pop("start", base.key if self.warm else None)
+        fields["options"] = {**self._part(), **fields.get("options", {})}
         recipe = self._recipe({"distillation": dict(self.distillation), **fields.pop("recipe", {})})
         return Task(
             name=f"{self.card.name}-{name}", title=f"{self.card.title}: {title}", method=method,
@@ -83,8 +81,18 @@ class Study:
         return Task(
             name=f"{self.card.name}-{name}", title=f"{self.card.title}: {action} search", method=action,
             dataset=self.card.dataset, network=network, action=action, recipe=self._recipe(recipe),
-            options=dict(options), teacher=base.key, teacher_name=self.card.name, start=base.key,
+            options={**self._part(), **options}, teacher=base.key, teacher_name=self.card.name, start=base.key,
         )  # fmt: skip
+
+    def wanted(self, tasks: list[Task]) -> list[Task]:
+        """Return the students that the setting `only` names, without the card's name (all where there is none)."""
+        only = self.word("only", "").split(",")
+        return [task for task in tasks if only == [""] or task.name.removeprefix(f"{self.card.name}-") in only]
+
+    def order(self) -> list[int]:
+        """Return the criticality order that was given, most critical first; empty where none was."""
+        words = self.word("order", "").replace(">", " ").replace(",", " ").replace("S", "").split()
+        return [int(word) for word in words if word.isdigit()]
 
     def number(self, name: str, default: float) -> float:
         """Return a numeric setting."""
@@ -98,6 +106,11 @@ class Study:
     def percent(self, budget: int, full: int) -> str:
         """Return a budget as it stands in names: percent of the base network's ReLUs."""
         return f"{100 * budget / max(full, 1):.1f}".removesuffix(".0").replace(".", "p")
+
+    def _part(self) -> dict[str, Option]:
+        """Return the option that limits a training to some of the images."""
+        samples = self.number("samples", 0)
+        return {"samples": int(samples)} if samples else {}
 
     def _epochs(self, share: float) -> int:
         whole = self.epochs or int(self._recipe({})["epochs"])

@@ -1,0 +1,191 @@
+"""Gates and masks: budgets kept exactly, searches that resume, files of others, matching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reduction_fakes import little, noise
+from torch import Tensor, nn
+
+from pibench.errors import DataError, UsageError
+from pibench.lowering.lower import lower
+from pibench.networks.build import build, masks_of, stage_of
+from pibench.networks.census import census
+from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
+from pibench.reduction.masks import export_masks, import_masks
+from pibench.reduction.matching import Tap, mismatch
+from pibench.reduction.search import Setting
+from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_out
+from pibench.reduction.snl import SnlSearch
+from pibench.training.checkpoint import save_checkpoint
+from pibench.training.recipe import Recipe
+
+SEARCHES = {"snl": SnlSearch, "senet": SenetSearch}
+
+
+def setting(budget: int, epochs: int = 4, **fields: object) -> Setting:
+    """Return what a search is given: the masked little network on noise."""
+    torch.manual_seed(3)
+    recipe = Recipe(epochs=epochs, batch_size=32, crop=0, flip=False)
+    return Setting(build(little(activation="masked")), noise(), recipe, (), budget, **fields)  # type: ignore[arg-type]
+
+
+def test_a_gate_goes_from_relu_to_identity() -> None:
+    gate, x = GatedReLU((2, 3, 3)), torch.randn(4, 2, 3, 3)
+    assert torch.equal(gate(x), x.relu())
+    gate.gate.data.zero_()
+    assert torch.equal(gate(x), x)
+    gate.gate.data.fill_(0.25)
+    assert torch.allclose(gate(x), 0.25 * x.relu() + 0.75 * x)
+
+
+def test_a_channel_gate_counts_its_pixels() -> None:
+    assert GatedReLU((2, 3, 3), "channel").elements_a_gate == 9
+    assert GatedReLU((2, 3, 3)).elements_a_gate == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 120), st.integers(0, 2**31 - 1))
+def test_keep_largest_keeps_exactly_the_budget_and_the_best(budget: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"a": (2, 5, 5), "b": (3, 4, 4)}
+    scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    masks = keep_largest(scores, shapes, budget)
+    kept = torch.cat([scores[name][masks[name]] for name in shapes])
+    gone = torch.cat([scores[name][~masks[name]] for name in shapes])
+    assert len(kept) == min(budget, 98)
+    assert not len(kept) or not len(gone) or kept.min() >= gone.max()
+
+
+def test_keep_largest_by_channel_keeps_whole_channels_within_the_budget() -> None:
+    masks = keep_largest({"a": torch.tensor([[[0.1]], [[0.9]], [[0.5]]])}, {"a": (3, 2, 2)}, 9)
+    assert masks["a"].flatten(1).sum(1).tolist() == [0, 4, 4]
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("granularity", ["pixel", "channel"])
+@pytest.mark.parametrize("budget", [512, 100])
+def test_a_search_meets_its_budget(kind: str, granularity: str, budget: int) -> None:
+    s = setting(budget, granularity=granularity)
+    masks = SEARCHES[kind](s).run()
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == budget if granularity == "pixel" else 0 < kept <= budget
+    assert masks_of(s.module).keys() == masks.keys()
+    assert census(lower(s.module, (1, 8, 8), stage_of)[0]).relu_count == kept
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_search_goes_on_where_it_stopped(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SEARCHES[kind](setting(300))
+    expected = whole.run()
+    state = tmp_path / "state.safetensors"
+    broken = SEARCHES[kind](setting(300, state=state, identity="x"))
+    monkeypatch.setattr(SEARCHES[kind], "describe", lambda search: 1 / 0 if search.epoch == 3 else "")
+    with pytest.raises(ZeroDivisionError):
+        broken.run()
+    monkeypatch.undo()
+    resumed = SEARCHES[kind](setting(300, state=state, identity="x"))
+    found = resumed.run()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for a, b in zip(whole.setting.module.parameters(), resumed.setting.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_another_task_is_left_alone(tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    SnlSearch(setting(300, epochs=1, state=state, identity="x")).run()
+    other = SnlSearch(setting(300, epochs=1, state=state, identity="y"))
+    other._resume()
+    assert other.epoch == 0
+
+
+def test_a_network_without_masked_sites_cannot_be_searched() -> None:
+    with pytest.raises(UsageError, match="no ReLU site"):
+        install(build(little(culled=[1, 2], stem_relu=False, activation="masked")), "pixel")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 500), st.floats(0, 1)), min_size=1, max_size=8), st.integers(0, 3000))
+def test_share_out_spends_the_budget_and_no_more_than_there_is(layers: list[tuple[int, float]], budget: int) -> None:
+    sizes = {str(i): size for i, (size, _) in enumerate(layers)}
+    given_out = share_out(sizes, {str(i): value for i, (_, value) in enumerate(layers)}, budget)
+    assert sum(given_out.values()) == min(budget, sum(sizes.values()))
+    assert all(0 <= given_out[name] <= sizes[name] for name in sizes)
+
+
+def test_share_out_follows_sensitivity() -> None:
+    assert share_out({"a": 100, "b": 100}, {"a": 0.75, "b": 0.25}, 40) == {"a": 30, "b": 10}
+
+
+def test_sensitivity_is_the_complement_of_what_survives() -> None:
+    module, data = build(little()), noise()
+    recipe = Recipe(epochs=1, batch_size=32, crop=0, flip=False)
+    with torch.no_grad():
+        module.get_submodule("layer1.0.conv1").weight.mul_(1e-6)  # type: ignore[operator, union-attr]
+    found = relu_sensitivity(module, ["relu", "layer1.0.relu1", "layer1.0.relu2"], data, recipe, 0.1)
+    assert found["layer1.0.relu1"] == 1.0  # none of its weights is salient
+    assert found["relu"] < 1.0
+
+
+@pytest.mark.parametrize("form", ["site.mask", "mask.site", "site", "numbers", "batched", "channels"])
+def test_masks_of_others_are_read(form: str, tmp_path: Path) -> None:
+    module = build(little(activation="masked"))
+    wanted = {name: torch.zeros_like(mask) for name, mask in masks_of(module).items()}
+    for mask in wanted.values():
+        mask[0] = True
+    path = tmp_path / "masks.safetensors"
+    save_checkpoint(path, dict(_as(form, name, mask) for name, mask in wanted.items()), {})
+    assert import_masks(module, path) == sum(int(mask.sum()) for mask in wanted.values())
+    assert all(torch.equal(mask, wanted[name]) for name, mask in masks_of(module).items())
+
+
+def _as(form: str, name: str, mask: Tensor) -> tuple[str, Tensor]:
+    key = {"site.mask": f"{name}.mask", "mask.site": f"mask.{name}"}.get(form, name)
+    forms = {"numbers": mask.float(), "batched": mask[None], "channels": mask[:, 0, 0]}
+    return key, forms.get(form, mask)
+
+
+def test_exported_masks_come_back(tmp_path: Path) -> None:
+    module = build(little(activation="masked"))
+    masks = {name: torch.rand(mask.shape) < 0.3 for name, mask in masks_of(module).items()}
+    export_masks(tmp_path / "m.safetensors", masks)
+    assert import_masks(module, tmp_path / "m.safetensors") == sum(int(mask.sum()) for mask in masks.values())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [(torch.ones(4, 8, 7), "has shape"), (torch.full((4, 8, 8), 0.5), "other numbers"), (None, "no mask for site")],
+)
+def test_bad_masks_are_refused(tensor: Tensor | None, message: str, tmp_path: Path) -> None:
+    module = build(little(activation="masked"))
+    tensors = {name: mask for name, mask in masks_of(module).items() if name != "relu"}
+    save_checkpoint(tmp_path / "m.safetensors", tensors | ({} if tensor is None else {"relu": tensor}), {})
+    with pytest.raises(DataError, match=message):
+        import_masks(module, tmp_path / "m.safetensors")
+
+
+def test_masks_must_fit_the_sites() -> None:
+    module = build(little(activation="masked"))
+    with pytest.raises(UsageError, match="differ"):
+        set_masks(module, {})
+
+
+def test_restore_puts_masks_where_gates_were() -> None:
+    module = build(little(activation="masked"))
+    gates = install(module, "pixel")
+    x = torch.rand(2, 1, 8, 8)
+    before = module.eval()(x)
+    restore(module, {name: torch.ones(gate.shape, dtype=torch.bool) for name, gate in gates.items()})
+    assert torch.allclose(module.eval()(x), before, atol=1e-6)
+
+
+def test_mismatch_ignores_length_and_sees_direction() -> None:
+    module = nn.Sequential(nn.ReLU())
+    tap = Tap(module, {"0"})
+    module(torch.tensor([[3.0, 4.0]]))
+    assert float(mismatch(tap.values, {"0": torch.tensor([[6.0, 8.0]])})) == pytest.approx(0.0, abs=1e-12)
+    assert float(mismatch(tap.values, {"0": torch.tensor([[4.0, 3.0]])})) == pytest.approx(0.04)
