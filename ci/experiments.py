@@ -98,14 +98,15 @@ def run_side_by_side(kind: str, pairs: int, args: argparse.Namespace) -> None:
     share = SHARES[kind]
     slow = [(SLOW[0], SLOW[1], SLOW[2].format(share=share))] if share else []
     head = patched(args.keep / f"tree-{kind}", *slow)
+    base, settled = patched(args.keep / "tree-base"), False
     done = sum(len(load_record(path).cases[0].sessions) for path in args.keep.glob(f"{kind}-*/base.json"))
     while done < pairs:
-        count = min(args.chunk, pairs - done)
+        count = min(args.size, pairs - done)  # one `ab` a comparison: what all its sessions share, it alone shares
         folder = args.keep / f"{kind}-{done:04d}"
         began = time.monotonic()
-        base_side = side("base", patched(args.keep / "tree-base"), args)
-        run_pairs(base_side, side("head", head, args), folder, count, [], seed=done + 1)
-        done += count
+        sides = side("base", base, args), side("head", head, args)
+        run_pairs(*sides, folder, count, [], seed=done + 1, settle=not settled)
+        done, settled = done + count, True
         print(f"{kind}: {done}/{pairs} pairs, {(time.monotonic() - began) / count:.1f} s a pair", flush=True)
 
 
@@ -266,7 +267,6 @@ def main() -> None:
     parser.add_argument("--inferences", type=int, default=25)
     parser.add_argument("--size", type=int, default=SESSIONS, help="pairs a comparison")
     parser.add_argument("--comparisons", type=int, default=20, help="real comparisons of A with A")
-    parser.add_argument("--chunk", type=int, default=40, help="pairs between two saves")
     args = parser.parse_args()
     args.keep = args.keep.resolve()
     args.keep.mkdir(parents=True, exist_ok=True)
