@@ -151,10 +151,10 @@ def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
 def _wire_sentence(ladder: Ladder) -> str:
     """Say what goes over the wire: counted, so the same on any machine."""
     parts = [
-        f"{size(c.sent_bytes)} and {c.rounds} rounds for {c.network}" for c in (ladder.full, ladder.cells[-1])
+        f"{size(c.sent_bytes)} a party and {c.rounds} rounds for {c.network}" for c in (ladder.full, ladder.cells[-1])
         if c.sent_bytes is not None and c.rounds is not None
     ]  # fmt: skip
-    return f"On the wire, a party sends up to {', '.join(dict.fromkeys(parts))}." if parts else ""
+    return f"On the wire: {', '.join(dict.fromkeys(parts))}." if parts else ""
 
 
 def _others_sentence(view: View, ladder: Ladder) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.reporting.axes import axis_seconds, padded, seconds, short
-from pibench.reporting.canvas import Canvas
+from pibench.reporting.canvas import Canvas, words_width
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.frames import Frame, Series, frame, legend
 from pibench.reporting.labels import Label, place
@@ -103,7 +103,8 @@ def _accuracy_half(
         title_y="What it buys: accuracy, %",
     )  # fmt: skip
     if ladder.full.score:
-        _one_point_line(canvas, area, ladder.full.score.percent, ladder.reference)
+        marks = [(area.x(c.relu_count), area.y(c.score.percent)) for c in scored if c.score and c.relu_count]
+        _one_point_line(canvas, area, ladder.full.score.percent, ladder.reference, marks)
     labels = []
     for cell in scored:
         if cell.score is None or not cell.relu_count:
@@ -116,12 +117,23 @@ def _accuracy_half(
     place(canvas, labels, area.box)
 
 
-def _one_point_line(canvas: Canvas, area: Frame, percent: float, reference: str) -> None:
+def _one_point_line(
+    canvas: Canvas, area: Frame, percent: float, reference: str, marks: Sequence[tuple[float, float]]
+) -> None:
+    """Draw the bar that the headline's network has to pass, its name where no mark is near."""
     y = area.y(percent - 1.0)
-    if area.top < y < area.bottom:
-        canvas.line(area.left, y, area.right, y, "muted", 1, (4.0, 4.0))
-        words = f"{reference.removeprefix('the ')} less 1 point"
-        canvas.text(area.left + 4, y + 13, words, size=11, role="muted", halo=True)
+    if not area.top < y < area.bottom:
+        return
+    canvas.line(area.left, y, area.right, y, "muted", 1, (4.0, 4.0))
+    words = f"{reference.removeprefix('the ')} less 1 point"
+    wide = words_width(words, 11) + 60.0
+
+    def crowd(place: tuple[float, float]) -> int:
+        return sum(abs(x - place[0]) < wide * 0.75 and abs(at - place[1] + 4) < 16 for x, at in marks)
+
+    places = [(x, base) for base in (y + 13, y - 5) for x in (area.left + wide / 2 - 26, area.right - wide / 2 + 26)]
+    x, base = min(places, key=crowd)
+    canvas.text(x, base, words, size=11, anchor="middle", role="muted", halo=True)
 
 
 def _latency_half(

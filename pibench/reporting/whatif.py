@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.errors import UsageError
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costmodel import WIRES, Wire, Workload, estimate
-from pibench.reporting.view import Cell, Ladder, View
+from pibench.reporting.view import View
 
 _CUSTOM = re.compile(r"(?P<rtt>\d+(\.\d+)?)ms,(?P<rate>\d+(\.\d+)?)(mbit|mbit/s|mbps)")
 
