@@ -41,14 +41,17 @@ def fuzz(name: str, inputs: int, seed: int) -> int:
         for known in fuzzing.seeds(name):  # imports what there is to import, before memory is bounded
             fuzzing.try_one(name, known, Path(folder))
         _bound_memory()
-        signal.signal(signal.SIGALRM, _hang)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, _hang)
         for _ in range(inputs):
             data = fuzzing.one_input(name, chance)
-            signal.alarm(HANG_S)
+            signal.setitimer(signal.ITIMER_PROF, HANG_S)  # of computing, so that a busy machine is no find
+            signal.alarm(20 * HANG_S)
             try:
                 counts[fuzzing.try_one(name, data, Path(folder))] += 1
             except fuzzing.Find as find:
                 _keep(name, data, find, finds)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
