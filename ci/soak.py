@@ -1,8 +1,9 @@
 """An hour's worth of inferences in one session: `python ci/soak.py --inferences 10000`.
 
 One pair of parties (and their dealer) serves them all over loopback at full rate, with material made as it goes.
-Memory, open files, sockets and threads of every process are sampled; the first tenth is warm-up. Exit status 1 if memory
-grew by 1 % or more, if files, sockets or threads grew at all, or if the last fifth was slower than the first by a tenth.
+Memory, open files, sockets and threads of every process are sampled; the first tenth is warm-up. Exit status 1 if
+memory grew by 1 % or more, if files, sockets or threads grew at all, or if the last fifth was slower than the first by
+a tenth.
 """
 
 from __future__ import annotations
