@@ -44,9 +44,9 @@ def answer(record: Record) -> RenderableType:
 def _head(record: Record) -> Text:
     """One line: which run, where."""
     machine, versions = record.machine, record.versions
-    text = Text(f"{record.suite.name}", style="bold")
-    text.append(f"  {record.created_utc}  {machine.cores} x {machine.cpu or 'unknown processor'}", style="default")
-    text.append(f"  torch {versions.get('torch')}", style="default")
+    text = Text().append(record.suite.name, style="bold")
+    text.append(f"  {record.created_utc}  {machine.cores} x {machine.cpu or 'unknown processor'}")
+    text.append(f"  torch {versions.get('torch')}")
     if not record.finished:
         text.append("  NOT FINISHED", style="bold red")
     return text
@@ -67,11 +67,11 @@ def _cases(cells: Sequence[Cell]) -> list[RenderableType]:
 
 def _network_line(rows: Sequence[Cell]) -> Text:
     cell = max(rows, key=lambda c: (c.online is not None, c.macs))
-    text = Text(f"{cell.network}", style="bold cyan")
+    text = Text().append(cell.network, style="bold cyan")
     if cell.macs:
         text.append(f"  {count(cell.relu_count)} ReLUs", style="bold")
-        text.append(f"  {cell.macs / 1e6:,.0f} M MACs", style="default")
-    text.append(f"  {_accuracy(cell)}" if cell.macs else "  not prepared", style="default")
+        text.append(f"  {digits(cell.macs / 1e6)} M MACs")
+    text.append(f"  {_accuracy(cell)}" if cell.macs else "  not prepared")
     return text
 
 
@@ -86,8 +86,8 @@ def _detail(rows: Sequence[Cell], *, header: bool) -> Table:
     """Rows of one network; widths are fixed, so that the tables of all networks line up."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=header, header_style="dim")
     for title, width, right in (
-        ("  protocol", 22, False), ("online", 8, True), ("[95 % CI]", 16, False), ("sent by S", 9, True),
-        ("by client", 9, True), ("rounds", 6, True), ("ReLU", 4, True), ("wait", 4, True), ("offline", 8, True),
+        ("  protocol", 18, False), ("online", 8, True), ("[95 % CI]", 16, False), ("sent by S", 9, True),
+        ("by client", 9, True), ("rounds", 7, True), ("ReLU", 5, True), ("wait", 5, True), ("offline", 8, True),
         ("off. data", 9, True), ("error", 7, True), ("valid", 7, False),
     ):  # fmt: skip
         table.add_column(title, min_width=width, max_width=width, justify="right" if right else "left", no_wrap=True)
@@ -220,8 +220,8 @@ def _notes(view: View, record: Record) -> Iterable[RenderableType]:
     """Yield what the reader must know: cases without a result and why, missing accuracy, what the columns mean."""
     for cell in view.cells:
         if cell.status != "done":
-            line = Text(f"{cell.case_id}: {cell.status.upper()}", style=_STYLE.get(cell.status, "yellow"))
-            line.append(f"  {(cell.error or 'no reason is recorded').splitlines()[0]}", style="default")
+            line = Text().append(f"{cell.case_id}: {cell.status.upper()}", style=_STYLE.get(cell.status, "yellow"))
+            line.append(f"  {(cell.error or 'no reason is recorded').splitlines()[0]}")
             yield line
     missing = {case.network.card: case.network.note for case in record.cases if case.network.note}
     for network, note in missing.items():
