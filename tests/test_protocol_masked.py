@@ -189,13 +189,13 @@ def test_what_each_party_receives_is_uniform():
 
 def test_weights_reach_the_client_only_under_a_mask(monkeypatch):
     sent: list[np.ndarray] = []
-    original = masked.Client
 
-    def spy(plan, masked_weights, *rest):
-        sent.extend(t.numpy().copy() for t in masked_weights.values())
-        return original(plan, masked_weights, *rest)
+    class Listening(masked.Client):
+        def __init__(self, plan, masked_weights, *rest):
+            sent.extend(t.numpy().copy() for t in masked_weights.values())
+            super().__init__(plan, masked_weights, *rest)
 
-    monkeypatch.setattr(masked, "Client", spy)
+    monkeypatch.setattr(masked, "Client", Listening)
     program, weights = networks.program_of("residual")
     for _ in range(2):
         run_masked(program, weights, [torch.randn(1, *networks.SHAPE)])

@@ -108,21 +108,26 @@ class Client:
 
     def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
         """Run one inference from images (batch, *shape) to logits (batch, classes), float32."""
-        for group in self.plan.groups:
-            if group[0].talks:
-                converse(self.channel, self.meter, [(label(s), self._talk(s, images, material)) for s in group])
+        part = self.compute(encode(images, self.plan.options.fraction_bits).numpy(), material)
         output = self.plan.output
         heard = np.empty(output.count * self.batch * output.wire_bytes, np.uint8)
         self.channel.recv_into(heard)
-        assert material.logits_part is not None
-        total = unpack(heard, output.wire_bytes) + material.logits_part.reshape(-1)
+        total = unpack(heard, output.wire_bytes) + part.reshape(-1)
         keep = 64 - 8 * output.wire_bytes
         logits = ((total << keep) >> keep).astype(np.float64) / 2.0**output.scale
         return torch.from_numpy(logits).float().view(self.batch, *output.shape)
 
-    def _talk(self, step: Step, images: Tensor, material: ClientMaterial) -> Conversation:
+    def compute(self, image: Ints, material: ClientMaterial) -> Ints:
+        """Return the client's part of the output, from the encoded images or from its additive share of them."""
+        for group in self.plan.groups:
+            if group[0].talks:
+                converse(self.channel, self.meter, [(label(s), self._talk(s, image, material)) for s in group])
+        assert material.logits_part is not None
+        return material.logits_part
+
+    def _talk(self, step: Step, image: Ints, material: ClientMaterial) -> Conversation:
         if isinstance(step, Receive):
-            return self._give_image(step, images, material)
+            return self._give_image(step, image, material)
         if isinstance(step, Extend):
             return self._extend(step, material)
         if isinstance(step, Square):
@@ -130,10 +135,9 @@ class Client:
         assert isinstance(step, ReluStep)
         return self._relu(step, material)
 
-    def _give_image(self, step: Receive, images: Tensor, material: ClientMaterial) -> Conversation:
+    def _give_image(self, step: Receive, image: Ints, material: ClientMaterial) -> Conversation:
         assert material.image_part is not None
-        encoded = encode(images, self.plan.options.fraction_bits).reshape(-1).numpy()
-        yield Send(pack(encoded - material.image_part, self.plan.values[step.out].wire_bytes))
+        yield Send(pack(image.reshape(-1) - material.image_part, self.plan.values[step.out].wire_bytes))
 
     def _relu(self, step: ReluStep, material: ClientMaterial) -> Conversation:
         """Hold the other half of the four messages of `Server._relu`."""

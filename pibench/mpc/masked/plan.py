@@ -49,6 +49,7 @@ class Options:
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
+    whole_output: bool = False  # keep all 64 bits of the output valid, for shares that go to another protocol
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> Options:
@@ -75,7 +76,7 @@ class Options:
 
     def key(self) -> str:
         """Return what kept material depends on."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.digit_bits}/{self.headroom_bits}"
+        return f"{self.fraction_bits}/{self.range_bits}/{self.digit_bits}/{self.headroom_bits}/{self.whole_output}"
 
     def window(self, scale: int) -> Window:
         """Return where the sign of a value of this scale is compared."""
@@ -445,7 +446,7 @@ def _assign_bits(planner: _Planner, output: str) -> Plan:
     """Backward pass: how many ring bits each value needs; a Drop that would need too many becomes an Extend."""
     steps, values, options = planner.steps, planner.values, planner.options
     need = dict.fromkeys(values, 0)
-    need[output] = options.window(values[output].scale).bits
+    need[output] = RING_BITS if options.whole_output else options.window(values[output].scale).bits
     planned: list[Step] = []
     for step in reversed(steps):
         bits = need[step.out]

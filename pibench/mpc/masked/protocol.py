@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pibench.errors import MaterialError
+from pibench.errors import MaterialError, UsageError
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.masked.client import Client, ClientMaterial
 from pibench.mpc.masked.cost import operation_cost
@@ -181,9 +181,7 @@ class MaskedProtocol(Protocol):
 
     def online(self, images: Tensor | None) -> Tensor | None:
         """Run one batch on fresh material, which is gone afterwards whatever happens."""
-        if not self._material:
-            raise MaterialError("no material is left for another inference", remedy="run the offline phase again")
-        material = self._material.pop(0)
+        material = self._next()
         if isinstance(self._side, Server):
             assert isinstance(material, ServerMaterial)
             self._side.run(material)
@@ -191,6 +189,28 @@ class MaskedProtocol(Protocol):
         assert isinstance(material, ClientMaterial)
         assert images is not None
         return self._side.run(images, material)
+
+    def online_shares(self, share: Tensor) -> Tensor:
+        """Run one batch from additive shares to additive shares, modulo 2^64 and at CrypTen's scale.
+
+        `share` int64 (batch, *input_shape) is this party's; both parties call this, and nothing is opened. Wants
+        `whole_output: true`, and a program that ends in a ReLU (its output stands at 16 fractional bits).
+        """
+        if not self.options.whole_output or self.plan.output.scale != self.options.fraction_bits:
+            raise UsageError(
+                "the output has no 64 valid bits at the scale of a share", remedy="set whole_output, end in a ReLU"
+            )
+        material = self._next()
+        if isinstance(self._side, Server):
+            assert isinstance(material, ServerMaterial)
+            return torch.from_numpy(self._side.compute(material, share.numpy()))
+        assert isinstance(material, ClientMaterial)
+        return torch.from_numpy(self._side.compute(share.numpy(), material))
+
+    def _next(self) -> ServerMaterial | ClientMaterial:
+        if not self._material:
+            raise MaterialError("no material is left for another inference", remedy="run the offline phase again")
+        return self._material.pop(0)
 
     def close(self) -> None:
         """Tell the dealer that no more is wanted."""

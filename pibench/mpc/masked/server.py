@@ -119,6 +119,7 @@ class Server:
     def __init__(self, plan: Plan, weights: Weights, channel: Channel, meter: Meter, batch: int) -> None:
         self.plan, self.channel, self.meter, self.batch = plan, channel, meter, batch
         self._products, self._biases = prepare_products(plan, weights)
+        self._share: Ints | None = None
 
     def receive_material(self, seed: bytes, corrections: Callable[[int], Bytes]) -> ServerMaterial:
         """Take one inference's corrections (in the order of the plan) and add what the server draws itself."""
@@ -159,7 +160,13 @@ class Server:
 
     def run(self, material: ServerMaterial) -> None:
         """Run one inference; the last message carries the server's part of the logits."""
+        part = self.compute(material)
+        self.channel.send(pack(np.ascontiguousarray(part).reshape(-1), self.plan.output.wire_bytes))
+
+    def compute(self, material: ServerMaterial, share: Ints | None = None) -> Ints:
+        """Return the server's part of the output; `share` is its additive share of the input, where it has one."""
         parts: dict[str, Ints] = {}
+        self._share = share
         for group in self.plan.groups:
             if group[0].talks:
                 converse(self.channel, self.meter, [(label(s), self._talk(s, parts, material)) for s in group])
@@ -167,8 +174,7 @@ class Server:
             step = group[0]
             with self.meter.op(*label(step)):
                 parts[step.out] = self._alone(step, [parts[name] for name in step.inputs], material)
-        output = self.plan.output
-        self.channel.send(pack(np.ascontiguousarray(parts[output.name]).reshape(-1), output.wire_bytes))
+        return parts[self.plan.output.name]
 
     def _alone(self, step: Step, inputs: list[Ints], material: ServerMaterial) -> Ints:
         if isinstance(step, Remask):
@@ -191,7 +197,8 @@ class Server:
     def _receive(self, step: Receive, parts: dict[str, Ints]) -> Conversation:
         value = self.plan.values[step.out]
         heard = yield Await(value.count * self.batch * value.wire_bytes)
-        parts[step.out] = unpack(heard, value.wire_bytes).reshape(self.batch, *value.shape)
+        masked = unpack(heard, value.wire_bytes).reshape(self.batch, *value.shape)
+        parts[step.out] = masked if self._share is None else masked + self._share
 
     def _relu(self, step: ReluStep, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         """Four messages; see docs/protocol.md for why each is uniform to whoever gets it.
