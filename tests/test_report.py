@@ -7,6 +7,7 @@ import io
 import math
 import re
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -29,6 +30,14 @@ from fakes import fake_record
 pytest.importorskip("jinja2", reason="needs the extra `report`")
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "rect", "path", "circle", "line"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_resamples() -> Iterator[None]:
+    """Draw fewer bootstrap samples: these tests look at what is made of intervals, not at the intervals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pibench.harness.stats.RESAMPLES", 200)
+        yield
 
 
 @pytest.fixture(scope="module")
