@@ -32,7 +32,7 @@ def slim(record: Record) -> Record:
         raise UsageError(
             f"this record cannot be a baseline: {what}", where=record.id, remedy="run the suite to its end"
         )
-    return record.model_copy(update={"cases": tuple(_slim_case(case) for case in record.cases)})
+    return record.model_copy(update={"command": (), "cases": tuple(_slim_case(case) for case in record.cases)})
 
 
 def save_baseline(record: Record, path: Path) -> None:
@@ -64,7 +64,8 @@ def _slim_case(case: Case) -> Case:
 
 
 def _slim_session(session: Session) -> Session:
-    kept = [inference for inference in session.inferences if not inference.warmup][:KEPT_INFERENCES]
+    measured = [inference for inference in session.inferences if not inference.warmup]
+    kept = measured[:: -(-len(measured) // KEPT_INFERENCES) or 1]  # from all over the session
     bare = [i.model_copy(update={"server": _bare(i.server), "client": _bare(i.client)}) for i in kept]
     return session.model_copy(update={"inferences": tuple(bare), "parts": ()})
 

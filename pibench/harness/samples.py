@@ -41,7 +41,8 @@ class Outliers:
             )
             if number
         ]  # fmt: skip
-        return f"{self.count} outliers in {self.n} inferences ({', '.join(parts)}); kept"
+        word = "outlier" if self.count == 1 else "outliers"
+        return f"{self.count} {word} in {self.n} inferences ({', '.join(parts)}); kept"
 
 
 def warmup_length(sessions: Sessions) -> int:

@@ -34,8 +34,8 @@ def as_text(comparison: Comparison, *, all_rows: bool = False) -> str:
     """Return the comparison for a terminal; exact measures that did not change are summed up in one line."""
     lines = [f"base {comparison.base_name}", f"head {comparison.head_name}", *_around(comparison)]
     rows, hidden = _visible(comparison, all_rows)
-    cells = [HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    cells = [HEADINGS, *(_cells(row) for row in rows)] if rows else []
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))] if rows else []
     lines += [
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells),
