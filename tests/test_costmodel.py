@@ -9,7 +9,7 @@ import pytest
 from pibench.cli import main
 from pibench.errors import EXIT_USAGE, UsageError
 from pibench.reporting.constants import CONSTANTS, cheap, dear, point
-from pibench.reporting.costcheck import PUBLISHED, WHERE_IT_DOES_NOT_FIT, checks
+from pibench.reporting.costcheck import PUBLISHED, WHERE_IT_DOES_NOT_FIT, beyond, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, LinearLayer, Wire, Workload, estimate, workload_of
 from pibench.reporting.whatif import wire_named
 
@@ -170,3 +170,10 @@ def test_page_of_cost_models_lists_every_constant_and_its_range() -> None:
         assert f"`{name}`" in page, name
     for row in checks():
         assert row.network in page
+
+
+def test_a_network_beyond_the_checks_is_called_extrapolated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert beyond(RESNET18) == ""
+    assert "12,288" in beyond(Workload("tiny", 96, 1_000_000, 2, 5))
+    assert main(["estimate", "digits-tiny"]) == 0
+    assert "extrapolated" in capsys.readouterr().out

@@ -71,11 +71,14 @@ def _workload(name: str) -> Workload:
 
 def _print_estimate(cost: PaperEstimate) -> None:
     from pibench.reporting.axes import seconds, size
+    from pibench.reporting.costcheck import beyond
     from pibench.reporting.costmodel import SYSTEMS
 
     load, system = cost.workload, SYSTEMS[cost.system]
     print(f"{load.name} under {system.title} over {cost.wire.name}: on paper, not measured")
     print(f"  {load.relu_count:,} ReLUs, {load.macs / 1e6:.1f} million MACs, {load.linear_layers} linear layers")
+    if warning := beyond(load):
+        print(f"  {warning}")
     phases = (("offline", cost.offline, cost.offline_range_s), ("online", cost.online, cost.online_range_s))
     for name, phase, (low, high) in phases:
         print(

@@ -84,6 +84,19 @@ WHERE_IT_DOES_NOT_FIT: tuple[str, ...] = (
 )
 
 
+CHECKED_RELUS = (
+    min(p.load.relu_count for p in PUBLISHED), max(p.load.relu_count for p in PUBLISHED)
+)  # fmt: skip
+
+
+def beyond(load: Workload) -> str:
+    """Return a warning where a network lies outside of what the model was checked on, else nothing."""
+    low, high = CHECKED_RELUS
+    if low <= load.garbled <= high:
+        return ""
+    return f"extrapolated: the model was checked on networks of {low:,} to {high:,} ReLUs"
+
+
 def checks() -> list[Check]:
     """Return the model beside every published latency, both parties on one machine."""
     rows = []

@@ -13,6 +13,7 @@ from pibench.reporting.axes import percent, seconds
 from pibench.reporting.canvas import Canvas, framed
 from pibench.reporting.captions import INTERVALS, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
+from pibench.reporting.costcheck import beyond
 from pibench.reporting.costmodel import WIRES, estimate
 from pibench.reporting.raster import save_png
 from pibench.reporting.theme import KIND_TITLES
@@ -244,10 +245,13 @@ def _paper_figure(view: View, ladder: Ladder) -> Figure | None:
     if not cells or ladder.setting.batch != 1:
         return None
     systems = ("delphi",)
+    beyond_range = [c for c in cells if beyond(workload_of_cell(c))]
+    words = beyond(workload_of_cell(beyond_range[0])) if beyond_range else ""
+    warning = f" For {len(beyond_range)} of {len(cells)} {words}." if words else ""
     return Figure(
         "paper", "Beside garbled circuits, on paper",
         "Hollow: DELPHI from published constants (another machine, an AMD EPYC 7502), computing alone, no wire; bars "
-        f"are the ranges of its constants. Not measured here. Filled: {setting_words(view, cells)}.",
+        f"are the ranges of its constants. Not measured here. Filled: {setting_words(view, cells)}.{warning}",
         "Online latency measured here beside DELPHI on paper. " + _spoken(cells),
         partial(draw_compare.paper, cells, systems), _paper_words(cells[0], ladder),
     )  # fmt: skip

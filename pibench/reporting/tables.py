@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pibench.reporting.axes import axis_seconds, percent, seconds, size, times
 from pibench.reporting.cells import Cell, Ladder
-from pibench.reporting.costcheck import FITS_WITHIN, checks
+from pibench.reporting.costcheck import FITS_WITHIN, beyond, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.draw_frontier import published_points
 from pibench.reporting.theme import METHOD_TITLES
@@ -197,6 +197,9 @@ def paper_table(cells: Sequence[Cell]) -> Table:
         "Computed from published constants (AMD EPYC 7502), nothing measured here. Ciphertexts are left out of the "
         "offline bytes: a record does not hold layer shapes; pibench estimate CARD counts them."
     )
+    warnings = {c.network: warning for c in cells if (warning := beyond(workload_of_cell(c)))}
+    if warnings:
+        note += f" {', '.join(warnings)}: {next(iter(warnings.values()))}."
     return _table("paper", "Systems on paper", note, columns, rows)
 
 
