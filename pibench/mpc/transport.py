@@ -6,7 +6,7 @@ would only add bytes and a copy. What must not be trusted (handshake, control) i
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 import ssl
 import time
@@ -31,6 +31,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, meter: Meter, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._sock, self._meter, self.timeout_s = sock, meter, timeout_s
+        self._poll = select.poll()
         self._last = ""  # direction of the last payload
         self.out_bytes = self.in_bytes = self.messages = 0  # all that ever moved, probes and barriers included
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -124,12 +125,11 @@ class Channel:
         return n
 
     def _wait(self, readable: bool, writable: bool, deadline: float) -> None:
-        events = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
+        events = (select.POLLIN if readable else 0) | (select.POLLOUT if writable else 0)
         start = time.perf_counter()
-        with selectors.PollSelector() as selector:
-            selector.register(self._sock, events)
-            left_s = max(0.0, deadline - time.monotonic())
-            ready = selector.select(left_s if left_s < float("inf") else None)
+        self._poll.register(self._sock, events)
+        left_s = max(0.0, deadline - time.monotonic())
+        ready = self._poll.poll(left_s * 1e3 if left_s < float("inf") else None)
         self._meter.waited(time.perf_counter() - start)
         if not ready:
             raise TransportError(
