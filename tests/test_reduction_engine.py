@@ -265,7 +265,9 @@ def _wait_for(what: Callable[[], Any], seconds: float) -> Any:
 
 def test_keys_do_not_depend_on_the_process(tmp_path: Path) -> None:
     task = little_study(tmp_path).base()
-    script = "import sys; from pibench.reduction.tasks import Task as T; print(T.model_validate_json(sys.stdin.read()).key)"
+    script = (
+        "import sys; from pibench.reduction.tasks import Task as T; print(T.model_validate_json(sys.stdin.read()).key)"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     shown = subprocess.run(
         [sys.executable, "-c", script], input=task.model_dump_json(), capture_output=True, text=True, check=True,

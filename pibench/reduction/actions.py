@@ -65,7 +65,8 @@ def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> 
     if done := cache.result(task.key):
         return done
     whole = data or load_dataset(task.dataset)
-    place = Workplace(cache, part_of(whole, int(task.options.get("samples") or 0)), say)
+    parts = (int(task.options.get(name) or 0) for name in ("samples", "test"))
+    place = Workplace(cache, part_of(whole, *parts), say)
     outcome = ACTIONS[task.action](task, place)
     result = _result(task, outcome, place)
     meta = {
@@ -81,8 +82,10 @@ def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> 
     return result
 
 
-def part_of(data: Dataset, samples: int) -> Dataset:
-    """Return the data set with some of its training images, the same ones every time; 0: all."""
+def part_of(data: Dataset, samples: int, test: int) -> Dataset:
+    """Return the data set with some of its training images, the same ones every time, and test images; 0: all."""
+    if 0 < test < len(data.test_labels):
+        data = replace(data, test_images=data.test_images[:test], test_labels=data.test_labels[:test])
     if not 0 < samples < len(data.train_labels):
         return data
     chosen = torch.randperm(len(data.train_labels), generator=generator("samples", samples))[:samples]

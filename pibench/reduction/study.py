@@ -40,7 +40,9 @@ class Study:
         action: Action = "train"
         recipe = {**(card.recipe or {}), **self.overrides}
         if self.checkpoint is not None:
-            action, options = "given", {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
+            action = "given"
+            options = {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve()), **self._part()}
+            options.pop("samples", None)
         return Task(
             name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
             action=action, recipe=recipe_for(card.dataset, recipe).model_dump(), options=options,
@@ -108,9 +110,8 @@ class Study:
         return f"{100 * budget / max(full, 1):.1f}".removesuffix(".0").replace(".", "p")
 
     def _part(self) -> dict[str, Option]:
-        """Return the option that limits a training to some of the images."""
-        samples = self.number("samples", 0)
-        return {"samples": int(samples)} if samples else {}
+        """Return the options that limit a task to some of the training and test images."""
+        return {name: int(self.number(name, 0)) for name in ("samples", "test") if self.number(name, 0)}
 
     def _epochs(self, share: float) -> int:
         whole = self.epochs or int(self._recipe({})["epochs"])

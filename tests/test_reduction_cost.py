@@ -1,0 +1,36 @@
+"""A mask costs what it keeps: ReLU bytes of a masked ResNet18 in every protocol's declared cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pibench.lowering.lower import lower
+from pibench.lowering.program import Program, Relu
+from pibench.mpc.protocol import PROTOCOLS, protocol_class
+from pibench.networks.build import masks_of, skeleton, stage_of
+from pibench.networks.spec import ResNetSpec
+from pibench.reduction.gates import set_masks
+
+SHARE = 0.1
+
+
+def resnet18(masked: bool) -> Program:
+    """Return ResNet18 in CIFAR-100's shape, all ReLUs or a random tenth of them kept."""
+    activation = "masked" if masked else "relu"
+    spec = ResNetSpec(family="resnet", classes=100, input=[3, 32, 32], activation=activation)  # type: ignore[arg-type]
+    module = skeleton(spec)
+    if masked:
+        generator = torch.Generator().manual_seed(1)
+        set_masks(module, {n: torch.rand(m.shape, generator=generator) < SHARE for n, m in masks_of(module).items()})
+    return lower(module, spec.input_shape, stage_of)[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - {"plaintext"}))
+def test_a_tenth_of_the_relus_costs_at_most_a_tenth_and_a_half(name: str) -> None:
+    sent = []
+    for masked in (False, True):
+        program, protocol = resnet18(masked), protocol_class(name)
+        costs = [protocol.cost(program, op, 1, {}) for op in program if isinstance(op, Relu)]
+        sent.append(sum(cost.server_bytes + cost.client_bytes for cost in costs))
+    assert 0 < sent[1] <= 0.15 * sent[0]

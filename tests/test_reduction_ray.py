@@ -1,0 +1,81 @@
+"""The Ray route on a local cluster of two nodes: the same cards as here, logs brought back, failures reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reduction_fakes import little, little_study
+
+from pibench.errors import UsageError
+from pibench.reduction import jobs
+from pibench.reduction.actions import network_at
+from pibench.reduction.tasks import Cache
+
+ray = pytest.importorskip("ray", reason="ray is an optional extra")
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore"),  # ray's processes and files are its own
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Start a cluster of two nodes with a CPU each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_the_cluster_makes_what_this_process_makes(tmp_path: Path, address: str) -> None:
+    from pibench.reduction.cluster import run_cluster
+
+    study, here, there = little_study(tmp_path), Cache(tmp_path / "here"), Cache(tmp_path / "there")
+    first = [study.base()]
+    second = [study.student(f"cull-{k}", "Culled", little(culled=[k]), "deepreduce") for k in (1, 2)]
+    for tasks in (first, second):
+        ours = jobs.run_here(tasks, here, lambda _text: None)
+        theirs = run_cluster(tasks, there, lambda _text: None, address)
+        assert {k: (r.accuracy, r.relu_count) for k, r in ours.items()} == {
+            k: (r.accuracy, r.relu_count) for k, r in theirs.items()
+        }
+        for task in tasks:
+            a, b = (network_at(cache.path(task.key))[1].state_dict() for cache in (here, there))
+            assert all(a[name].equal(b[name]) for name in a)
+            assert "epoch 1/1" in (there.folder / "logs" / f"{task.key}.log").read_text(encoding="utf-8")
+    nodes = {(there.folder / "logs" / f"{t.key}.log").read_text().splitlines()[0] for t in second}
+    assert all(node.startswith("node ") for node in nodes)
+    assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+
+
+def test_what_fails_on_the_cluster_is_reported(tmp_path: Path, address: str) -> None:
+    from pibench.reduction.cluster import run_cluster
+
+    study, cache, said = little_study(tmp_path), Cache(tmp_path / "cache"), list[str]()
+    bad = study.base().model_copy(
+        update={"name": "bad", "recipe": {**study.base().recipe, "lr": 100.0, "momentum": 0.99}}
+    )
+    bad = bad.model_copy(update={"action": "given", "options": {"sha256": "0", "path": str(_nonsense(tmp_path))}})
+    with pytest.raises(jobs.ReductionFailed, match="bad"):
+        run_cluster([bad, study.base()], cache, said.append, address)
+    assert cache.result(study.base().key) is not None
+    assert any(line.startswith("bad: failed") for line in said)
+
+
+def _nonsense(folder: Path) -> Path:
+    path = folder / "nonsense.safetensors"
+    path.write_bytes(b"nothing of the kind")
+    return path
+
+
+def test_no_cluster_is_a_message(tmp_path: Path) -> None:
+    from pibench.reduction.cluster import run_cluster
+
+    ray.shutdown()
+    with pytest.raises(UsageError, match="no Ray cluster"):
+        run_cluster([little_study(tmp_path).base()], Cache(tmp_path / "c"), print, "127.0.0.1:1")
