@@ -68,15 +68,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     _use_online_clock(item)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what pytest-benchmark has no columns for, under its table."""
-    if cases := config.stash.get(CASES, []):
-        from pibench.plugin_support import table
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Show what pytest-benchmark has no columns for, under its table, also when it raises over a regression."""
+    try:
+        yield
+    finally:
+        if cases := terminalreporter.config.stash.get(CASES, []):
+            from pibench.plugin_support import table
 
-        terminalreporter.section("pibench: what the parties sent, and whether the answers were right", sep="-")
-        for line in table(cases):
-            terminalreporter.write_line(line)
+            terminalreporter.section("pibench: what the parties sent, and whether the answers were right", sep="-")
+            for line in table(cases):
+                terminalreporter.write_line(line)
 
 
 class SuiteFile(pytest.Module):

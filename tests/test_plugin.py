@@ -133,6 +133,7 @@ def test_compare_fail_does_what_its_manual_says(project: pytest.Pytester) -> Non
     canned(project, slowdown={"full/masked": 1.2})
     slower = pytest_in(project, "--benchmark", "suites", "--benchmark-compare", "--benchmark-compare-fail=median:10%")
     assert slower.ret == 1
+    slower.stdout.fnmatch_lines(["*pibench: what the parties sent*"])
     assert "PercentageRegressionCheck" in slower.stdout.str() + slower.stderr.str()
 
 
