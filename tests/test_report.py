@@ -346,3 +346,18 @@ def test_a_ladder_without_the_full_network_does_not_claim_one(record: Record) ->
     page = render(view, protocol="masked")
     assert "full network" not in page
     assert "culled less 1 point" in page
+
+
+def test_two_option_sets_of_one_protocol_are_two_settings(record: Record) -> None:
+    more = record
+    for case in record.cases:
+        if case.protocol == "masked":
+            more = more.with_case(case.model_copy(update={"id": case.id.replace("masked", "masked+tcp")}))
+    view = view_of([more])
+    assert {c.protocol for c in view.cells} >= {"masked", "masked+tcp"}
+    ladder = main_ladder(view.ladders())
+    assert ladder is not None
+    assert ladder.setting.protocol == "masked"
+    assert len(ladder.cells) == 5
+    assert len(ladder_for(view, "masked+tcp").cells) == 5
+    assert "masked+tcp" in render(view)

@@ -34,11 +34,12 @@ def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: st
     def rank(ladder: Ladder) -> tuple[float, ...]:
         setting = ladder.setting
         budgets = len({c.relu_count for c in ladder.cells})
-        private = setting.protocol != "plaintext"
+        base, _, label = setting.protocol.partition("+")
+        private = base != "plaintext"
         scored = sum(c.score is not None for c in ladder.cells)
         local = not ladder.cells[0].rtt_ms
         return (
-            not private, budgets < 3, _RANK.get(setting.protocol, 1), not local, setting.batch, -scored, -budgets,
+            not private, budgets < 3, _RANK.get(base, 1), bool(label), not local, setting.batch, -scored, -budgets,
         )  # fmt: skip
 
     return min(asked, key=rank, default=None)
@@ -104,8 +105,8 @@ def _price_sentence(ladder: Ladder) -> str:
         )
     if ladder.close and not ladder.noisy:
         return (
-            f"{setting}: {fit.n} networks lie near a line (R² = {fit.r2:.2f}), but are too few or too noisy for a firm "
-            f"price: the 95 % interval is {low} to {high}."
+            f"{setting}: the ReLU count explains {percent(fit.r2)} of the differences between {fit.n} networks, too "
+            f"few or too noisy for a firm price: the 95 % interval is {low} to {high}."
         )
     if ladder.noisy:
         return (
@@ -164,7 +165,7 @@ def _others_sentence(view: View, ladder: Ladder) -> str:
         same = (other.setting.dataset, other.setting.batch, other.setting.device) == (
             ladder.setting.dataset, ladder.setting.batch, ladder.setting.device
         )  # fmt: skip
-        if other.setting == ladder.setting or not same or other.setting.protocol == "plaintext":
+        if other.setting == ladder.setting or not same or not other.cells[0].private_protocol:
             continue
         if ladder.fit.n < 3 and other.fit.n > 1 and not other.noisy:
             parts.append(f"{percent(other.cells[-1].online_s / other.full.online_s)} with {where(other)}")

@@ -29,7 +29,8 @@ def setting_words(view: View, cells: Sequence[Cell]) -> str:
         f"link {where}", listed(c.device for c in cells),
         f"threads a party: {listed(str(c.threads) for c in cells)}", f"batch {listed(str(c.batch) for c in cells)}",
         "; ".join(machine_words(m) for m in used),
-        f"n = {_range([e.n_sessions for e in counts])} sessions, {_range([e.n for e in counts])} inferences a point",
+        f"n = {_count([e.n_sessions for e in counts], 'session')}, "
+        f"{_count([e.n for e in counts], 'inference')} a point",
     ]  # fmt: skip
     return " · ".join(part for part in parts if part)
 
@@ -39,7 +40,7 @@ def listed(items: Iterable[str]) -> str:
     return ", ".join(item for item in dict.fromkeys(items) if item)
 
 
-def _range(values: Sequence[int]) -> str:
+def _count(values: Sequence[int], what: str) -> str:
     low, high = min(values, default=0), max(values, default=0)
-    return str(low) if low == high else f"{low} to {high}"
+    return f"{low if low == high else f'{low} to {high}'} {what}{'' if high == 1 else 's'}"
 

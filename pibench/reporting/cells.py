@@ -96,6 +96,11 @@ class Cell:
         return self.status == "done" and self.online is not None
 
     @property
+    def private_protocol(self) -> bool:
+        """Whether the protocol keeps anything secret (`plaintext` does not)."""
+        return self.protocol.partition("+")[0] != "plaintext"
+
+    @property
     def noisy(self) -> bool:
         """Whether its interval is too wide to compare it with others."""
         return self.online is not None and self.online.relative_half_width > NOISY
@@ -175,8 +180,8 @@ class Ladder:
 
     @property
     def close(self) -> bool:
-        """Whether the networks lie near a rising line."""
-        return self.fit.n >= 3 and self.fit.r2 >= 0.8 and self.fit.slope_s > 0
+        """Whether the networks lie roughly on a rising line: its price may be named with a word of doubt."""
+        return self.fit.n >= 3 and self.fit.r2 >= 0.5 and self.fit.slope_s > 0
 
     @property
     def noisy(self) -> bool:
@@ -186,4 +191,4 @@ class Ladder:
     @property
     def explains(self) -> bool:
         """Whether the line is worth quoting: near it, and a price that is clearly above nothing."""
-        return self.close and self.fit.slope_interval[0] > 0 and not self.noisy
+        return self.close and self.fit.r2 >= 0.8 and self.fit.slope_interval[0] > 0 and not self.noisy

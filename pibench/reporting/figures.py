@@ -198,7 +198,7 @@ def _link_figure(view: View, ladder: Ladder) -> Figure | None:
     setting = ladder.setting
     cells = [
         c for c in view.cells
-        if c.usable and c.protocol != "plaintext" and c.batch == setting.batch and c.dataset == setting.dataset
+        if c.usable and c.private_protocol and c.batch == setting.batch and c.dataset == setting.dataset
         and c.device == setting.device and c.machine_key == setting.machine_key
     ]  # fmt: skip
     linked = {(c.network, c.protocol, c.link) for c in cells}

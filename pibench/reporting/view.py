@@ -74,7 +74,7 @@ def _cell(record: Record, case: Case) -> Cell:
     private = _private(sessions)
     return Cell(
         case_id=case.id, run_id=record.id, machine_key=record.machine.key, network=net.card,
-        title=net.title or net.card, method=net.method or "full", dataset=net.dataset, protocol=case.protocol,
+        title=net.title or net.card, method=net.method or "full", dataset=net.dataset, protocol=protocol_of(case),
         link=case.link.name, link_how=case.link.how, rtt_ms=case.link.rtt_ms, mbit_s=case.link.mbit_s,
         device=case.device, batch=case.batch, threads=case.threads, status=case.status, error=case.error,
         relu_count=net.relu_count, macs=net.macs, macs_merged=net.macs_merged, parameters=net.parameters,
@@ -87,6 +87,12 @@ def _cell(record: Record, case: Case) -> Cell:
         peak_rss_bytes=_largest([max(s.peak_rss_bytes.server, s.peak_rss_bytes.client) for s in sessions]),
         published=net.published,
     )  # fmt: skip
+
+
+def protocol_of(case: Case) -> str:
+    """Return the protocol with the label that sets two option sets of it apart, as the case's id has it."""
+    named = case.id.rsplit("/", 4)[-4:][0]
+    return named if named.partition("+")[0] == case.protocol else case.protocol
 
 
 def _largest(values: Sequence[int]) -> int | None:

@@ -80,7 +80,7 @@ def networks_of(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _option(cell: Cell, wire: Wire) -> Option | None:
-    if not cell.usable or cell.protocol == "plaintext":
+    if not cell.usable or not cell.private_protocol:
         return None
     measured = cell.link == wire.name
     online = cell.online_s if measured else predicted_s(cell, wire)
