@@ -1,3 +1,3 @@
-"""pibench: what does a ReLU budget buy in private inference?"""
+"""Measure what a ReLU budget buys in private inference."""
 
 __version__ = "0.1.0"
