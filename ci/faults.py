@@ -71,7 +71,9 @@ class Scene:
         if not self.pids:
             return False
         self.victim = self.chance.choice(sorted(self.pids))
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
+            if b"pibench" not in Path(f"/proc/{self.pids[self.victim]}/cmdline").read_bytes():
+                return False  # long gone, and its number is somebody else's
             os.kill(self.pids[self.victim], number)
             return True
         return False
