@@ -126,6 +126,12 @@ class Cell:
         return totals
 
     @property
+    def relu_share(self) -> float | None:
+        """Share of the online time spent in ReLUs, their waiting included."""
+        spent = sum(site.compute_s + site.wait_s for site in self.sites if site.kind == "relu")
+        return spent / self.online_s if self.sites and self.online_s else None
+
+    @property
     def linear_layers(self) -> int:
         """Linear operations seen in the record, without shortcuts (they run beside another one)."""
         names = {site.site for site in self.sites if site.kind == "linear"}

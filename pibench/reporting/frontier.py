@@ -88,7 +88,7 @@ def frontier_table(ladder: Ladder, chosen: Cell | None = None) -> list[str]:
     rows = [head]
     for cell in ladder.cells:
         mark = ">" if cell is chosen and cell is not ladder.full else " "
-        share = percent(cell.kinds["relu"] / cell.online_s) if cell.sites else ""
+        share = percent(cell.relu_share) if cell.relu_share is not None else ""
         rows.append((
             f"{mark}{letters[cell.network]}", cell.network, short(cell.relu_count),
             f"{cell.score.percent:.2f} ({cell.score.n:,})" if cell.score else "", seconds(cell.online_s),

@@ -77,11 +77,9 @@ def accuracy(cell: Cell) -> Entry:
 
 
 def relu_share(cell: Cell) -> Entry:
-    """Return the share of ReLU computing in the online time."""
-    if not cell.sites or not cell.online_s:
-        return Entry("")
-    share = cell.kinds["relu"] / cell.online_s
-    return Entry(percent(share), share)
+    """Return the share of ReLUs in the online time, their waiting included."""
+    share = cell.relu_share
+    return Entry("" if share is None else percent(share), share)
 
 
 def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
@@ -103,7 +101,7 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
     marked = ladder.cells.index(chosen) if chosen is not None and chosen is not ladder.full else None
     note = (
         f"Medians with 95 % intervals. Faster: than {ladder.reference}. Sent: online payload of the party that sends "
-        "more. ReLU share: of the online time, in computing. Published figures are others'."
+        "more. ReLU share: of the online time, waiting included. Published figures are others'."
     )
     return _table("budgets", "By ReLU budget", note, columns, rows, marked)
 
