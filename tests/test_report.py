@@ -361,3 +361,18 @@ def test_two_option_sets_of_one_protocol_are_two_settings(record: Record) -> Non
     assert len(ladder.cells) == 5
     assert len(ladder_for(view, "masked+tcp").cells) == 5
     assert "masked+tcp" in render(view)
+
+
+def test_published_points_without_a_latency_make_no_empty_latency_figure(record: Record) -> None:
+    """Random weights, published accuracies: a frontier over ReLUs of hollow marks, none over latency."""
+    bare = record
+    for case in record.cases:
+        published = ({"accuracy_percent": 70.0, "source": "a paper"},)
+        changes = {"checkpoint_accuracy": None, "plain_accuracy": None, "published": published}
+        sessions = tuple(s.model_copy(update={"accuracy": None}) for s in case.sessions)
+        network = case.network.model_copy(update=changes)
+        bare = bare.with_case(case.model_copy(update={"network": network, "sessions": sessions}))
+    page = render(view_of([bare]), protocol="masked")
+    assert "fig-frontier-latency" not in page
+    assert "fig-frontier-relus" in page
+    assert "full elsewhere in this record: " in page or "1,000 ReLUs elsewhere" in page

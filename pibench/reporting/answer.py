@@ -171,5 +171,19 @@ def _others_sentence(view: View, ladder: Ladder) -> str:
             parts.append(f"{percent(other.cells[-1].online_s / other.full.online_s)} with {where(other)}")
         elif ladder.fit.n >= 3 and other.explains:
             parts.append(f"{seconds(other.fit.slope_s)} with {where(other)}")
+    if not parts:
+        return _elsewhere(view, ladder)
     lead = "Elsewhere in this record, of the time:" if ladder.fit.n < 3 else "1,000 ReLUs elsewhere in this record:"
-    return f"{lead} {'; '.join(parts[:6])}." if parts else ""
+    return f"{lead} {'; '.join(parts[:6])}."
+
+
+def _elsewhere(view: View, ladder: Ladder) -> str:
+    """Say what the reference network takes in the other private settings."""
+    here = ladder.full
+    others = [
+        c for c in view.cells
+        if c.usable and c.private_protocol and c.network == here.network and c.setting != here.setting
+        and c.batch == here.batch and c.device == here.device
+    ]  # fmt: skip
+    parts = [f"{seconds(c.online_s)} with {c.protocol} over {c.link}" for c in others]
+    return f"{here.network} elsewhere in this record: {'; '.join(parts[:6])}." if parts else ""

@@ -87,6 +87,8 @@ def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
     note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
     made = []
     for over, title in (("latency", "Accuracy over online latency"), ("relus", "Accuracy over ReLUs")):
+        if not scored and not any(p.percent and (over == "relus" or p.online_s) for p in published):
+            continue  # an empty frame says nothing
         line = " The line joins networks that no other one beats in both." if over == "latency" else ""
         made.append(
             Figure(
