@@ -37,6 +37,16 @@ def operation_cost(program: Program, op: Op, batch: int, options: dict[str, Any]
     return total
 
 
+def activation_cost(program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
+    """Return what an activation costs without the truncation of the elements that its mask leaves linear.
+
+    The meter books that under "truncation": fixed point wants it after any linear layer, whatever acts next.
+    """
+    plan = _planned(program, tuple(sorted(options.items())))
+    mine = [step for step in plan.steps if step.op is op and isinstance(step, ReluStep | Square)]
+    return sum((step_cost(plan, step, batch) for step in mine), Cost())
+
+
 def step_cost(plan: Plan, step: Step, batch: int) -> Cost:
     """Return what one step costs by itself."""
     out, dealt = plan.values[step.out], correction_bytes(plan, step, batch)
