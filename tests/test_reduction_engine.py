@@ -178,7 +178,7 @@ def test_a_given_checkpoint_is_taken_over(tmp_path: Path, cache: Cache, counted:
 
 def test_ladder_has_no_twins_and_falls() -> None:
     ladder = deepreduce.candidates(little(multipliers=[2, 2], blocks=[1, 1, 1]), [2, 3, 1])
-    assert len({candidate.network.model_dump_json() for candidate in ladder}) == len(ladder) == 11
+    assert len({candidate.network.model_dump_json() for candidate in ladder}) == len(ladder) == 13
     assert [c.name for c in ladder[:3]] == ["drd-b", "drd-c1", "drd-c1-b"]
     assert "drd-c13-b-a2-r2" in {candidate.name for candidate in ladder}
 

@@ -22,7 +22,7 @@ from pibench.reduction.steps import Reducible, cull, only, reducible, reshape, t
 from pibench.reduction.study import Results, Study, Wave
 from pibench.reduction.tasks import Task
 
-SHAPES = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5))  # (alpha, rho)
+SHAPES = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5), (0.25, 0.5))  # (alpha, rho); the last is one rung more
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _of_culling(spec: Reducible, culled: Sequence[int], top: bool) -> Iterator[C
     for which in layers:
         thinned = thin(survivors, which)
         for alpha, rho in SHAPES if culled else SHAPES[:1]:
-            suffix = ("-a2" if alpha < 1 else "") + ("-r2" if rho < 1 else "")
+            suffix = (f"-a{round(1 / alpha)}" if alpha < 1 else "") + ("-r2" if rho < 1 else "")
             shape = (f", alpha {alpha:g}" if alpha < 1 else "") + (f", rho {rho:g}" if rho < 1 else "")
             yield Candidate(
                 f"{name}-{which[0]}{suffix}", f"{title}, {which} thinned{shape}", reshape(thinned, alpha, rho)
