@@ -76,7 +76,8 @@ def _headline(ladder: Ladder) -> str:
     if ladder.noisy:
         return "Too noisy here to price a ReLU"
     if ladder.close:
-        return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}"
+        firm = ladder.fit.slope_interval[0] > 0
+        return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}" if firm else "No firm price of a ReLU here"
     if ladder.joint and ladder.joint.r2 >= 0.9 and ladder.joint.relu_s > 0:
         return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
     return "The ReLU count does not decide latency here"
