@@ -145,17 +145,18 @@ def _offline(sessions: Sequence[Session]) -> PhaseView | None:
     return PhaseView(float(np.median(seconds)), max(sent))
 
 
-def _slower(inference: Inference) -> PartyOnline:
-    return max(inference.server, inference.client, key=lambda party: party.time_s)
+def _busier(inference: Inference) -> PartyOnline:
+    """Return the party that waits less: where the two take turns, the other's waiting is only this one's computing."""
+    return min(inference.server, inference.client, key=lambda party: party.wait_s)
 
 
 def _sites(sessions: Sequence[Session], online_s: float) -> tuple[Site, ...]:
-    """Mean share of each part in the slower party's time, scaled so that all of them add up to the median latency."""
+    """Mean share of each part in the busier party's time, scaled so that all of them add up to the median latency."""
     keys: dict[PartKey, list[np.ndarray[Any, Any]]] = {}
     shares = 0
     for session in sessions:
         for inference in session.inferences:
-            party = _slower(inference)
+            party = _busier(inference)
             if inference.warmup or not party.time_s or len(party.parts.time_s) != len(session.parts):
                 continue
             shares += 1
