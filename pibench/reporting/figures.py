@@ -124,8 +124,8 @@ def _attribution_figure(view: View, ladder: Ladder) -> Figure | None:
     )
     return Figure(
         "attribution", "Where the online time goes",
-        "Computing by kind of operation, of the slower party; waiting for the wire or the peer apart. The parts add up "
-        f"to the median. {setting_words(view, cells)}.",
+        "Computing by kind of operation, of the party that waits less; waiting for the wire or the peer apart. The "
+        f"parts add up to the median. {setting_words(view, cells)}.",
         f"Stacked bars of online time by kind. {spoken}.", partial(draw_cost.attribution, cells),
         _most(ladder.full),
     )  # fmt: skip
