@@ -149,8 +149,16 @@ def outcome(comparison: Comparison) -> tuple[Verdict, float]:
     return row.verdict, row.ratio.point if row.ratio else float("nan")
 
 
-def resampled(base: Record, head: Record, size: int, count: int, *, in_pairs: bool) -> list[tuple[Verdict, float]]:
-    """Return verdicts of comparisons put together from real sessions of the same code.
+def slowed(session: Session, factor: float) -> Session:
+    """Return the session with its online times multiplied."""
+    inferences = [i.model_copy(update={"online_s": i.online_s * factor}) for i in session.inferences]
+    return session.model_copy(update={"inferences": tuple(inferences)})
+
+
+def resampled(
+    base: Record, head: Record, size: int, count: int, *, in_pairs: bool, factor: float = 1.0
+) -> list[tuple[Verdict, float]]:
+    """Return verdicts of comparisons put together from real sessions of the same code, the head's times multiplied.
 
     Pairs: pairs drawn with replacement, sides swapped by coin. Otherwise sessions of both sides, shuffled and split.
     """
@@ -166,6 +174,7 @@ def resampled(base: Record, head: Record, size: int, count: int, *, in_pairs: bo
             mixed = [[*left, *right][i] for i in rng.permutation(len(left) + len(right))[: 2 * size]]
             one, other = mixed[:size], mixed[size:]
         options = Options.of(["online_s"], paired=in_pairs, seed=int(rng.integers(1 << 30)))
+        other = [slowed(session, factor) for session in other]
         found.append(outcome(compare(only(base, one), only(head, other), options)))
     return found
 
@@ -192,6 +201,9 @@ def judge_all(args: argparse.Namespace) -> None:
         if kind == "same":
             lines.append(summary("same, pairs resampled", resampled(*both, size, 200, in_pairs=True)))
             lines.append(summary("same, sessions resampled", resampled(*both, size, 200, in_pairs=False)))
+            for factor in (1.03, 1.05, 1.10):
+                found = resampled(*both, size, 100, in_pairs=True, factor=factor)
+                lines.append(summary(f"same x {factor}, pairs resampled", found))
         pairs = Options.of(["online_s"], paired=True)
         print(kind, "all pairs:", outcome(compare(*both, pairs)), flush=True)
     for line in lines:
