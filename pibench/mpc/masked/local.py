@@ -50,6 +50,6 @@ def _gather(step: Gather, parts: list[Ints], fill: int) -> Ints:
     if joined.shape[1] == len(step.index) and step.is_identity:
         return joined
     taken = joined[:, step.index]
-    if (step.index < 0).any():
-        taken[:, step.index < 0] = fill
+    if len(step.filled):
+        taken[:, step.filled] = fill
     return taken

@@ -160,10 +160,15 @@ class Gather(Step):
     index: Index = field(repr=False)
     fill: int = 0
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether every element stays where it is."""
         return bool((self.index == np.arange(len(self.index))).all())
+
+    @cached_property
+    def filled(self) -> Index:
+        """Positions of the output that take the fill."""
+        return np.flatnonzero(self.index < 0)
 
 
 @dataclass(frozen=True, kw_only=True)
