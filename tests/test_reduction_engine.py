@@ -183,7 +183,6 @@ def test_ladder_has_no_twins_and_falls() -> None:
     assert "drd-c13-b-a2-r2" in {candidate.name for candidate in ladder}
 
 
-@pytest.mark.timeout(900)  # counts some hundred networks; seconds on a quiet machine, minutes on a busy one
 def test_a_hybrenet_fills_its_budget_with_few_coarse_steps() -> None:
     spec = little(base_width=16, multipliers=[2, 2, 2], blocks=[2, 2, 2, 2])
     solutions = solve((3, 2, 4, 1), spec.blocks)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pibench.errors import UsageError
 from pibench.networks.spec import ResNetSpec
-from pibench.reduction.counting import count
+from pibench.reduction.arithmetic import macs, relus
 from pibench.reduction.deepreduce import ranking_of, stage_tasks
 from pibench.reduction.equalize import solve
 from pibench.reduction.families import hybrenet, name_of, residual
@@ -54,14 +54,16 @@ def choose(
 ) -> Choice:
     """Return the HybReNet for a budget: fewest coarse steps that fill it well, then most ReLUs, then fewest MACs."""
     best: dict[int, Choice] = {}
+    plain = changed(spec, activation="relu", quadratic_sites=[], linear_sites=[])  # sites of other stages fit no more
     for multipliers in solutions:
         for width in range(1, (widest or spec.widths[0]) + 1):
-            for step, (text, network) in enumerate(coarse(hybrenet(spec, multipliers, width), order[-1])):
-                found = count(network)
-                if not 0 < found.relu_count <= budget:
+            shaped = hybrenet(plain, multipliers, width)
+            for step, (text, network) in enumerate(coarse(shaped, order[-1])):
+                relu_count = relus(network)
+                if not 0 < relu_count <= budget or (step in best and relu_count < best[step].relu_count):
                     continue
                 title = f"HybReNet {name_of(multipliers)} m={width}{text}"
-                choice = Choice(network, found.relu_count, found.macs, title)
+                choice = Choice(network, relu_count, macs(network), title)
                 if step not in best or _rank(choice) > _rank(best[step]):
                     best[step] = choice
     if not best:
