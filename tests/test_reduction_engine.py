@@ -111,6 +111,19 @@ def test_the_plan_names_what_will_run_and_trains_nothing(tmp_path: Path, cache: 
     assert forecast.forecast(study, METHODS, cache).left == []
 
 
+@pytest.mark.parametrize(("settings", "steps"), [({}, 4), ({"samples": 64}, 2)])
+def test_the_plan_expects_the_images_that_will_be_shown(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, counted: list[str],
+    settings: dict[str, int], steps: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(forecast, "_speed", lambda _study: (1.0, 0.0, 1.0))  # every step takes a second
+    study = little_study(tmp_path, 512, settings=settings, overrides={"batch_size": 32})
+    plan = forecast.forecast(study, ["deepreduce"], cache)
+    students = [key for key, task in plan.outcome.tasks.items() if task.teacher]
+    assert students
+    assert {plan.seconds[key] for key in students} == {steps}
+
+
 def test_a_failed_task_is_tried_again_and_the_others_finish(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, counted: list[str]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reduction_fakes import little, noise
+from reduction_fakes import little, little_study, noise
 from torch import Tensor, nn
 
 from pibench.errors import DataError, UsageError
@@ -17,12 +17,13 @@ from pibench.networks.build import build, masks_of, stage_of
 from pibench.networks.census import census
 from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
 from pibench.reduction.masks import export_masks, import_masks
-from pibench.reduction.matching import Tap, mismatch
+from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
 from pibench.reduction.search import Setting
 from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_out
 from pibench.reduction.snl import SnlSearch
 from pibench.training.checkpoint import save_checkpoint
-from pibench.training.recipe import Recipe
+from pibench.training.distill import Teacher
+from pibench.training.recipe import Distillation, Recipe
 
 SEARCHES = {"snl": SnlSearch, "senet": SenetSearch}
 
@@ -189,3 +190,22 @@ def test_mismatch_ignores_length_and_sees_direction() -> None:
     module(torch.tensor([[3.0, 4.0]]))
     assert float(mismatch(tap.values, {"0": torch.tensor([[6.0, 8.0]])})) == pytest.approx(0.0, abs=1e-12)
     assert float(mismatch(tap.values, {"0": torch.tensor([[4.0, 3.0]])})) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("views", "passes"), [(0, 1), (1, 2)])
+def test_matching_sees_the_teacher_on_the_images_of_the_step(tmp_path: Path, views: int, passes: int) -> None:
+    data = noise()
+    recipe = Recipe(epochs=1, batch_size=32, crop=0, flip=False, distillation=Distillation(views=views))
+    teacher = Teacher("teacher", build(little()).eval(), "0")
+    task = little_study(tmp_path).student("s", "S", little(activation="masked"), "senet")
+    trainer = MatchedTrainer(task.card(), data, recipe, tmp_path / "state", teachers=[teacher])
+    trainer.match(1000.0)
+    seen: list[Tensor] = []
+    teacher.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    loss, _ = next(trainer._epoch())
+    assert len(seen) == passes  # with kept views: one batch of all images beforehand, one for matching
+    own = trainer._student.values
+    with torch.no_grad():
+        teacher.module(seen[-1])
+    assert len(seen[-1]) == 32
+    assert loss > 500 * float(mismatch(own, trainer._teacher.values).detach()) > 0

@@ -55,6 +55,8 @@ class MatchedTrainer(Trainer):
         loss = super()._loss(logits, labels, taught)
         if not self.beta:
             return loss
-        with torch.no_grad():
-            self.teachers[0].module(self._images[0])
+        if taught is None or self._cached() or self.recipe.pixels_at(self.place.epoch):
+            with torch.no_grad():
+                self.teachers[0].module(self._images[0])
+        # otherwise the teacher has just seen these images, for its logits
         return loss + self.beta / 2 * mismatch(self._student.values, self._teacher.values)

@@ -53,7 +53,8 @@ class Study:
         """Return a training from nothing and without a teacher (criticality)."""
         return Task(
             name=f"{self.card.name}-{name}", title=title, method="deepreduce", dataset=self.card.dataset,
-            network=network, action="train", recipe=self._recipe({}), provenance="reconstructed",
+            network=network, action="train", recipe=self._recipe({}), options=self._part(),
+            provenance="reconstructed",
         )  # fmt: skip
 
     def student(self, name: str, title: str, network: AnyNetwork, method: str, **fields: Any) -> Task:
