@@ -119,9 +119,7 @@ def test_the_plan_expects_the_images_that_will_be_shown(
     monkeypatch.setattr(forecast, "_speed", lambda _study: (1.0, 0.0, 1.0))  # every step takes a second
     study = little_study(tmp_path, 512, settings=settings, overrides={"batch_size": 32})
     plan = forecast.forecast(study, ["deepreduce"], cache)
-    students = [key for key, task in plan.outcome.tasks.items() if task.teacher]
-    assert students
-    assert {plan.seconds[key] for key in students} == {steps}
+    assert set(plan.seconds.values()) == {steps}  # criticality, teacher and students alike
 
 
 def test_a_failed_task_is_tried_again_and_the_others_finish(
@@ -287,3 +285,13 @@ def test_keys_do_not_depend_on_the_process(tmp_path: Path) -> None:
         env=environment,
     )  # fmt: skip
     assert shown.stdout.strip() == task.key
+
+
+def test_the_table_says_what_an_epoch_showed(tmp_path: Path, cache: Cache, counted: list[str]) -> None:
+    whole = little_study(tmp_path, 512)
+    given = jobs.run_here([whole.base()], cache, lambda _text: None)
+    study = little_study(tmp_path, 512, settings={"samples": 64}, checkpoint=cache.path(*given))
+    outcome = drive.drive(study, ["snl"], run_here(cache))
+    assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["given", "2 of 64 images"]
+    outcome = drive.drive(whole, ["snl"], run_here(cache))
+    assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["1", "3"]

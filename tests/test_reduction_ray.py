@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,9 +74,12 @@ def _nonsense(folder: Path) -> Path:
     return path
 
 
-def test_no_cluster_is_a_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"])
+def test_no_cluster_is_a_message(tmp_path: Path, address: str) -> None:
     from pibench.reduction.cluster import run_cluster
 
     ray.shutdown()
+    began = time.monotonic()
     with pytest.raises(UsageError, match="no Ray cluster"):
-        run_cluster([little_study(tmp_path).base()], Cache(tmp_path / "c"), print, "127.0.0.1:1")
+        run_cluster([little_study(tmp_path).base()], Cache(tmp_path / "c"), print, address)
+    assert time.monotonic() - began < 30  # Ray itself tries for minutes

@@ -7,6 +7,8 @@ the digits come with scikit-learn and need nothing.
 from __future__ import annotations
 
 import logging
+import re
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 from pibench.errors import UsageError
 from pibench.reduction.jobs import Board, Say
 from pibench.reduction.tasks import Cache, Result, Task
+
+KNOCK_S = 10.0  # longest wait for an answer from where the cluster should be
 
 
 def run_cluster(tasks: Sequence[Task], cache: Cache, say: Say, address: str) -> dict[str, Result]:
@@ -98,8 +102,20 @@ def _connect(address: str) -> Any:
     except ImportError as error:
         raise UsageError("ray is not installed", remedy="pip install 'pibench[ray]', or leave --ray away") from error
     if not ray.is_initialized():
+        _knock(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise UsageError(f"there is no Ray cluster at {address}: {error}", where="--ray") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise UsageError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    if not (found := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)):
+        return  # auto, local
+    try:
+        with socket.create_connection((found[1], int(found[2])), KNOCK_S):
+            pass
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"there is no Ray cluster at {address}: {error}", where="--ray") from error

@@ -75,7 +75,7 @@ def card_document(row: Row) -> dict[str, Any]:
     document = card.model_dump(exclude_defaults=True)
     document["network"] = {"family": card.network.family, **card.network.model_dump(exclude_defaults=True)}
     document["relu_count"] = row.relus
-    spent = f"{row.result.epochs_in_all} epochs in all" if row.result.epochs_in_all else "as given"
+    spent = f"epochs in all: {spent_epochs(row)}" if row.result.epochs_in_all else "as given"
     spoken = f"Made by `pibench reduce`: {row.result.accuracy:.2f} % of {row.result.n_test} test images, {spent}."
     document["note"] = f"{row.task.note} {spoken}".strip()
     document["checkpoint"] = f"{row.task.name}.safetensors"
@@ -97,9 +97,17 @@ def table(found: list[Row]) -> str:
         mark = "x" if row.task.key in best else ""
         lines.append(
             f"| {row.task.name} | {row.task.method} | {row.relus:,} | {r.relu_rounds} | {r.macs / 1e6:.3f} "
-            f"| {r.macs_merged / 1e6:.3f} | {row.accuracy:.2f} | {r.epochs_in_all} | {mark} |"
+            f"| {r.macs_merged / 1e6:.3f} | {row.accuracy:.2f} | {spent_epochs(row)} | {mark} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def spent_epochs(row: Row) -> str:
+    """Return the epochs of a network and those that it started from; of how many images, where not of all."""
+    if row.task.action == "given":
+        return "given"
+    samples = row.task.options.get("samples")
+    return str(row.result.epochs_in_all) + (f" of {samples:,} images" if samples else "")
 
 
 def ranking(found: list[Row], budgets: Iterable[int]) -> str:

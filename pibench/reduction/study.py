@@ -36,12 +36,12 @@ class Study:
     def base(self) -> Task:
         """Return the task that yields the base network: teacher of all, starting point of many."""
         card = self.card
-        options: dict[str, Option] = {}
+        options = self._part()
         action: Action = "train"
         recipe = {**(card.recipe or {}), **self.overrides}
         if self.checkpoint is not None:
             action = "given"
-            options = {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve()), **self._part()}
+            options |= {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
             options.pop("samples", None)
         return Task(
             name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
