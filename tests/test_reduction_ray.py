@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from reduction_fakes import little, little_study
 
 from pibench.errors import UsageError
-from pibench.reduction import jobs
+from pibench.reduction import drive, jobs, output
 from pibench.reduction.actions import network_at
 from pibench.reduction.tasks import Cache
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore"),  # ray's processes and files are its own
 ]
+PLACES = ("here", "there")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def address() -> Iterator[str]:
     cluster.add_node(num_cpus=1)
     yield cluster.address
     ray.shutdown()
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def test_the_cluster_makes_what_this_process_makes(tmp_path: Path, address: str) -> None:
@@ -54,18 +56,43 @@ def test_the_cluster_makes_what_this_process_makes(tmp_path: Path, address: str)
     assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
 
 
-def test_what_fails_on_the_cluster_is_reported(tmp_path: Path, address: str) -> None:
+def test_a_whole_reduction_gives_the_same_cards(tmp_path: Path, address: str) -> None:
+    from pibench.reduction.cluster import run_cluster
+
+    def quiet(_text: str) -> None: ...
+
+    study = little_study(tmp_path, 512, settings={"samples": 256, "order": "2,1"})
+    for name in PLACES:
+        cache = Cache(tmp_path / name)
+        run = partial(jobs.run_here, cache=cache, say=quiet)
+        if name == "there":
+            run = partial(run_cluster, cache=cache, say=quiet, address=address)
+        output.write(drive.drive(study, ["deepreduce", "snl", "prune"], run), cache, tmp_path / f"{name}-out")
+    here, there = ({p.name: p.read_text() for p in (tmp_path / f"{n}-out" / "networks").iterdir()} for n in PLACES)
+    assert here == there
+    assert len(here) > 5
+    assert (tmp_path / "here-out" / "frontier.md").read_text() == (tmp_path / "there-out" / "frontier.md").read_text()
+    for name in here:
+        a, b = (network_at(tmp_path / f"{n}-out" / "zoo" / name.replace("yaml", "safetensors")) for n in PLACES)
+        assert all(tensor.equal(b[1].state_dict()[k]) for k, tensor in a[1].state_dict().items())
+
+
+def test_what_fails_on_the_cluster_is_tried_again_and_reported(tmp_path: Path, address: str) -> None:
     from pibench.reduction.cluster import run_cluster
 
     study, cache, said = little_study(tmp_path), Cache(tmp_path / "cache"), list[str]()
-    bad = study.base().model_copy(
-        update={"name": "bad", "recipe": {**study.base().recipe, "lr": 100.0, "momentum": 0.99}}
-    )
-    bad = bad.model_copy(update={"action": "given", "options": {"sha256": "0", "path": str(_nonsense(tmp_path))}})
-    with pytest.raises(jobs.ReductionFailed, match="bad"):
-        run_cluster([bad, study.base()], cache, said.append, address)
+    recipe = {**study.base().recipe, "lr": 100.0, "weight_decay": 0.9, "epochs": 5}
+    wild = study.base().model_copy(update={"name": "wild", "recipe": recipe})  # weights grow until the loss is none
+    nonsense = {"sha256": "0", "path": str(_nonsense(tmp_path))}
+    bad = study.base().model_copy(update={"name": "bad", "action": "given", "options": nonsense})
+    with pytest.raises(jobs.ReductionFailed, match="2 trainings failed") as failed:
+        run_cluster([bad, wild, study.base()], cache, said.append, address)
     assert cache.result(study.base().key) is not None
-    assert any(line.startswith("bad: failed") for line in said)
+    assert "bad: DataError" in str(failed.value)
+    assert "wild: PibenchError" in str(failed.value)
+    failures = [line.rpartition(", ")[2] == "tried once more" for line in said if line.startswith("wild: failed")]
+    assert failures == [True, False]
+    assert sum(line.startswith("bad: failed") for line in said) == 1  # a wrong input stays wrong
 
 
 def _nonsense(folder: Path) -> Path:

@@ -65,7 +65,8 @@ class Board:
         if self.failures:
             lines = "".join(f"\n  {name}: {text}" for name, text in self.failures.items())
             remedy = "what was finished is kept; the same command tries the rest again"
-            raise ReductionFailed(f"{len(self.failures)} trainings failed:{lines}", remedy=remedy)
+            plural = "s" if len(self.failures) > 1 else ""
+            raise ReductionFailed(f"{len(self.failures)} training{plural} failed:{lines}", remedy=remedy)
         return self.results
 
 
