@@ -22,6 +22,7 @@ from pibench.reporting.tables import (
     check_table,
     paper_table,
     price_table,
+    rival_table,
     whatif_table,
 )
 from pibench.reporting.theme import SANS, SERIF, colour_css, figure_css
@@ -34,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 # The page's sections: what they are called and which figures and tables they hold, where a record has them.
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("budgets", "By ReLU budget", ("table:budgets", "frontier-latency", "frontier-relus")),
+    ("budgets", "By ReLU budget", ("table:budgets", "table:rivals", "frontier-latency", "frontier-relus")),
     ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices")),
     ("compared", "Protocols, links, batches, phases", ("protocols", "links", "batches", "phases")),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
@@ -101,7 +102,8 @@ def _tables(view: View, found: Answer | None, deadlines: Sequence[tuple[str, flo
     made: list[Table | None] = [case_table(view)]
     if found:
         ladder = found.ladder
-        made += [budget_table(ladder, found.chosen), price_table(view), whatif_table(view, ladder, deadlines)]
+        made += [budget_table(ladder, found.chosen), rival_table(ladder), price_table(view)]
+        made += [whatif_table(view, ladder, deadlines)]
         if ladder.setting.batch == 1 and any(c.macs for c in ladder.cells):
             made += [paper_table(_exemplars(found)), check_table()]
     return {table.key: table for table in made if table and table.rows}

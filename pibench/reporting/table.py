@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pibench.harness.record import Record
 from pibench.reporting.cells import Cell, Ladder, Setting
+from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.units import count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import View, view_of
 
@@ -157,7 +158,7 @@ def _frontier(place: Setting, ladders: Sequence[Ladder], view: View) -> list[Ren
     title.append(f"  {_where(place)}", style="not bold")
     if best := _reference(protocols):
         title.append(f"  (x: of {best})", style="dim not bold")
-    return [title, Padding(table, (0, 0, 0, 2)), *_prices(ordered), Text()]
+    return [title, Padding(table, (0, 0, 0, 2)), *_prices(ordered), Text(), *ranking_blocks(ordered)]
 
 
 def _entry(cells: dict[tuple[str, str], Cell], network: str, protocol: str, protocols: Sequence[str]) -> Text:

@@ -10,6 +10,7 @@ from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costcheck import FITS_WITHIN, beyond, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.draw_frontier import published_points
+from pibench.reporting.rivals import rankings
 from pibench.reporting.theme import METHOD_TITLES
 from pibench.reporting.view import View
 from pibench.reporting.whatif import Option, best_within, options, workload_of_cell
@@ -104,6 +105,26 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
         "more. ReLU share: of the online time, waiting included. Published figures are others'."
     )
     return _table("budgets", "By ReLU budget", note, columns, rows, marked)
+
+
+def rival_table(ladder: Ladder) -> Table:
+    """Return the methods' ranking within each budget."""
+    columns = [
+        ("At most", True), ("Place", True), ("Method", False), ("Network", False), ("ReLUs", True),
+        ("Accuracy, %", True), ("Online", True),
+    ]  # fmt: skip
+    rows = [
+        (
+            count(ranking.budget), count(ranking.place(cell)), words(METHOD_TITLES.get(cell.method, cell.method)),
+            words(cell.network), count(cell.relu_count), accuracy(cell), duration(cell.online_s),
+        )
+        for ranking in rankings(ladder) for cell in ranking.cells
+    ]  # fmt: skip
+    note = (
+        "Of every method the most accurate network within half and within a tenth of the full network's ReLUs; equal "
+        "accuracies share a place."
+    )
+    return _table("rivals", "Methods at equal budgets", note, columns, rows)
 
 
 def _published(cell: Cell) -> Entry:
@@ -288,5 +309,3 @@ def _choice(option: Option | None) -> Entry:
         return Entry("")
     note = f"{option.percent:.1f} %, {seconds(option.online_s)}, {option.system}, {option.basis}"
     return Entry(option.network, option.percent, note)
-
-
