@@ -59,11 +59,11 @@ def ranking_blocks(ladders: Sequence[Ladder]) -> list[RenderableType]:
         for cell in ranking.cells:
             first = cell is ranking.cells[0]
             table.add_row(count(ranking.budget) if first else "", str(ranking.place(cell)), *_row(cell, ladders))
-    title = Text("Methods at equal budgets: each one's most accurate network within half and a tenth", style="bold")
+    heading = Text("Methods at equal budgets: each one's most accurate network within half and a tenth", style="bold")
     full = max(ladders, key=lambda ladder: len(ladder.cells)).full
     score = f", {_accuracy(full)}" if full.score else ""
     against = Text(f"against {full.network}: {count(full.relu_count)} ReLUs{score}", style="dim")
-    return [title, Padding(against, (0, 0, 0, 2)), Padding(table, (0, 0, 0, 2)), Text()]
+    return [heading, Padding(against, (0, 0, 0, 2)), Padding(table, (0, 0, 0, 2)), Text()]
 
 
 def _row(cell: Cell, ladders: Sequence[Ladder]) -> list[RenderableType]:
