@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,53 @@ def test_each_card_states_its_own_count(path: Path) -> None:
         ("wrn22-8-c100-final", 1_392_640, 19, [0, 671_744, 458_752, 229_376, 32_768]),
         ("minionn-c10", 173_056, 7, None),
         ("hrn-553-c100", 343_040, 17, [16_384, 65_536, 81_920, 102_400, 76_800, 0]),
+        ("hrn-572-c100", 378_880, 17, [16_384, 65_536, 81_920, 143_360, 71_680, 0]),
+        ("hrn-662-c100", 401_408, 17, [16_384, 65_536, 98_304, 147_456, 73_728, 0]),
+        ("hrn-752-c100", 411_648, 17, [16_384, 65_536, 114_688, 143_360, 71_680, 0]),
+        ("hrn-453-c100", 290_816, 17, [16_384, 65_536, 65_536, 81_920, 61_440, 0]),
+        ("hrn-353-c100", 238_592, 17, [16_384, 65_536, 49_152, 61_440, 46_080, 0]),
+        ("hrn-253-m16-c100", 186_368, 17, [16_384, 65_536, 32_768, 40_960, 30_720, 0]),
+        ("hrn-253-c100", 372_736, 17, [32_768, 131_072, 65_536, 81_920, 61_440, 0]),
+        ("hrn-262-c100", 376_832, 17, [32_768, 131_072, 65_536, 98_304, 49_152, 0]),
+        ("hrn-272-c100", 401_408, 17, [32_768, 131_072, 65_536, 114_688, 57_344, 0]),
+        ("hrn-553-m8-c100", 171_520, 17, None),
+        ("hrn-572-m8-c100", 189_440, 17, None),
+        ("hrn-662-m8-c100", 200_704, 17, None),
+        ("hrn-752-m8-c100", 205_824, 17, None),
+        ("hrn-553-culled-c100", 261_120, 12, None),
+        ("hrn-553-thinned-c100", 130_560, 6, None),
+        ("hrn-572-culled-c100", 296_960, 12, None),
+        ("hrn-572-thinned-c100", 148_480, 6, None),
+        ("hrn-662-culled-c100", 319_488, 12, None),
+        ("hrn-662-thinned-c100", 159_744, 6, None),
         ("hrn-752-culled-c100", 329_728, 12, [0, 0, 114_688, 143_360, 71_680, 0]),
+        ("hrn-752-thinned-c100", 164_864, 6, None),
+        ("hrn-453-culled-c100", 208_896, 12, None),
+        ("hrn-453-thinned-c100", 104_448, 6, None),
+        ("hrn-253-culled-c100", 208_896, 12, None),
+        ("hrn-253-thinned-c100", 104_448, 6, None),
+        ("hrn-553-tiny", 4 * 343_040, 17, None),
+        ("hrn-572-tiny", 4 * 378_880, 17, None),
+        ("hrn-662-tiny", 4 * 401_408, 17, None),
+        ("hrn-752-tiny", 4 * 411_648, 17, None),
+        ("hrn-253-tiny", 4 * 372_736, 17, None),
+        ("basech-16-c100", 139_264, 17, None),
+        ("basech-32-c100", 278_528, 17, None),
+        ("basech-128-c100", 1_114_112, 17, None),
+        ("basech-256-c100", 2_228_224, 17, None),
+        ("stagech-3-c100", 195_584, 17, None),
+        ("stagech-4-c100", 278_528, 17, None),
+        ("stagech-5-c100", 394_240, 17, None),
+        ("stagech-6-c100", 548_864, 17, None),
+        ("stagech-7-c100", 748_544, 17, None),
+        ("stagech-8-c100", 999_424, 17, None),
+        ("vgg16-tiny", 1_105_920, 13, None),
+        ("vgg16-tiny-fc4096", 1_114_112, 15, None),
+        ("resnet110-c10", 1_048_576, 109, None),
+        ("mobilenet-tiny", 1_646_592, 27, None),
+        ("resnet34-tiny", 3_866_624, 33, None),
+        ("wrn22-8-tiny", 5_439_488, 18, None),
+        ("wrn22-8-tiny-final", 5_570_560, 19, None),
     ],
 )
 def test_relus_by_stage_and_rounds(card: str, relus: int, rounds: int, by_stage: list[int] | None) -> None:
@@ -96,12 +142,25 @@ def test_relus_by_stage_and_rounds(card: str, relus: int, rounds: int, by_stage:
 @pytest.mark.parametrize(
     ("card", "millions", "digits"),
     [
+        ("drd-c100-230k", 555.5, 1),
+        ("drd-c100-197k", 555.5, 1),
+        ("drd-c100-115k", 555.5, 1),
         ("drd-c100-57k", 139.3, 1),
+        ("drd-c100-49k", 139.3, 1),
         ("drd-c100-29k", 138.9, 1),
         ("drd-c100-14k", 34.8, 1),
+        ("drd-c100-12k", 34.8, 1),
         ("drd-c100-7k", 20.7, 1),
         ("drd-tiny-918k", 2221.8, 1),
+        ("drd-tiny-459k", 2221.8, 1),
+        ("drd-tiny-393k", 2221.8, 1),
         ("drd-tiny-229k", 557.2, 1),
+        ("drd-tiny-197k", 2221.8, 1),
+        ("drd-tiny-115k", 555.5, 1),
+        ("drd-tiny-98k", 557.2, 1),
+        ("drd-tiny-57k", 139.3, 1),
+        ("drd-tiny-49k", 555.5, 1),
+        ("drd-tiny-25k", 139.3, 1),
         ("mobilenet-c100", 46.4, 1),
         ("resnet9-c100", 253.5, 1),
         ("wrn22-8-c100", 2454, 0),
@@ -114,12 +173,60 @@ def test_relus_by_stage_and_rounds(card: str, relus: int, rounds: int, by_stage:
         ("hrn-253-m16-c100", 178, 0),
         ("hrn-253-c100", 710, 0),
         ("hrn-262-c100", 645, 0),
+        ("hrn-572-m8-c100", 318, 0),
+        ("hrn-662-m8-c100", 342, 0),
+        ("hrn-752-m8-c100", 332, 0),
+        ("basech-16-c100", 35.1, 1),
+        ("basech-32-c100", 139.3, 1),
+        ("basech-128-c100", 2218, 0),
         ("basech-256-c100", 8866, 0),
+        ("stagech-3-c100", 159, 0),
+        ("stagech-4-c100", 660, 0),
+        ("stagech-5-c100", 2211, 0),
+        ("stagech-6-c100", 6165, 0),
         ("stagech-8-c100", 32_358, 0),
     ],
 )
 def test_macs_as_lowered(card: str, millions: float, digits: int) -> None:
     assert round(of_card(card).macs / 1e6, digits) == millions
+
+
+@pytest.mark.parametrize(
+    ("card", "macs", "quoted"),
+    [
+        ("hrn-272-c100", 848_485_888, 849),
+        ("hrn-553-m8-c100", 263_478_880, 264),
+        ("stagech-7-c100", 14_919_495_616, 14_920),
+    ],
+)
+def test_macs_that_are_quoted_rounded_up(card: str, macs: int, quoted: int) -> None:
+    assert of_card(card).macs == macs
+    assert ceil(macs / 1e6) == quoted
+
+
+@pytest.mark.parametrize(
+    ("card", "millions", "digits"),
+    [
+        ("drd-c100-230k", 11.22, 2),
+        ("drd-c100-57k", 2.82, 2),
+        ("drd-c100-29k", 11.22, 2),
+        ("drd-c100-12k", 2.82, 2),
+        ("drd-c100-7k", 1.27, 2),
+        ("hrn-553-c100", 48.7, 1),
+        ("hrn-572-c100", 49.4, 1),
+        ("hrn-662-c100", 52.4, 1),
+        ("hrn-752-c100", 49.7, 1),
+        ("hrn-453-c100", 31.2, 1),
+        ("hrn-253-m16-c100", 7.8, 1),
+        ("hrn-253-c100", 31.2, 1),
+    ],
+)
+def test_parameters(card: str, millions: float, digits: int) -> None:
+    batchnorms = sum(
+        2 * m.num_features for m in skeleton(load_card(card).network).modules() if hasattr(m, "num_features")
+    )
+    biases = batchnorms // 2  # folding turns a factor and a shift a channel into one bias
+    assert round((of_card(card).parameters - biases + batchnorms) / 1e6, digits) == millions
 
 
 def test_macs_of_resnet18_exactly() -> None:
