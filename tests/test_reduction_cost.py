@@ -40,7 +40,7 @@ def test_a_tenth_of_the_relus_costs_at_most_a_tenth_and_a_half(name: str) -> Non
 
 
 def test_the_truncation_beside_a_mask_is_no_secret() -> None:
-    """docs/reduction.md says 39 and 40 %: the fast protocol pays for what a mask leaves linear, though not as a ReLU."""
+    """docs/reduction.md says 39 and 40 %: the fast protocol pays for what a mask leaves linear, if not as a ReLU."""
     relus, everything = [], []
     for masked in (False, True):
         program, cost = resnet18(masked), protocol_class("masked").cost
