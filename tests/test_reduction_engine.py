@@ -295,3 +295,21 @@ def test_the_table_says_what_an_epoch_showed(tmp_path: Path, cache: Cache, count
     assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["given", "2 of 64 images"]
     outcome = drive.drive(whole, ["snl"], run_here(cache))
     assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["1", "3"]
+
+
+def test_dominated_candidates_are_marked_and_may_be_left_out(tmp_path: Path, cache: Cache, counted: list[str]) -> None:
+    outcome = drive.drive(little_study(tmp_path, 512), ["deepreduce", "prune"], run_here(cache))
+    accuracies = {"little": 90.0, "little-drd-b": 80.0, "little-prune-50": 99.0}  # the others 10 %
+    for task in [task for tasks in outcome.networks.values() for task in tasks]:
+        changed = outcome.results[task.key].model_copy(update={"accuracy": accuracies.get(task.name, 10.0)})
+        outcome.results[task.key] = changed
+    found = output.write(outcome, cache, tmp_path / "out", everything=False)
+    best = {row.task.name for row in output.front(found)}
+    own = {row.task.name for row in output.own_front(found)}
+    written = {path.stem for path in (tmp_path / "out" / "networks").iterdir()}
+    smallest = min(found, key=lambda row: row.relus).task.name
+    assert best == {smallest, "little-prune-50"}
+    assert own == written == {"little", "little-drd-b", smallest, "little-prune-50"}
+    marks = {line.split(" | ")[0][2:]: line.split(" | ")[-1][0] for line in output.table(found).splitlines()[2:]}
+    assert {name for name, mark in marks.items() if mark == "x"} == best
+    assert {name for name, mark in marks.items() if mark == "o"} == own - best

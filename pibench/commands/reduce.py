@@ -12,6 +12,7 @@ from pibench.errors import EXIT_OK, UsageError
 if TYPE_CHECKING:
     from pibench.networks.card import Card
     from pibench.reduction.forecast import Forecast
+    from pibench.reduction.output import Row
     from pibench.reduction.study import Study
 
 METHODS = ("deepreduce", "deepreshape", "snl", "senet", "prune", "poly")
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help=f"finished trainings (default {CACHE})"
     )
-    parser.add_argument("--frontier-only", action="store_true", help="write only networks that no other dominates")
+    parser.add_argument(
+        "--frontier-only", action="store_true", help="of DeepReDuce's candidates write only its own frontier"
+    )
     parser.add_argument(
         "-s", "--set", action="append", default=[], metavar="NAME=VALUE",
         help="a method's setting: exponent, thinning, order, granularity, threshold, density, match, macs, ...; "
@@ -80,8 +83,18 @@ def _train(args: argparse.Namespace, study: Study, methods: list[str], cache: An
     found = write(outcome, cache, folder, not args.frontier_only)
     print("\n" + table(found))
     print(ranking(found, study.budgets))
-    print(f"\n{len(front(found))} of {len(found)} networks on the frontier; cards, checkpoints and table in {folder}")
+    print(f"\n{len(front(found))} of {len(found)} networks on the frontier (x; o: on their method's own){_own(found)}")
+    print(f"cards, checkpoints and table in {folder}")
     return EXIT_OK
+
+
+def _own(found: list[Row]) -> str:
+    """Say how long DeepReDuce's own frontier is, where it made one."""
+    from pibench.reduction.output import front
+
+    own = front(row for row in found if row.task.method in {"full", "deepreduce"})
+    made = any(row.task.method == "deepreduce" for row in own)
+    return f", {len(own)} on that of DeepReDuce and the full network" if made else ""
 
 
 def _methods(text: str) -> list[str]:

@@ -46,12 +46,24 @@ def front(found: Iterable[Row]) -> list[Row]:
     return frontier(found, lambda row: row.relus, lambda row: row.accuracy)
 
 
+def own_front(found: Iterable[Row]) -> list[Row]:
+    """Return the rows that no other of the same method dominates (the full network counts with each)."""
+    kept: dict[str, Row] = {}
+    rows = list(found)
+    for method in dict.fromkeys(row.task.method for row in rows):
+        kept |= {row.task.key: row for row in front(row for row in rows if row.task.method in {method, "full"})}
+    return [row for row in rows if row.task.key in kept]
+
+
 def write(outcome: Outcome, cache: Cache, folder: Path, everything: bool = True) -> list[Row]:
-    """Write cards to folder/networks, checkpoints to folder/zoo and the table; returns the rows."""
+    """Write cards to folder/networks, checkpoints to folder/zoo and the table; returns the rows.
+
+    Not everything: of the candidates of DeepReDuce its own frontier alone. The other methods make what was asked for.
+    """
     found = rows(outcome)
-    best = {row.task.key for row in front(found)}
+    best, own = ({row.task.key for row in some} for some in (front(found), own_front(found)))
     for row in found:
-        if everything or row.task.key in best:
+        if everything or row.task.key in own or row.task.method != "deepreduce":
             write_network(row, cache, folder)
     (folder / "frontier.md").write_text(table(found), encoding="utf-8")
     (folder / "frontier.json").write_text(json.dumps([_plain(row, best) for row in found], indent=1), encoding="utf-8")
@@ -86,15 +98,15 @@ def card_document(row: Row) -> dict[str, Any]:
 
 
 def table(found: list[Row]) -> str:
-    """Return the Markdown table of all networks; those on the frontier are marked."""
-    best = {row.task.key for row in front(found)}
+    """Return the Markdown table of all networks; those on the frontier are marked: x of all, o of their method."""
+    best, own = ({row.task.key for row in some} for some in (front(found), own_front(found)))
     lines = [
         "| network | method | ReLUs | ReLU layers | MACs, M | merged, M | accuracy, % | epochs | frontier |",
         "|---|---|---:|---:|---:|---:|---:|---:|:-:|",
     ]
     for row in found:
         r = row.result
-        mark = "x" if row.task.key in best else ""
+        mark = "x" if row.task.key in best else "o" if row.task.key in own else ""
         lines.append(
             f"| {row.task.name} | {row.task.method} | {row.relus:,} | {r.relu_rounds} | {r.macs / 1e6:.3f} "
             f"| {r.macs_merged / 1e6:.3f} | {row.accuracy:.2f} | {spent_epochs(row)} | {mark} |"
