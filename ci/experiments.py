@@ -1,6 +1,7 @@
 """What the verdicts are worth, by experiment: A against A, A against A with a known delay, planted changes, overhead.
 
     python ci/experiments.py all --keep FOLDER     # everything; a second call goes on where the first stopped
+    python ci/experiments.py slower --keep FOLDER --minutes 10   # a part of it, and no comparison begun after that
     python ci/experiments.py judge --keep FOLDER   # only the verdicts, from the records kept there
 
 Sessions are real: `pibench ab` runs them in pairs, the head from a copy of this tree whose online phase is slower by a
@@ -66,7 +67,12 @@ BYTE = [
     ("pibench/mpc/masked/client.py", "yield Send(reply)", "yield Send(np.concatenate([reply, np.zeros(n, np.uint8)]))"),
     ("pibench/mpc/masked/server.py", "reply = yield Await(n)", "reply = (yield Await(2 * n))[:n].copy()"),
 ]
-SHARES = {"same": 0.0, "slower3": 0.03, "slower5": 0.05, "slower10": 0.10}
+CHANGES = {  # what the head does more than the base
+    "same": [],
+    "sleep3": [(*SLEEP[:2], SLEEP[2].format(share=0.03))],
+    "slower5": [(*SLOW[:2], SLOW[2].format(share=0.05))],
+    "slower10": [(*SLOW[:2], SLOW[2].format(share=0.10))],
+}
 
 
 def patched(folder: Path, *changes: tuple[str, str, str]) -> Path:
@@ -95,12 +101,10 @@ def side(name: str, tree: Path, args: argparse.Namespace) -> Side:
 
 def run_side_by_side(kind: str, pairs: int, args: argparse.Namespace) -> None:
     """Run pairs of one kind in chunks, keeping both records of each."""
-    share = SHARES[kind]
-    slow = [(SLOW[0], SLOW[1], SLOW[2].format(share=share))] if share else []
-    head = patched(args.keep / f"tree-{kind}", *slow)
+    head = patched(args.keep / f"tree-{kind}", *CHANGES[kind])
     base, settled = patched(args.keep / "tree-base"), False
     done = sum(len(load_record(path).cases[0].sessions) for path in args.keep.glob(f"{kind}-*/base.json"))
-    while done < pairs:
+    while done < pairs and time.monotonic() < args.until:
         count = min(args.size, pairs - done)  # one `ab` a comparison: what all its sessions share, it alone shares
         folder = args.keep / f"{kind}-{done:04d}"
         began = time.monotonic()
@@ -193,7 +197,7 @@ def summary(name: str, found: list[tuple[Verdict, float]]) -> dict[str, object]:
 def judge_all(args: argparse.Namespace) -> None:
     """Print and keep the verdicts on everything that was run."""
     lines = []
-    for kind in SHARES:
+    for kind in CHANGES:
         if (both := pool(kind, args)) is None:
             continue
         size = min(args.size, len(both[0].cases[0].sessions))
@@ -218,7 +222,7 @@ def planted(args: argparse.Namespace) -> None:
     for name, changes in (("round", ROUND), ("byte", BYTE)):
         record = run_once(patched(args.keep / f"tree-{name}", *changes), args, f"planted-{name}")
         show(f"one more {name} per ReLU, gate", judge(record, baseline, time=False))
-    head = patched(args.keep / "tree-sleep", (SLEEP[0], SLEEP[1], SLEEP[2].format(share=0.03)))
+    head = patched(args.keep / "tree-sleep", *CHANGES["sleep3"])
     sides = side("base", patched(args.keep / "tree-base"), args), side("head", head, args)
     records = paired(*run_pairs(*sides, args.keep / "planted-sleep", args.size, [], seed=7))
     show("3 % of sleep, ab", compare(*records, Options.of(None, paired=True)))
@@ -279,13 +283,15 @@ def main() -> None:
     parser.add_argument("--inferences", type=int, default=25)
     parser.add_argument("--size", type=int, default=SESSIONS, help="pairs a comparison")
     parser.add_argument("--comparisons", type=int, default=20, help="real comparisons of A with A")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no comparison after so long")
     args = parser.parse_args()
+    args.until = time.monotonic() + 60 * args.minutes
     args.keep = args.keep.resolve()
     args.keep.mkdir(parents=True, exist_ok=True)
     if args.what in ("all", "same"):
         run_side_by_side("same", args.comparisons * args.size, args)
     if args.what in ("all", "slower"):
-        for kind in ("slower5", "slower10", "slower3"):
+        for kind in [kind for kind in CHANGES if kind != "same"]:
             run_side_by_side(kind, args.comparisons // 2 * args.size, args)
     if args.what in ("all", "judge", "same", "slower"):
         judge_all(args)

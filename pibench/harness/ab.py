@@ -20,7 +20,7 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PartyError, UsageError
 from pibench.harness.record import Record, Session, load_record
 from pibench.harness.turnstile import Turnstile, variables
 
-SESSIONS = 12  # pairs: enough for 5 % where pairs scatter by 3 % (docs/statistics.md)
+SESSIONS = 36  # pairs: enough for 3 % where pairs scatter by 2.5 % (docs/statistics.md)
 PATIENCE_S = 600.0  # a party waits for the other side's inference, so the suite's own patience will not do
 TURN_MODULE = Path("pibench/mpc/turn.py")
 ENTRY = "import sys; from pibench.cli import main; sys.exit(main())"

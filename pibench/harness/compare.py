@@ -14,6 +14,7 @@ from typing import Any
 
 from pibench.harness import power, samples, stats
 from pibench.harness.measures import MEASURES, Measure, named
+from pibench.harness.pairs import log_ratios, paired_ratio
 from pibench.harness.record import Case, Record
 from pibench.harness.thresholds import Threshold, tolerance_of
 
@@ -216,8 +217,8 @@ def _timed(measure: Measure, base: Case, head: Case, tolerance: float, options: 
     before, after, notes = _steady(measure, base, head, options.paired)
     seed, level = options.seed, options.rule.level
     if options.paired:
-        ratio = stats.paired_ratio(before, after, seed, level)
-        test = stats.signed_rank_exact(list(stats.log_ratios(before, after)))
+        ratio = paired_ratio(before, after, seed, level)
+        test = stats.signed_rank_exact(list(log_ratios(before, after)))
     else:
         ratio = stats.ratio_of_medians(before, after, seed, level)
         test = stats.mann_whitney_exact(list(stats.session_medians(before)), list(stats.session_medians(after)))

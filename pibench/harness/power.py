@@ -12,15 +12,16 @@ from statistics import NormalDist
 
 import numpy as np
 
+from pibench.harness.pairs import log_ratios
 from pibench.harness.samples import MAD_TO_SIGMA
 from pibench.harness.stats import (
     LEVEL,
     Array,
     Sessions,
-    log_ratios,
     session_medians,
     smallest_p_mann_whitney,
     smallest_p_signed_rank,
+    student,
 )
 
 POWER = 0.9  # a slowdown is "seen" when it would be found so often
@@ -90,8 +91,12 @@ def sees(spread: float, sessions: int, rule: Rule, alpha: float, *, paired: bool
     sides = 1 if paired else 2  # a pair's ratio already holds both sides' noise
     error = spread * math.sqrt(sides / sessions)
     found = NormalDist().inv_cdf(POWER)
-    by_interval = math.log1p(rule.tolerance) + (NormalDist().inv_cdf(0.5 + rule.level / 2) + found) * MEDIAN_SD * error
-    by_test = (NormalDist().inv_cdf(1 - alpha / 2) + found) * RANK_SD * error
+    if paired:  # both conditions rest on the pairs' own spread, of which few pairs know little
+        reach, wide = [student(level, sessions - 1) for level in (rule.level, 1 - alpha)], RANK_SD
+    else:
+        reach, wide = [NormalDist().inv_cdf(0.5 + level / 2) for level in (rule.level, 1 - alpha)], MEDIAN_SD
+    by_interval = math.log1p(rule.tolerance) + (reach[0] + found) * wide * error
+    by_test = (reach[1] + found) * RANK_SD * error
     return math.expm1(max(by_interval, by_test))
 
 

@@ -91,32 +91,6 @@ def ratio_of_medians(base: Sessions, head: Sessions, seed: int = 0, level: float
     return Estimate(point, low, high, min(len(base), len(head)), sum(map(len, base)) + sum(map(len, head)), level)
 
 
-def paired_ratio(base: Sessions, head: Sessions, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Return the median over pairs of head / base; pair i ran side by side, inference by inference in turn.
-
-    Within a pair the ratio is taken between inferences that followed each other, so that whatever disturbed the machine
-    for longer than one inference cancels. Pairs are resampled first, matched inferences second.
-    """
-    matched = _matched(base, head)
-    if not matched:
-        return Estimate(math.nan, math.nan, math.nan, 0, 0, level)
-    draws = np.median(_two_level(matched, np.random.default_rng(seed)), axis=1)
-    low, high = _percentiles(np.exp(draws), level)
-    point = math.exp(float(np.median(session_medians(matched))))
-    return Estimate(point, low, high, len(matched), 2 * sum(map(len, matched)), level)
-
-
-def log_ratios(base: Sessions, head: Sessions) -> Array:
-    """Return one number a pair of sessions: the median of log(head / base) over matched inferences."""
-    return session_medians(_matched(base, head))
-
-
-def _matched(base: Sessions, head: Sessions) -> list[list[float]]:
-    """Return log(head / base) of the i-th inferences of each pair of sessions."""
-    pairs = [(b, h) for b, h in zip(base, head, strict=True) if len(b) and len(h)]
-    return [[math.log(after / before) for before, after in zip(b, h, strict=False)] for b, h in pairs]
-
-
 def mann_whitney_exact(a: Sequence[float], b: Sequence[float]) -> Test:
     """Return the exact two-sided Mann-Whitney test of two independent samples (one number a session).
 
@@ -181,7 +155,7 @@ def fit_price(relus: Sequence[float], seconds: Sequence[float], level: float = L
     slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
     intercept = float(y.mean()) - slope * float(x.mean())
     residual, total = float(((y - intercept - slope * x) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    t = _student(level, x.size - 2) * math.sqrt(residual / (x.size - 2)) if x.size > 2 else math.nan
+    t = student(level, x.size - 2) * math.sqrt(residual / (x.size - 2)) if x.size > 2 else math.nan
     wide, tall = t / math.sqrt(spread), t * math.sqrt(1 / x.size + float(x.mean()) ** 2 / spread)
     return Fit(
         intercept, slope, 1 - residual / total if total else 1.0,
@@ -235,7 +209,8 @@ def _percentiles(draws: Array, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _student(level: float, degrees: int) -> float:
+def student(level: float, degrees: int) -> float:
+    """Return how many standard errors a two-sided interval of that level reaches, by Student's distribution."""
     from scipy.special import stdtrit  # 10x faster to import than scipy.stats
 
     return float(stdtrit(degrees, 0.5 + level / 2))
