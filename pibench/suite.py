@@ -133,6 +133,7 @@ class Suite(Strict):
     deadline_s: Annotated[float, Field(gt=0, le=864_000, allow_inf_nan=False)] = 3600.0  # of one session
     tolerance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.05  # largest logit error of a valid case
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    merge: bool = True  # linear neighbours of a network become one layer where that takes fewer multiplications
     interleave: bool = True  # sessions of all cases in turn, in a random order drawn from the seed
     pin: bool = False  # each party to cores of its own
     offline_chunk: Count | None = None  # material for this many batches at a time

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pibench.lowering.lower import lower
 from pibench.lowering.merge import MergeReport, merge
-from pibench.lowering.program import Conv, Program
+from pibench.lowering.program import Conv, Linear, Program
 from pibench.lowering.reference import evaluate
 
 C, H = 4, 9
@@ -67,6 +67,10 @@ MERGED = {
     "shortcut grouped": Sum(conv(C, C, 3, padding=1), conv(C, C, 1, groups=C)),
     "identity shortcut": Sum(conv(C, C, 3, padding=1), nn.Identity()),
     "identity shortcut grouped": Sum(nn.Identity(), conv(C, C, 3, padding=1, groups=2)),
+    "linear stage and head, with borders": nn.Sequential(
+        Sum(nn.Sequential(conv(C, 9, 3, padding=1), conv(9, C, 3, padding=1)), nn.Identity()),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 3),
+    ),
     "linear block": Sum(nn.Sequential(conv(C, 9, 3, padding=1), conv(9, C, 1)), nn.Identity()),
 }
 
@@ -140,3 +144,59 @@ def test_whole_networks_compute_the_same(name: str) -> None:
     torch.testing.assert_close(
         evaluate(merged, values, images), evaluate(program, weights, images), atol=1e-4, rtol=1e-4
     )
+
+
+class Culled(nn.Module):
+    """A stage with a ReLU, then one without, and a head."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.first = nn.Sequential(conv(C, 6, 3, padding=1), nn.ReLU())
+        self.main = nn.Sequential(conv(6, 8, 3, stride=2, padding=1), conv(8, 8, 3, padding=1))
+        self.shortcut, self.head = conv(6, 8, 1, stride=2), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head((self.main(x) + self.shortcut(x)).mean((2, 3)))
+
+
+def test_what_follows_the_last_relu_becomes_one_matrix() -> None:
+    merged, report = check(Culled())
+    assert [type(op).__name__ for op in merged] == ["Input", "Conv", "Relu", "Flatten", "Linear"]
+    assert report.macs_after == 6 * H * H * C * 9 + 6 * H * H * 5
+    assert [merge.second for merge in report.merged] == [merged.output.name]
+
+
+def test_a_wide_head_stays_apart() -> None:
+    merged, _ = check(Culled(classes=400))
+    assert [op.shape[0] for op in merged if isinstance(op, Linear)] == [8, 400]
+
+
+def test_no_matrix_where_it_is_dearer() -> None:
+    _, report = check(nn.Sequential(conv(C, 6, 3), nn.ReLU(), conv(6, 6, 3), nn.Flatten()))
+    assert not report.merged
+
+
+def test_a_matrix_starts_where_everything_comes_through() -> None:
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = conv(C, 3, 1), conv(3, 3, H), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            early = self.a(x).relu()
+            return self.head((self.b(early) + early.relu().mean((2, 3), keepdim=True)).flatten(1))
+
+    merged, report = check(Skipping())
+    assert merged.relu_count == 2 * 3 * H * H
+    assert not [m for m in report.merged if m.first.startswith("relu")]
+
+
+def test_the_structure_does_not_tell_of_the_weights() -> None:
+    one = nn.Sequential(conv(C, 32, 1), conv(32, 8, 3, padding=1))
+    before, _ = check(one)
+    with torch.no_grad():
+        for weight in one.parameters():
+            weight.zero_()
+    program, weights = lower(one, (C, H, H))
+    assert merge(program, weights)[0].sha256 == before.sha256

@@ -23,21 +23,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
     parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="for this many images at once")
+    parser.add_argument("--no-merge", action="store_true", help="predict without merging linear neighbours")
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show a card's census, what was published about it, and its checkpoint."""
     from pibench.lowering.lower import lower
+    from pibench.lowering.merge import merge
     from pibench.networks.build import stage_of
     from pibench.networks.card import load_card
     from pibench.networks.census import census
 
     card = load_card(args.card)
     checkpoint = find_checkpoint(card)
-    program, _ = lower(_module(card, checkpoint), card.network.input_shape, stage_of)
+    program, weights = lower(_module(card, checkpoint), card.network.input_shape, stage_of)
     counted = census(program)
-    facts = {"checkpoint": _trained(checkpoint), "predicted": _predicted(program, args)}
+    runs, _, merged = merge(program, weights)
+    facts = {
+        "checkpoint": _trained(checkpoint), "merged": merged.render().splitlines()[0] if merged.merged else "",
+        "predicted": _predicted(program if args.no_merge else runs, args),
+    }  # fmt: skip
     if args.json:
         print(json.dumps({"card": card.model_dump(), "sha256": card.sha256, "census": counted.to_json(), **facts}))
     else:

@@ -28,7 +28,7 @@ from pibench.mpc.tls import Identity, Wrapper
 POLL_S = 0.02
 END_S = 2.0
 MOST_IMAGES = 100_000
-ASKED = {"card": str, "images": int, "seed": int, "program": str}
+ASKED = {"card": str, "images": int, "seed": int, "merge": bool, "program": str}
 
 Log = Callable[[str], None]
 
@@ -48,7 +48,7 @@ class Lender:
     log: Log = log_line
     sessions: int = 0
     _busy: threading.Lock = field(default_factory=threading.Lock)
-    _ready: dict[tuple[str, int, int], Any] = field(default_factory=dict)
+    _ready: dict[tuple[str, int, int, bool], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._wrap = Wrapper(self.identity, server=True)
@@ -147,7 +147,7 @@ class Lender:
 
         if not isinstance(asked, dict) or any(not isinstance(asked.get(name), kind) for name, kind in ASKED.items()):
             raise UsageError("the job does not say which network it wants")
-        key = (asked["card"], asked["images"], asked["seed"])
+        key = (asked["card"], asked["images"], asked["seed"], asked["merge"])
         if key not in self._ready:
             if not 0 < asked["images"] <= MOST_IMAGES:
                 raise UsageError(f"the job wants {asked['images']} images, this host goes up to {MOST_IMAGES}")
@@ -157,7 +157,7 @@ class Lender:
             path = folder / f"{_card_name(asked['card'])}.yaml"
             path.unlink(missing_ok=True)
             path.write_text(asked["card"], encoding="utf-8")
-            needs = Needs(images=asked["images"], plain_images=0, seed=asked["seed"])
+            needs = Needs(images=asked["images"], plain_images=0, seed=asked["seed"], merge=asked["merge"])
             self._ready[key] = prepare_card(load_card(path), folder, needs, self.log)
         return self._ready[key]
 

@@ -85,6 +85,7 @@ class RunPlan:
     timeout_s: float = 60.0
     deadline_s: float = 3600.0
     accuracy_images: int = 1000
+    merge: bool = True
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

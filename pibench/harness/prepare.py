@@ -23,6 +23,7 @@ from pibench.errors import DataError, StoreError, UsageError
 from pibench.harness.plan import OwnModel, Source
 from pibench.harness.record import Accuracy, Network
 from pibench.lowering.lower import lower
+from pibench.lowering.merge import merge
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.networks.build import build, stage_of
@@ -47,6 +48,7 @@ class Needs:
     images: int  # for private inference
     plain_images: int  # for accuracy in plaintext
     seed: int
+    merge: bool = True  # linear neighbours, where that takes fewer multiplications
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,11 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     folder.mkdir(parents=True, exist_ok=True)
     digest = _digest(weights)
     labels = parts.labels if parts.trained else None
-    answers = plain_logits(program, weights, parts.images)
+    answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
+    found = counts(program, weights)
+    if needs.merge:
+        program, weights, merged = merge(program, weights)
+        found["macs_run"] = merged.macs_after
     shown = min(len(parts.images), needs.plain_images)
     accuracy = None
     if labels is not None and shown:
@@ -162,7 +168,7 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
         accuracy = Accuracy(correct=int(right.sum()), n=shown)
     facts = parts.facts.model_copy(
         update={
-            **counts(program, weights), "program_sha256": program.sha256, "plain_accuracy": accuracy,
+            **found, "program_sha256": program.sha256, "plain_accuracy": accuracy,
             "weights_sha256": digest if parts.trained else None,
         }
     )  # fmt: skip
@@ -181,7 +187,7 @@ def counts(program: Program, weights: Weights) -> dict[str, Any]:
 
     found = census(program)
     return {
-        "relu_count": program.relu_count, "macs": found.macs, "macs_merged": found.macs_merged,
+        "relu_count": program.relu_count, "macs": found.macs, "macs_merged": found.macs_merged, "macs_run": found.macs,
         "parameters": found.parameters, "relu_rounds": found.relu_rounds,
     }  # fmt: skip
 

@@ -158,7 +158,8 @@ class Network(_Model):
     weights_sha256: str | None = None  # null: random weights
     relu_count: int = 0
     macs: int = 0
-    macs_merged: int | None = None
+    macs_merged: int | None = None  # in the papers' counting
+    macs_run: int | None = None  # of the program that ran: fewer than `macs` where linear neighbours were merged
     parameters: int = 0
     relu_rounds: int = 0
     published: tuple[dict[str, Any], ...] = ()

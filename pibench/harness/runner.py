@@ -74,7 +74,7 @@ class Run:
             per_case = self.plan.sessions * (self.plan.warmups + self.plan.inferences)
             images = per_case * max(case.batch for case in cases)
             needs = self._needs[name] = Needs(
-                images=images, plain_images=self.plan.accuracy_images, seed=self.plan.seed
+                images=images, plain_images=self.plan.accuracy_images, seed=self.plan.seed, merge=self.plan.merge
             )
             try:
                 self._prepared[name] = self.prepare(name, scratch / f"network{number}", needs)
@@ -170,7 +170,8 @@ class Run:
             raise PartyError("only cards travel to another host", remedy="write a card for this network")
         text = resolve(source.card, "networks", "network").read_text(encoding="utf-8")
         needs = self._needs[case.network]
-        return {"card": text, "images": needs.images, "seed": needs.seed, "program": prepared.program.sha256}
+        wanted = {"images": needs.images, "seed": needs.seed, "merge": needs.merge}
+        return {"card": text, **wanted, "program": prepared.program.sha256}
 
     def _keep(self, case: CasePlan, session: Session) -> None:
         self.record = self.record.with_session(case.id, session)

@@ -38,8 +38,8 @@ class Window:
 
     @property
     def biased(self) -> bool:
-        """Whether there is a bias that is not zero (without data: that may not be)."""
-        return self.bias is not None and (self.bias.is_meta or bool(self.bias.any()))
+        """Whether there is a bias. Its values do not count: programs are public, weights are not."""
+        return self.bias is not None
 
     def size(self, shape: Shape) -> Pair:
         """Return height and width of the output for an input of this shape."""

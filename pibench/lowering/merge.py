@@ -1,19 +1,22 @@
 """Merging adjacent linear operations where no ReLU stands between them and it takes no more multiplications.
 
-What is merged: a convolution, average pool or fully connected layer into the convolution before it, and the sum of two
-convolutions (or of one and a shortcut) over one input. Reduced networks have such neighbours; whether merging pays
-is a matter of sizes, since the kernels of merged layers grow, and zero padding in between forbids it: the report says.
+What is merged: a convolution, average pool or fully connected layer into the convolution before it, the sum of two
+convolutions (or of one and a shortcut) over one input, and all that is linear before a flat value into one matrix.
+Reduced networks have such neighbours; whether merging pays is a matter of sizes, since the kernels of merged layers
+grow, and zero padding in between forbids it for convolutions: the report says. What is merged follows from the
+program alone, not from the weights, which are secret.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pibench.lowering import compose
+from pibench.lowering import compose, tail
 from pibench.lowering.builder import live, weight_names
 from pibench.lowering.compose import Window
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Linear, Op, Program, Shape, Weights
@@ -85,7 +88,7 @@ class _Graph:
                 return done
             if done is not None:
                 self.refused.append(done)
-        return None
+        return next((done for op in reversed(self._ops) if (done := self._tail(op))), None)
 
     def finish(self) -> tuple[Program, Weights]:
         """Return the changed program and its weights."""
@@ -96,7 +99,11 @@ class _Graph:
 
     def macs(self) -> int:
         """Return the multiplications of all linear operations."""
-        return sum(self._macs_of(op) for op in self._ops)
+        return self._macs_after(self._ops)
+
+    def _macs_after(self, ops: list[Op]) -> int:
+        shapes = {op.name: op.shape for op in ops}
+        return sum(op.shape[0] * shapes[op.inputs[0]][0] if isinstance(op, Linear) else self._macs_of(op) for op in ops)
 
     def _macs_of(self, op: Op) -> int:
         if isinstance(op, Linear):
@@ -160,6 +167,30 @@ class _Graph:
         if not reason and both:
             self._put(op, (first, *([other] if other else [])), both, first.inputs[0])
         return Merge(first.name, op.name, before, after, reason)
+
+    def _tail(self, op: Op) -> Merge | None:
+        """Put one matrix where all that leads to a flat value from some earlier one stood, if that is cheaper."""
+        if len(op.shape) != 1 or not isinstance(op, tail.LINEAR):
+            return None
+        by_macs = {self._macs_after(self._with_tail(op, self._op(name))): name for name in tail.entries(self._ops, op)}
+        if not by_macs or min(by_macs) >= self.macs():
+            return None
+        before, after, entry = self.macs(), min(by_macs), self._op(by_macs[min(by_macs)])
+        weight, bias = tail.matrix(tail.stretch(self._ops, entry.name, op), entry, self._weights)
+        self._store(op, weight, bias)
+        self._ops = self._with_tail(op, entry)
+        return Merge(entry.name, op.name, before, after)
+
+    def _with_tail(self, op: Op, entry: Op) -> list[Op]:
+        """Return the operations with one matrix from `entry` to `op`."""
+        flat = Flatten(
+            name=f"{op.name}.flat", inputs=(entry.name,), shape=(math.prod(entry.shape),), stage=op.stage, site=op.site
+        )
+        made = Linear(
+            name=op.name, inputs=(flat.name,), shape=op.shape, stage=op.stage, site=op.site,
+            weight=f"{op.name}.merged.weight", bias=f"{op.name}.merged.bias",
+        )  # fmt: skip
+        return live([new for o in self._ops for new in ([flat, made] if o is op else [o])], self._ops[-1].name)
 
     def _put(self, op: Op, gone: tuple[Op, ...], window: Window, source: str) -> None:
         """Put one convolution where `op` and those before it stood; its value keeps the name of `op`."""

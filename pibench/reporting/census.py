@@ -60,6 +60,8 @@ def lines(card: Card, counted: Census, facts: dict[str, Any]) -> Iterator[str]:
         parts.append(f"{item.online_s} s online" if item.online_s is not None else "")
         parts.append(f"at {item.relu_count:,} ReLUs" if item.relu_count is not None else "")
         yield f"published: {', '.join(part for part in parts if part)} ({escape(item.source)})"
+    if facts["merged"]:
+        yield escape(facts["merged"])
     yield _checkpoint(facts["checkpoint"])
     for name, value in (facts["predicted"] or {}).items():
         yield f"predicted {name}: {value}"

@@ -11,11 +11,11 @@ from pibench.reporting.view import View
 
 COLUMNS = (
     "run", "machine", "network", "title", "method", "dataset", "protocol", "link", "rtt_ms", "mbit_s", "device",
-    "batch", "threads", "status", "relu_count", "macs", "macs_merged", "parameters", "relu_rounds", "accuracy_percent",
-    "accuracy_n", "accuracy_origin", "private_accuracy_percent", "private_accuracy_n", "agreeing", "compared",
-    "max_abs_logit_error", "online_s", "online_low_s", "online_high_s", "sessions", "inferences", "server_sent_bytes",
-    "client_sent_bytes", "rounds", *(f"{kind}_s" for kind in KINDS), "offline_s", "offline_sent_bytes", "setup_s",
-    "setup_sent_bytes", "peak_rss_bytes",
+    "batch", "threads", "status", "relu_count", "macs", "macs_merged", "macs_run", "parameters", "relu_rounds",
+    "accuracy_percent", "accuracy_n", "accuracy_origin", "private_accuracy_percent", "private_accuracy_n", "agreeing",
+    "compared", "max_abs_logit_error", "online_s", "online_low_s", "online_high_s", "sessions", "inferences",
+    "server_sent_bytes", "client_sent_bytes", "rounds", *(f"{kind}_s" for kind in KINDS), "offline_s",
+    "offline_sent_bytes", "setup_s", "setup_sent_bytes", "peak_rss_bytes",
 )  # fmt: skip
 
 
