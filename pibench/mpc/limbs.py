@@ -187,29 +187,39 @@ def _split(values: Ints, limb_bits: int, limb: Floats) -> None:
 
 @njit(cache=True, nogil=True)
 def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, limb_bits: int, out: Floats) -> None:
-    """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W')."""
+    """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W').
+
+    Elements are indexed one by one and unsigned: slices would be counted references, and a signed index is looked at
+    for its sign, both in the innermost loop.
+    """
     n, channels, height, width = x.shape
     limbs, rows, columns = out.shape[2], out.shape[4], out.shape[5]
     padded = np.zeros((limbs, height + 2 * padding[0], width + 2 * padding[1]))
     row = np.empty(width, np.int64)
+    keep = 64 - limb_bits
     for c in range(channels):
         for b in range(n):
             for y in range(height):
-                row[:] = x[b, c, y]
+                at = np.uintp(y + padding[0])
+                for k in range(width):
+                    row[k] = x[b, c, y, k]
                 for limb in range(limbs):
-                    _split(row, limb_bits, padded[limb, y + padding[0], padding[1] : padding[1] + width])
+                    for k in range(width):
+                        low = (row[k] << keep) >> keep
+                        padded[limb, at, np.uintp(k + padding[1])] = low
+                        row[k] = (row[k] - low) >> limb_bits
             for ky in range(kernel[0]):
                 for kx in range(kernel[1]):
+                    tap, first = ky * kernel[1] + kx, kx * dilation[1]
                     for limb in range(limbs):
                         for oy in range(rows):
-                            source = padded[limb, oy * stride[0] + ky * dilation[0], kx * dilation[1] :]
-                            target = out[c, ky * kernel[1] + kx, limb, b, oy]
+                            at = np.uintp(oy * stride[0] + ky * dilation[0])
                             if stride[1] == 1:
                                 for ox in range(columns):
-                                    target[ox] = source[ox]
+                                    out[c, tap, limb, b, oy, ox] = padded[limb, at, np.uintp(ox + first)]
                             else:
                                 for ox in range(columns):
-                                    target[ox] = source[ox * stride[1]]
+                                    out[c, tap, limb, b, oy, ox] = padded[limb, at, np.uintp(ox * stride[1] + first)]
 
 
 @njit(cache=True, nogil=True)

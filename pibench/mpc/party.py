@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pibench.mpc.protocol import Protocol
     from pibench.mpc.transport import Channel
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 PR_SET_PDEATHSIG = 1
 
 
@@ -103,10 +104,23 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def keep_freed_memory() -> None:
+    """Let malloc keep what is freed (glibc; elsewhere nothing happens): large arrays come and go at every operation.
+
+    By default each of them is mapped anew and its pages are cleared by the kernel one fault at a time, in the midst of
+    what is measured.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
 def _serve(job: Job, reports: Reports) -> None:
     """Connect (listening begins before the slow imports), then run the phases."""
     if job.cores:
         os.sched_setaffinity(0, job.cores)
+    keep_freed_memory()
     from pibench.mpc.connect import connector
 
     complete = connector(job)(job, reports)
@@ -241,6 +255,7 @@ def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, repo
             logits = runner.online(batch)
     finally:
         gc.enable()
+    runner.settle()
     answer = {} if logits is None else {"logits": logits.tolist()}
     reports.say("inference", index=index, tally=tally.to_json(), **answer)
     total: Tally = tally.total

@@ -83,6 +83,9 @@ class Protocol(ABC):
         The server passes None and gets None.
         """
 
+    def settle(self) -> None:  # noqa: B027 - most protocols have nothing to clear away
+        """Clear away what the last inference used up: called when its time is taken, since the answer is out."""
+
     def close(self) -> None:  # noqa: B027 - most protocols hold nothing
         """Release what the protocol holds (sockets, files, process groups)."""
 

@@ -142,7 +142,7 @@ class Client:
     def _relu(self, step: ReluStep, material: ClientMaterial) -> Conversation:
         """Hold the other half of the four messages of `Server._relu`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window, draw = self.plan.options.window(source.scale), material.relu.pop(step.out)
+        window, draw = self.plan.options.window(source.scale), material.relu[step.out]
         share, n = draw.share, draw.mu.size
         if self.plan.options.check_ranges:
             yield Send(material.shown[step.out].view(np.uint8))
@@ -163,7 +163,7 @@ class Client:
     def _square(self, step: Square, material: ClientMaterial) -> Conversation:
         """Hold the other half of the two messages of `Server._square`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        bits, draw = self.plan.options.window(source.scale).bits, material.square.pop(step.out)
+        bits, draw = self.plan.options.window(source.scale).bits, material.square[step.out]
         share, y = draw.share, np.empty(draw.part.size, np.int64)
         c = unpack((yield Await(draw.r.size * bits // 8)), bits // 8)
         c &= ring_mask(bits)
@@ -175,10 +175,9 @@ class Client:
     def _extend(self, step: Extend, material: ClientMaterial) -> Conversation:
         """Hold the other half of the two messages of `Server._extend`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        draw, top = material.extend.pop(step.out), material.top.pop(step.out)
+        draw, top = material.extend[step.out], material.top[step.out]
         d = np.unpackbits((yield Await(-(-top.size // 8))), count=top.size)
-        q0, q1 = np.empty(top.size, np.uint32), np.empty(top.size, np.uint32)
-        kernels.wrap_offers(top, d, draw.x, draw.p0, draw.p1, q0, q1)
+        offers = np.empty(2 * top.size, np.int64)
+        kernels.wrap_offers(top, d, draw.x, draw.p0, draw.p1, offers)
         size = offer_bytes(out.bits, self.plan.options.window(source.scale).bits, step.shift)
-        yield Send(pack(q0.astype(np.int64), size))
-        yield Send(pack(q1.astype(np.int64), size))
+        yield Send(pack(offers, size))

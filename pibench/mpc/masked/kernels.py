@@ -152,20 +152,20 @@ def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: By
 
 
 @njit(cache=True, nogil=True)
-def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, q0: Halves, q1: Halves) -> None:
+def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, offers: Ints) -> None:
     """Client: both possible products of the top bits minus x, each under a pad of which the server holds one."""
     for i in range(top.size):
         first, second = (p1[i], p0[i]) if d[i] else (p0[i], p1[i])
-        q0[i] = np.uint32(first - x[i])
-        q1[i] = np.uint32(np.uint32(top[i]) - x[i] + second)
+        offers[i] = np.int64(first) - np.int64(x[i])
+        offers[top.size + i] = np.int64(top[i]) - np.int64(x[i]) + np.int64(second)
 
 
 @njit(cache=True, nogil=True)
-def wrap_take(top: Bytes, q0: Halves, q1: Halves, pad: Halves, weight: int, out: Ints) -> None:
-    """Server: take the offer that its top bit opens, and add its weight."""
+def wrap_take(top: Bytes, offers: Ints, pad: Halves, weight: int, out: Ints) -> None:
+    """Server: take the offer that its top bit opens, and add its weight (modulo 2^32 and no further)."""
     for i in range(top.size):
-        offer = q1[i] if top[i] else q0[i]
-        out[i] += np.int64(np.uint32(offer - pad[i])) << weight
+        offer = offers[top.size + i] if top[i] else offers[i]
+        out[i] += np.int64(np.uint32(offer - np.int64(pad[i]))) << weight
 
 
 @njit(cache=True, nogil=True)

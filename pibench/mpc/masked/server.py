@@ -38,6 +38,7 @@ class ServerMaterial:
     mu: dict[str, Bytes] = field(default_factory=dict)
     held: dict[str, Bytes] = field(default_factory=dict)
     pad: dict[str, Halves] = field(default_factory=dict)
+    parts: dict[str, Ints] = field(default_factory=dict)  # the server's parts of the values of the inference
 
     def to_arrays(self) -> Arrays:
         """Return everything as named arrays, for the shelf."""
@@ -165,7 +166,7 @@ class Server:
 
     def compute(self, material: ServerMaterial, share: Ints | None = None) -> Ints:
         """Return the server's part of the output; `share` is its additive share of the input, where it has one."""
-        parts: dict[str, Ints] = {}
+        parts = material.parts
         self._share = share
         for group in self.plan.groups:
             if group[0].talks:
@@ -253,10 +254,8 @@ class Server:
         kernels.cut_part(x, step.shift, bits, 1 << (bits - 2), y, top)
         yield Send(np.packbits(top ^ material.held[step.out]))
         size = offer_bytes(out.bits, bits, step.shift)
-        first = yield Await(x.size * size)
-        second = yield Await(x.size * size)
-        q0, q1 = (unpack(q, size).astype(np.uint32) for q in (first, second))
-        kernels.wrap_take(top, q0, q1, material.pad[step.out], bits - step.shift, y)
+        offers = unpack((yield Await(2 * x.size * size)), size)
+        kernels.wrap_take(top, offers, material.pad[step.out], bits - step.shift, y)
         parts[step.out] = y.reshape(self.batch, *out.shape)
 
     def _check_range(self, step: ReluStep, x: Ints) -> Conversation:

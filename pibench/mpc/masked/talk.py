@@ -10,7 +10,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.meter import Meter
@@ -33,40 +32,53 @@ class Receive:
 
 Conversation = Generator[Send | Receive, Bytes, None]
 Label = tuple[str, str, str]  # kind, stage, site: where the meter books it
+Turn = tuple[Label, Conversation, Send | Receive]  # a conversation and what it wants next
+JOINED_BYTES = 32 * 1024  # a larger message goes at once, so that the peer can begin with it; a system call costs more
+_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 def converse(channel: Channel, meter: Meter, talks: list[tuple[Label, Conversation]]) -> None:
     """Run the conversations of one group to their ends, in lockstep."""
-    waiting: list[tuple[Label, Conversation, Send | Receive]] = []
+    waiting: list[Turn] = []
     for label, talk in talks:
         with meter.op(*label):
             waiting += _next(label, talk, None)
     while waiting:
         way = type(waiting[0][2])
-        after: list[tuple[Label, Conversation, Send | Receive]] = []
+        after: list[Turn] = []
         for label, talk, act in waiting:
-            current = [(label, talk, act)]
             with meter.op(*label):
-                while current and isinstance(current[0][2], way):
-                    current = _next(label, talk, _do(channel, current[0][2]))
-            after += current
+                after += _advance(channel, (label, talk, act), way)
         waiting = after
 
 
-def _next(label: Label, talk: Conversation, got: Bytes | None) -> list[tuple[Label, Conversation, Send | Receive]]:
+def _next(label: Label, talk: Conversation, got: Bytes | None) -> list[Turn]:
     try:
         return [(label, talk, next(talk) if got is None else talk.send(got))]
     except StopIteration:
         return []
 
 
-_NOTHING: NDArray[np.uint8] = np.empty(0, np.uint8)
+def _advance(channel: Channel, turn: Turn, way: type[Send | Receive]) -> list[Turn]:
+    """Take a conversation as far as it goes in one direction; what is small goes out in one piece."""
+    label, talk, _ = turn
+    said: list[Bytes] = []
+    current = [turn]
+    while current and isinstance(act := current[0][2], way):
+        if isinstance(act, Send):
+            said.append(act.data)
+            heard = _NOTHING
+            if sum(data.nbytes for data in said) >= JOINED_BYTES:
+                _send(channel, said)
+        else:
+            heard = np.empty(act.count, np.uint8)
+            channel.recv_into(heard)
+        current = _next(label, talk, heard)
+    _send(channel, said)
+    return current
 
 
-def _do(channel: Channel, act: Send | Receive) -> Bytes:
-    if isinstance(act, Send):
-        channel.send(act.data)
-        return _NOTHING
-    into = np.empty(act.count, np.uint8)
-    channel.recv_into(into)
-    return into
+def _send(channel: Channel, said: list[Bytes]) -> None:
+    if said:
+        channel.send(said[0] if len(said) == 1 else np.concatenate([data.view(np.uint8) for data in said]))
+    said.clear()
