@@ -5,11 +5,13 @@ from __future__ import annotations
 import networks_for_tests as networks
 import pytest
 import torch
+from fakes import fake_record
 from masked_pair import run_masked
 
 from pibench.errors import UsageError
-from pibench.harness.predict import predict, total_cost, wire_seconds
-from pibench.mpc.link import PROFILES
+from pibench.harness.explain import explain
+from pibench.harness.predict import computing_s, predict, total_cost, wire_seconds
+from pibench.harness.record import Inference, Parts, PartyOnline
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
 
@@ -26,11 +28,39 @@ def test_rounds_and_bytes_are_those_of_a_run(monkeypatch, tmp_path):
 
 def test_a_link_charges_one_ways_and_bytes():
     cost = Cost(rounds=10, server_bytes=3_000_000, client_bytes=1_000_000)
-    latency_s, transfer_s = wire_seconds(cost, "masked", PROFILES["wan"])  # 40 ms, 100 Mbit/s
+    latency_s, transfer_s = wire_seconds(cost, "masked", 40.0, 100.0)
     assert latency_s == pytest.approx(10 * 0.020)
     assert transfer_s == pytest.approx(4_000_000 * 8 / 100e6)  # to and fro, one after the other
-    assert wire_seconds(cost, "crypten", PROFILES["wan"])[1] == pytest.approx(3_000_000 * 8 / 100e6)  # both at once
-    assert wire_seconds(cost, "masked", PROFILES["loopback"]) == (0.0, 0.0)
+    latency_s, transfer_s = wire_seconds(cost, "crypten", 40.0, 100.0)
+    assert transfer_s == pytest.approx(3_000_000 * 8 / 100e6)  # both at once
+    assert latency_s == pytest.approx(10 * 4 * 0.020)  # over gloo, a round is four one ways
+    assert wire_seconds(cost, "crypten", 40.0, 100.0, {"wire": "channel"})[0] == pytest.approx(10 * 0.020)
+    assert wire_seconds(cost, "masked", None, None) == (0.0, 0.0)
+
+
+def test_computing_counts_what_both_do_at_once_only_once():
+    parts = [{"time_s": (2.0, 1.0), "wait_s": (0.5, 0.0)}, {"time_s": (1.0, 3.0), "wait_s": (0.0, 1.0)}]
+    tallies = [{"time_s": 5.0, "wait_s": 1.5, "rounds": 4, "sent_bytes": 10**6, "parts": Parts(**p)} for p in parts]
+    server, client = (PartyOnline.model_construct(received_bytes=0, **tally) for tally in tallies)
+    inference = Inference.model_construct(warmup=False, online_s=5.0, server=server, client=client)
+    assert computing_s(inference) == pytest.approx(1.5 + 2.0)
+    bare = [party.model_copy(update={"parts": Parts()}) for party in (server, client)]
+    slim = inference.model_copy(update={"server": bare[0], "client": bare[1]})
+    assert computing_s(slim) == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(("protocol", "hops", "senders"), [("masked", 1, 2), ("crypten", 4, 1)])
+def test_a_case_is_explained_by_the_rules_that_predict_it(protocol, hops, senders):
+    record = fake_record(("full",), (protocol,), sessions=2)
+    case = record.cases[0]
+    probe = {"rtt_ms": 40.0, "floor_ms": 40.0, "up_mbit_s": 100.0, "down_mbit_s": 110.0}
+    case = case.model_copy(update={"link": case.link.model_copy(update={"probe": probe})})
+    [found] = explain(record.with_case(case))
+    one = case.sessions[0].inferences[-1]
+    assert found.latency_s == pytest.approx(one.client.rounds * hops * 0.020)
+    sent_bytes = sorted([one.server.sent_bytes, one.client.sent_bytes])
+    assert found.transfer_s == pytest.approx(sum(sent_bytes[-senders:]) * 8 / 100e6)
+    assert found.explained_s == pytest.approx(found.compute_s + found.latency_s + found.transfer_s)
 
 
 def test_full_resnet18_under_stock_crypten_is_what_is_known_of_it():

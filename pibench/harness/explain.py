@@ -1,7 +1,7 @@
 """Does a link's time add up? Computing, plus rounds times one way, plus bytes over the rate, beside what was measured.
 
-Computing is what the parties themselves did not spend waiting. A round is one hop where the protocol uses pibench's own
-transport; gloo makes its collectives of more (docs/links.md). Rates and round trips are the probe's, not the wish's.
+The rules are those of predict.py: what is computing, how many one ways a round takes, which bytes follow which. Rates
+and round trips are the probe's, not the wish's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from pibench.harness.predict import computing_s, wire_seconds
 from pibench.harness.record import Case, Inference, Record
+from pibench.mpc.protocol import Cost
 
-GLOO_HOPS = 4.0  # one ways a collective of gloo takes: a handshake and two steps, each of two messages' latency
 EXPLAINED = 0.20
 
 
@@ -45,20 +46,21 @@ def explain(record: Record) -> Iterator[Explanation]:
             yield _explain(case, measured)
 
 
-def hops(case: Case) -> float:
-    """Return how many one-way latencies a round of this case's protocol takes."""
-    over_gloo = case.protocol.startswith("crypten") and case.options.get("wire", "gloo") == "gloo"
-    return GLOO_HOPS if over_gloo else 1.0
-
-
 def _explain(case: Case, measured: list[Inference]) -> Explanation:
     probe = case.link.probe or {}
-    rate = min(probe["up_mbit_s"], probe["down_mbit_s"]) * 125_000
-    one_way_s = probe["rtt_ms"] / 2e3
+    rate = min(probe["up_mbit_s"], probe["down_mbit_s"])
+    latency_s, transfer_s = wire_seconds(_sent(measured), case.protocol, probe["rtt_ms"], rate, case.options)
     return Explanation(
         case=case.id,
         measured_s=median(i.online_s for i in measured),
-        compute_s=median(max(p.time_s - p.wait_s for p in (i.server, i.client)) for i in measured),
-        latency_s=median(i.client.rounds for i in measured) * one_way_s * hops(case),
-        transfer_s=median(max(i.server.sent_bytes, i.client.sent_bytes) for i in measured) / rate,
+        compute_s=median(computing_s(i) for i in measured),
+        latency_s=latency_s,
+        transfer_s=transfer_s,
     )
+
+
+def _sent(measured: list[Inference]) -> Cost:
+    """Return what an inference sent, as a cost."""
+    rounds = int(median(i.client.rounds for i in measured))
+    server, client = (median(i.server.sent_bytes for i in measured), median(i.client.sent_bytes for i in measured))
+    return Cost(rounds=rounds, server_bytes=int(server), client_bytes=int(client))

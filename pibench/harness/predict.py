@@ -1,8 +1,9 @@
 """What a network would cost under a protocol and a link, from declared costs alone: nothing is run.
 
 Rounds and bytes are exact: they are the formulas that the tests hold against the transport. Time is a sum of three:
-one-way latencies, bytes over the rate, and computing. Computing is fitted to this machine's own records of that
-protocol where there are at least three networks of them, and otherwise not predicted at all.
+one-way latencies, bytes over the rate, and computing (the same three by which explain.py explains what was measured).
+Computing is fitted to this machine's own records of that protocol where there are at least three networks of them, and
+otherwise not predicted at all.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from statistics import median
 from typing import Any
 
 from pibench.errors import UsageError
-from pibench.harness.record import Case, Record
+from pibench.harness.record import Case, Inference, Record
 from pibench.lowering.program import Program
-from pibench.mpc.link import PROFILES, Link
+from pibench.mpc.link import PROFILES
 from pibench.mpc.protocol import Cost, protocol_class
 
 ONE_AT_A_TIME = {"masked", "plaintext"}  # messages go to and fro; elsewhere both directions carry at once
+GLOO_HOPS = 4.0  # one ways a collective of gloo takes: two steps, each a word that the receiver is ready, and the data
 ENOUGH_NETWORKS = 3
 
 
@@ -29,7 +31,8 @@ def predict(
     if link not in PROFILES:
         raise UsageError(f"no link is named {link!r}", remedy=f"choose one of {', '.join(PROFILES)}")
     declared = total_cost(program, protocol, batch, options or {})
-    latency_s, transfer_s = wire_seconds(declared, protocol, PROFILES[link])
+    rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
+    latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
     computing_s = fitted_computing(program, protocol, batch)
     made: dict[str, Any] = {
         "rounds": declared.rounds,
@@ -53,12 +56,21 @@ def total_cost(program: Program, protocol: str, batch: int, options: dict[str, A
     return sum((cls.cost(program, op, batch, options) for op in program), Cost())
 
 
-def wire_seconds(cost: Cost, protocol: str, link: Link) -> tuple[float, float]:
-    """Return seconds of latency (rounds times one way) and of transfer (bytes over the rate)."""
+def wire_seconds(
+    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: dict[str, Any] | None = None
+) -> tuple[float, float]:
+    """Return seconds of latency (rounds times hops times one way) and of transfer (bytes over the rate)."""
     together = sum if protocol in ONE_AT_A_TIME else max
     n_bytes = together((cost.server_bytes, cost.client_bytes))
-    transfer_s = n_bytes / (link.mbit_s * 125_000) if link.mbit_s else 0.0
-    return cost.rounds * (link.rtt_ms or 0.0) / 2e3, transfer_s
+    transfer_s = n_bytes / (mbit_s * 125_000) if mbit_s else 0.0
+    return cost.rounds * hops(protocol, options or {}) * (rtt_ms or 0.0) / 2e3, transfer_s
+
+
+def hops(protocol: str, options: dict[str, Any]) -> float:
+    """Return how many one-way latencies a round of a protocol takes."""
+    if protocol_class(protocol).over_gloo and options.get("wire", "gloo") == "gloo":
+        return GLOO_HOPS
+    return 1.0
 
 
 def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:
@@ -74,9 +86,21 @@ def fitted_computing(program: Program, protocol: str, batch: int) -> float | Non
 
 
 def computing(case: Case) -> float:
-    """Return the seconds of one case that were not waiting, over both parties (they take turns), as a median."""
-    inferences = [i for session in case.sessions for i in session.inferences if not i.warmup]
-    return median(sum(party.time_s - party.wait_s for party in (i.server, i.client)) for i in inferences)
+    """Return the seconds of one case that were not waiting, as a median."""
+    return median(computing_s(i) for session in case.sessions for i in session.inferences if not i.warmup)
+
+
+def computing_s(inference: Inference) -> float:
+    """Return the seconds of one inference that were not waiting: operations follow one another, parties do not.
+
+    Within an operation both parties compute at the same time, so the longer one counts. Their sum would count twice
+    what happens at once, and the larger of their totals would miss what one of them does alone.
+    """
+    parties = inference.server, inference.client
+    if not all(party.parts.time_s for party in parties):  # a baseline, say, which keeps totals alone
+        return max(party.time_s - party.wait_s for party in parties)
+    spent = [[t - w for t, w in zip(p.parts.time_s, p.parts.wait_s, strict=True)] for p in parties]
+    return float(sum(max(both) for both in zip(*spent, strict=True)))
 
 
 def _measured(protocol: str) -> Iterable[list[Case]]:
