@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fakes import fake_record
 from rich.console import Console
 
 from pibench.harness.record import Accuracy, Record
+from pibench.reporting.draw_frontier import short_names
 from pibench.reporting.rivals import ranking_blocks, rankings
 from pibench.reporting.table import answer
 from pibench.reporting.tables import rival_table
@@ -62,3 +65,12 @@ def test_the_screen_shows_the_ranking_with_every_protocol() -> None:
     assert ranking[3].split()[:4] == ["9,216", "1", "SNL", "culled"]
     assert ranking[3].count(" ms") == 2
     assert ranking[4].split()[:2] == ["2", "DeepReDuce"]
+
+
+def test_labels_leave_out_the_name_of_the_network_that_most_were_made_from() -> None:
+    (ladder, *_) = view_of([record_of(METHODS)]).ladders()
+    names = ["full", "full-a", "full-a-b", "full-c", "other-d"]
+    cells = [replace(cell, network=name) for cell, name in zip(ladder.cells, names, strict=True)]
+    assert list(short_names(cells).values()) == ["full", "a", "a-b", "c", "other-d"]
+    assert list(short_names(cells[:3]).values()) == names[:3]  # two are no crowd
+    assert short_names([]) == {}

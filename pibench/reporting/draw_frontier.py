@@ -73,6 +73,15 @@ def tip(cell: Cell) -> str:
     return ", ".join(parts)
 
 
+def short_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return what to call networks in a crowded picture: without the name of the network that most were made from."""
+    names = list(dict.fromkeys(cell.network for cell in cells))
+    heirs = {name: sum(other.startswith(f"{name}-") for other in names) for name in names}
+    first = max(names, key=lambda name: heirs[name], default="")
+    cut = f"{first}-" if heirs.get(first, 0) >= 3 else ""
+    return {name: name.removeprefix(cut) if cut else name for name in names}
+
+
 def budget(ladder: Ladder, chosen: Cell | None, width: float) -> Canvas:
     """Draw both halves of the question over one axis of ReLUs: accuracy above, latency with its fitted price below."""
     scored = [c for c in ladder.cells if c.score]
@@ -105,7 +114,7 @@ def _accuracy_half(
     if ladder.full.score:
         marks = [(area.x(c.relu_count), area.y(c.score.percent)) for c in scored if c.score and c.relu_count]
         _one_point_line(canvas, area, ladder.full.score.percent, ladder.reference, marks)
-    labels = []
+    labels, names = [], short_names(scored)
     for cell in scored:
         if cell.score is None or not cell.relu_count:
             continue
@@ -113,7 +122,7 @@ def _accuracy_half(
         margin = cell.score.margin
         canvas.line(x, area.y(cell.score.percent - margin), x, area.y(cell.score.percent + margin), "k-waiting")
         _mark(canvas, x, y, cell, chosen)
-        labels.append(Label(x, y, cell.network, bold=cell is chosen))
+        labels.append(Label(x, y, names[cell.network], bold=cell is chosen))
     place(canvas, labels, area.box)
 
 
@@ -215,7 +224,7 @@ def _staircase(canvas: Canvas, area: Frame, front: Sequence[Cell]) -> None:
 
 
 def _measured(canvas: Canvas, area: Frame, cells: Sequence[Cell], latency: bool) -> list[Label]:
-    labels = []
+    labels, names = [], short_names(cells)
     for cell in cells:
         if cell.score is None:
             continue
@@ -225,7 +234,7 @@ def _measured(canvas: Canvas, area: Frame, cells: Sequence[Cell], latency: bool)
         up, down = area.y(cell.score.percent + cell.score.margin), area.y(cell.score.percent - cell.score.margin)
         canvas.line(x, up, x, down, "k-waiting")
         canvas.mark(x, y, MARKERS.get(cell.method, "circle"), method_role(cell.method), tip=tip(cell))
-        labels.append(Label(x, y, cell.network))
+        labels.append(Label(x, y, names[cell.network]))
     return labels
 
 

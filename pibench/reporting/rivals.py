@@ -62,7 +62,10 @@ def ranking_blocks(ladders: Sequence[Ladder]) -> list[RenderableType]:
     heading = Text("Methods at equal budgets: each one's most accurate network within half and a tenth", style="bold")
     full = max(ladders, key=lambda ladder: len(ladder.cells)).full
     score = f", {_accuracy(full)}" if full.score else ""
-    against = Text(f"against {full.network}: {count(full.relu_count)} ReLUs{score}", style="dim")
+    words = f"against {full.network}: {count(full.relu_count)} ReLUs{score}"
+    if any(cell.method == "poly" for ranking in found for cell in ranking.cells):
+        words += "; polynomials are no ReLUs, what they cost is in the latency"
+    against = Text(words, style="dim")
     return [heading, Padding(against, (0, 0, 0, 2)), Padding(table, (0, 0, 0, 2)), Text()]
 
 
