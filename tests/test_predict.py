@@ -63,6 +63,16 @@ def test_a_case_is_explained_by_the_rules_that_predict_it(protocol, hops, sender
     assert found.explained_s == pytest.approx(found.compute_s + found.latency_s + found.transfer_s)
 
 
+def test_a_round_over_gloo_is_what_the_probe_found_it_to_take():
+    record = fake_record(("full",), ("crypten",), sessions=2)
+    case = record.cases[0]
+    probe = {"rtt_ms": 0.04, "floor_ms": 0.04, "up_mbit_s": 1e4, "down_mbit_s": 1e4, "gloo_round_ms": 3.0}
+    case = case.model_copy(update={"link": case.link.model_copy(update={"probe": probe})})
+    [found] = explain(record.with_case(case))
+    rounds = case.sessions[0].inferences[-1].client.rounds
+    assert found.latency_s + found.transfer_s == pytest.approx(rounds * 0.003)
+
+
 def test_full_resnet18_under_stock_crypten_is_what_is_known_of_it():
     from pibench.lowering.lower import lower
     from pibench.networks.build import skeleton

@@ -1,7 +1,7 @@
 """Does a link's time add up? Computing, plus rounds times one way, plus bytes over the rate, beside what was measured.
 
 The rules are those of predict.py: what is computing, how many one ways a round takes, which bytes follow which. Rates
-and round trips are the probe's, not the wish's.
+and round trips are the probe's, not the wish's; a round over gloo is what the probe found it to take (glooprobe.py).
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def explain(record: Record) -> Iterator[Explanation]:
 def _explain(case: Case, measured: list[Inference]) -> Explanation:
     probe = case.link.probe or {}
     rate = min(probe["up_mbit_s"], probe["down_mbit_s"])
-    latency_s, transfer_s = wire_seconds(_sent(measured), case.protocol, probe["rtt_ms"], rate, case.options)
+    sent = _sent(measured)
+    latency_s, transfer_s = wire_seconds(sent, case.protocol, probe["rtt_ms"], rate, case.options)
+    if "gloo_round_ms" in probe:  # a round with its bytes, and with all that gloo's threads do about it
+        latency_s = max(0.0, sent.rounds * probe["gloo_round_ms"] / 1e3 - transfer_s)
     return Explanation(
         case=case.id,
         measured_s=median(i.online_s for i in measured),

@@ -8,7 +8,7 @@ otherwise not predicted at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,11 +66,14 @@ def wire_seconds(
     return cost.rounds * hops(protocol, options or {}) * (rtt_ms or 0.0) / 2e3, transfer_s
 
 
-def hops(protocol: str, options: dict[str, Any]) -> float:
+def hops(protocol: str, options: Mapping[str, Any]) -> float:
     """Return how many one-way latencies a round of a protocol takes."""
-    if protocol_class(protocol).over_gloo and options.get("wire", "gloo") == "gloo":
-        return GLOO_HOPS
-    return 1.0
+    return GLOO_HOPS if over_gloo(protocol, options) else 1.0
+
+
+def over_gloo(protocol: str, options: Mapping[str, Any]) -> bool:
+    """Whether the protocol brings its own wire instead of using pibench's."""
+    return protocol_class(protocol).over_gloo and options.get("wire", "gloo") == "gloo"
 
 
 def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:

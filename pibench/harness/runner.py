@@ -21,11 +21,13 @@ from pibench.harness.launch import Nurseries, spawn
 from pibench.harness.listener import Listener
 from pibench.harness.memory import refuse_what_will_not_fit
 from pibench.harness.plan import CardSource, CasePlan, RunPlan
+from pibench.harness.predict import over_gloo
 from pibench.harness.prepare import Needs, Prepare, Prepared, write_images
 from pibench.harness.record import Case, Declared, Link, Network, Record, Session, save_record
 from pibench.harness.session import SessionPlan, run_session
 from pibench.harness.store import scratch_folder
 from pibench.library import resolve
+from pibench.mpc.glooprobe import round_ms
 from pibench.mpc.link import Link as LinkAsked
 from pibench.mpc.link import LinkUp, link_from, measure_well, open_link, probe_problems
 from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
@@ -198,10 +200,22 @@ class Run:
             fits = [(up, _link_record(up, any(link_from(c.link).emulated for c in self.plan.cases)))]
             self._links[spec, gloo] = fits[0]
         up, described = fits[0]
-        self.record = self.record.with_case(self.record.case(case.id).model_copy(update={"link": described}))
+        old = self.record.case(case.id)
+        if described.probe and over_gloo(case.protocol, case.options):
+            described = self._with_gloo(old, up, described)
+        self.record = self.record.with_case(old.model_copy(update={"link": described}))
         for problem in probe_problems(asdict(up.link), described.probe or {}) if described.probe else ():
             self._invalid(case, problem)
         return up
+
+    def _with_gloo(self, case: Case, up: LinkUp, described: Link) -> Link:
+        """Return the link with what a round of this case takes over gloo, measured once a case."""
+        if case.link.probe and "gloo_round_ms" in case.link.probe:
+            return case.link
+        declared = case.declared or Declared()
+        n_bytes = max(declared.server_bytes, declared.client_bytes) // max(1, declared.rounds)
+        measured = {"gloo_round_ms": round_ms(up, n_bytes), "gloo_round_bytes": n_bytes}
+        return described.model_copy(update={"probe": {**(described.probe or {}), **measured}})
 
     def _fail(self, cases: list[CasePlan], error: PibenchError) -> None:
         """Write down why cases cannot go on."""

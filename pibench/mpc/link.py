@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -282,21 +283,29 @@ def _calibrated(up: LinkUp) -> LinkUp:
 
 def measure(up: LinkUp, *, rates: bool = False) -> dict[str, float]:
     """Probe a link with a pair of processes of its own."""
-    command = [sys.executable, "-m", "pibench.mpc.probe"]
+    return pair_of_processes(up, "pibench.mpc.probe", *(["rates"] if rates else []))
+
+
+def pair_of_processes(up: LinkUp, module: str, *more: str) -> dict[str, float]:
+    """Run a module as server and client on a link, `serve HOST` and `lead HOST PORT`; return what the client prints."""
+    command, environment = [sys.executable, "-m", module], {**os.environ, **up.environment()}
     server = subprocess.Popen(
-        [*up.prefix("server"), *command, "serve", up.host("server")], stdout=subprocess.PIPE, text=True
-    )
+        [*up.prefix("server"), *command, "serve", up.host("server"), *more],
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
     try:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         if not port:
             raise PartyError(f"the probe of link {up.link.name} could not start")
         host, port_number = up.route("client", "server", (up.host("server"), int(port)))
-        lead = [*up.prefix("client"), *command, "lead", host, str(port_number), *(["rates"] if rates else [])]
-        done = subprocess.run(lead, capture_output=True, text=True, timeout=START_S * 3)
+        lead = [*up.prefix("client"), *command, "lead", host, str(port_number), *more]
+        done = subprocess.run(lead, capture_output=True, text=True, timeout=START_S * 3, env=environment)
         if done.returncode:
             raise PartyError(f"the probe of link {up.link.name} failed: {(done.stderr.splitlines() or ['?'])[-1]}")
         return dict(json.loads(done.stdout))
+    except subprocess.TimeoutExpired as error:
+        raise PartyError(f"the probe of link {up.link.name} did not end") from error
     finally:
         with suppress(OSError):
             server.kill()
