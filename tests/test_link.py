@@ -218,3 +218,34 @@ def test_a_paced_link_without_a_server_hangs_up():
         near = socket.create_connection(up.route("client", "server", gone), timeout=5)
         with pytest.raises(TransportError, match=r"the peer closed the connection|broke while receiving"):
             Channel(near, Meter(), 5).recv_into(bytearray(1))
+
+
+def test_a_probe_that_is_off_is_repeated_after_a_new_calibration(monkeypatch):
+    """The machine is late by 0.3 ms at first, then by 0.1 ms; a second probe on the new trim is what counts."""
+
+    class Quiet(links.Emulator):
+        def __init__(self, link):
+            links.LinkUp.__init__(self, link)
+            self.told = []
+
+        def tell(self, **values):
+            self.told.append(values)
+
+        def close(self):
+            return {}
+
+    late_ms = iter([0.3, 0.3 - 0.2, 0.1, 0.1, 0.1])
+    up = Quiet(Link(name="l", rtt_ms=0.5, mbit_s=1000.0))
+
+    def measured(up, *, rates=False):
+        rtt_ms = 0.5 - up.trim_ms + next(late_ms)
+        return {"rtt_ms": rtt_ms, "floor_ms": rtt_ms, "up_mbit_s": 1000.0, "down_mbit_s": 1000.0}
+
+    monkeypatch.setattr(links, "measure", measured)
+    monkeypatch.setattr(links, "PAUSES_S", (0.0, 0.0))
+    links._calibrated(up)
+    assert up.trim_ms == pytest.approx(0.3)
+    found = links.measure_well(up)  # 0.3 ms early: not what was asked for
+    assert up.trim_ms == pytest.approx(0.1)
+    assert found["rtt_ms"] == pytest.approx(0.5)
+    assert up.told[-1]["delay_s"] == pytest.approx(0.4 / 2e3)

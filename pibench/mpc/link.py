@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ HOWS = ("auto", "none", "veth", *WAYS, "network")
 TOLERANCE = 0.10  # a probe further off than this invalidates the case
 START_S = 20.0
 MAX_TRIM_MS = 0.5
-PROBES = 3
+PAUSES_S = (0.5, 2.0, 5.0, 10.0)  # before the next attempt: a virtual machine's neighbours come and go
 Address = tuple[str, int]
 
 
@@ -269,16 +270,21 @@ def open_link(link: Link, any_socket: bool = False) -> LinkUp:
 
 def _calibrated(up: LinkUp) -> LinkUp:
     """Take the emulator's own latency out of the delay, as far as it is there."""
-    if not isinstance(up, Emulator) or not up.link.rtt_ms:
-        return up
     try:
-        late_ms = measure(up)["floor_ms"] - up.link.rtt_ms  # the fastest ping: other work on the machine is not ours
-        up.trim_ms = min(max(0.0, late_ms), MAX_TRIM_MS, up.link.rtt_ms * 0.9)
-        up.tell(delay_s=(up.link.rtt_ms - up.trim_ms) / 2e3)
+        _calibrate(up)
     except BaseException:
         up.close()
         raise
     return up
+
+
+def _calibrate(up: LinkUp) -> None:
+    """Measure how late the emulator is, with what is taken out already, and take out the rest."""
+    if not isinstance(up, Emulator) or not up.link.rtt_ms:
+        return
+    late_ms = measure(up)["floor_ms"] - up.link.rtt_ms  # the fastest ping: other work on the machine is not ours
+    up.trim_ms = min(max(0.0, up.trim_ms + late_ms), MAX_TRIM_MS, up.link.rtt_ms * 0.9)
+    up.tell(delay_s=(up.link.rtt_ms - up.trim_ms) / 2e3)
 
 
 def measure(up: LinkUp, *, rates: bool = False) -> dict[str, float]:
@@ -313,11 +319,13 @@ def pair_of_processes(up: LinkUp, module: str, *more: str) -> dict[str, float]:
 
 
 def measure_well(up: LinkUp) -> dict[str, float]:
-    """Probe a link, again where the machine seems to have been busy with something else; return the last probe."""
-    for _ in range(PROBES):
+    """Probe a link; where the machine seems to be busy with something else, wait, calibrate and probe again."""
+    for pause_s in (*PAUSES_S, None):
         found = measure(up, rates=True)
-        if not probe_problems(up.to_json(), found):
+        if pause_s is None or not probe_problems(up.to_json(), found):
             break
+        time.sleep(pause_s)
+        _calibrate(up)
     return found
 
 
