@@ -258,6 +258,7 @@ class Campaign:
             problems += [] if re.search(wanted, told) else [f"the message does not name the cause: {told[:600]}"]
         elif not watch.struck or (not felt and kind.says):
             self.missed += 1  # too late: the suite was done
+            self.session_s = 0.8 * took_s  # so long does a run take now
             kind = replace(kind, name="")
         if kind.name:
             self.seen[kind.name] += 1
