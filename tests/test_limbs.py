@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pibench.mpc.limbs import RingConv, conv_words, limbs_for
+from pibench.mpc.limbs import RingConv, RingMatrix, conv_words, limbs_for
 
 
 def exact(x: torch.Tensor, w: torch.Tensor, stride: int, padding: int, dilation: int, groups: int) -> torch.Tensor:
@@ -62,3 +62,13 @@ def test_extreme_limbs_are_exact():
     w = torch.full((16, 64, 3, 3), 2**18 - 1)
     conv = RingConv(w, (64, 4, 4), bits=48, padding=(1, 1), winograd=True)
     assert ((conv(x) - exact(x, w, 1, 1, 1, 1)) << 16 == 0).all()
+
+
+@pytest.mark.parametrize("largest", [2**17, 2**40])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_matrices_are_exact_modulo_2_to_64(largest, batch):
+    weight = torch.randint(-largest, largest, (7, 33))
+    x, add = torch.randint(-(2**63), 2**63 - 1, (batch, 33)), torch.randint(-(2**63), 2**63 - 1, (batch, 7))
+    made = RingMatrix(weight)
+    assert made.matrix.dtype == (torch.int32 if largest < 2**31 else torch.int64)
+    assert torch.equal(made(x, add), x @ weight.T + add)

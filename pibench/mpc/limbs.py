@@ -26,6 +26,20 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+class RingMatrix:
+    """A matrix of fixed small integers: call with int64 (N, inputs) and `add` (N, outputs), get int64 (N, outputs)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        narrow = weight.abs().max() < 1 << 31  # half the memory to read, which is what takes the time
+        self.matrix = weight.to(torch.int32 if narrow else torch.int64).contiguous()
+
+    def __call__(self, x: Tensor, add: Tensor) -> Tensor:
+        """Return matrix x + add, modulo 2^64."""
+        out = torch.empty(len(x), len(self.matrix), dtype=torch.int64)
+        _multiply(self.matrix.numpy(), x.contiguous().numpy(), add.contiguous().numpy(), out.numpy())
+        return out
+
+
 class RingConv:
     """A convolution with fixed small integer weights, prepared for one input shape.
 
@@ -176,16 +190,6 @@ def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _split(values: Ints, limb_bits: int, limb: Floats) -> None:
-    """Take the lowest balanced limb off every value (which shrinks in place)."""
-    keep = 64 - limb_bits
-    for k in range(values.size):
-        low = (values[k] << keep) >> keep
-        limb[k] = np.float64(low)
-        values[k] = (values[k] - low) >> limb_bits
-
-
-@njit(cache=True, nogil=True)
 def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, limb_bits: int, out: Floats) -> None:
     """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W').
 
@@ -225,20 +229,15 @@ def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
 @njit(cache=True, nogil=True)
 def _combine(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
     """out[n, o] = add[n, o] + sum of limbs of product (O, limbs, N, pixels)."""
-    channels, limbs, n, _ = product.shape
+    channels, limbs, n, pixels = product.shape
     for b in range(n):
         for o in range(channels):
-            line = out[b, o]
-            line[:] = add[b, o]
-            for limb in range(limbs):
-                _raise(product[o, limb, b], limb_bits * limb, line)
-
-
-@njit(cache=True, nogil=True)
-def _raise(limb: Floats, shift: int, line: Ints) -> None:
-    """Add limb * 2^shift to line."""
-    for k in range(line.size):
-        line[k] += np.int64(limb[k]) << shift
+            for k in range(pixels):
+                out[b, o, k] = add[b, o, k] + np.int64(product[o, 0, b, k])
+            for limb in range(1, limbs):
+                shift = limb_bits * limb
+                for k in range(pixels):
+                    out[b, o, k] += np.int64(product[o, limb, b, k]) << shift
 
 
 @njit(cache=True, nogil=True)
@@ -250,41 +249,46 @@ def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Fl
     n, channels, height, width = x.shape
     limbs = out.shape[2]
     tall, wide = tiles
-    padded = np.zeros((2 * tall + 2, 2, wide + 1), np.int64)  # row, even or odd column, tile
-    even, odd = np.empty((4, wide + 1), np.int64), np.empty((4, wide + 1), np.int64)
-    u = np.empty(wide, np.int64)
+    padded = np.zeros((2, 2 * tall + 2, wide + 1), np.int64)  # even or odd column, row, tile
+    t = np.empty((2, 4, wide + 1), np.int64)
+    u = np.empty((16, tall * wide), np.int64)
+    keep = 64 - limb_bits
     for c in range(channels):
         for b in range(n):
             for y in range(height):
+                at = np.uintp(y + padding[0])
                 for column in range(width):
-                    at = column + padding[1]
-                    padded[y + padding[0], at & 1, at >> 1] = x[b, c, y, column]
+                    to = column + padding[1]
+                    padded[np.uintp(to & 1), at, np.uintp(to >> 1)] = x[b, c, y, column]
             for ty in range(tall):
-                for half, t in ((0, even), (1, odd)):
-                    d0, d1 = padded[2 * ty, half], padded[2 * ty + 1, half]
-                    d2, d3 = padded[2 * ty + 2, half], padded[2 * ty + 3, half]
+                r0, r1, r2, r3 = np.uintp(2 * ty), np.uintp(2 * ty + 1), np.uintp(2 * ty + 2), np.uintp(2 * ty + 3)
+                for half in range(2):
                     for k in range(wide + 1):
-                        t[0, k] = d0[k] - d2[k]
-                        t[1, k] = d1[k] + d2[k]
-                        t[2, k] = d2[k] - d1[k]
-                        t[3, k] = d1[k] - d3[k]
+                        d0, d1, d2, d3 = (
+                            padded[half, r0, k],
+                            padded[half, r1, k],
+                            padded[half, r2, k],
+                            padded[half, r3, k],
+                        )
+                        t[half, 0, k] = d0 - d2
+                        t[half, 1, k] = d1 + d2
+                        t[half, 2, k] = d2 - d1
+                        t[half, 3, k] = d1 - d3
                 for i in range(4):
-                    e, f = even[i], odd[i]
-                    for j in range(4):
-                        if j == 0:
-                            for k in range(wide):
-                                u[k] = e[k] - e[k + 1]
-                        elif j == 1:
-                            for k in range(wide):
-                                u[k] = f[k] + e[k + 1]
-                        elif j == 2:
-                            for k in range(wide):
-                                u[k] = e[k + 1] - f[k]
-                        else:
-                            for k in range(wide):
-                                u[k] = f[k] - f[k + 1]
-                        for limb in range(limbs):
-                            _split(u, limb_bits, out[4 * i + j, c, limb, b, ty * wide : (ty + 1) * wide])
+                    row = np.uintp(4 * i)
+                    for k in range(wide):
+                        tile, after = np.uintp(ty * wide + k), np.uintp(k + 1)
+                        e0, f0, e1, f1 = t[0, i, k], t[1, i, k], t[0, i, after], t[1, i, after]
+                        u[row, tile] = e0 - e1
+                        u[row + np.uintp(1), tile] = f0 + e1
+                        u[row + np.uintp(2), tile] = e1 - f0
+                        u[row + np.uintp(3), tile] = f0 - f1
+            for r in range(16):
+                for limb in range(limbs):
+                    for k in range(tall * wide):
+                        low = (u[r, k] << keep) >> keep
+                        out[r, c, limb, b, k] = low
+                        u[r, k] = (u[r, k] - low) >> limb_bits
 
 
 @njit(cache=True, nogil=True)
@@ -298,22 +302,35 @@ def _winograd_output(product: Floats, tiles: Pair, limb_bits: int, add: Ints, ou
     for o in range(channels):
         for b in range(n):
             for j in range(4):
-                m[:] = 0
                 for i in range(4):
-                    for limb in range(limbs):
-                        _raise(product[4 * i + j, o, limb, b], limb_bits * limb, m[i])
-                m0, m1, m2, m3, t0, t1 = m[0], m[1], m[2], m[3], t[0, j], t[1, j]
-                for k in range(m0.size):
-                    t0[k] = m0[k] + m1[k] + m2[k]
-                    t1[k] = m1[k] - m2[k] - m3[k]
+                    r = np.uintp(4 * i + j)
+                    for k in range(tall * wide):
+                        m[i, k] = np.int64(product[r, o, 0, b, k])
+                    for limb in range(1, limbs):
+                        shift = limb_bits * limb
+                        for k in range(tall * wide):
+                            m[i, k] += np.int64(product[r, o, limb, b, k]) << shift
+                for k in range(tall * wide):
+                    t[0, j, k] = m[0, k] + m[1, k] + m[2, k]
+                    t[1, j, k] = m[1, k] - m[2, k] - m[3, k]
             for y in range(rows):
-                at = (y >> 1) * wide
-                line, plus, half = out[b, o, y], add[b, o, y], t[y & 1]
-                a0, a1 = half[0, at : at + wide], half[1, at : at + wide]
-                a2, a3 = half[2, at : at + wide], half[3, at : at + wide]
+                half, first = np.uintp(y & 1), (y >> 1) * wide
                 for k in range(columns >> 1):
-                    line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
-                    line[2 * k + 1] = ((a1[k] - a2[k] - a3[k]) >> 2) + plus[2 * k + 1]
+                    at, even, odd = np.uintp(first + k), np.uintp(2 * k), np.uintp(2 * k + 1)
+                    a1, a2 = t[half, 1, at], t[half, 2, at]
+                    out[b, o, y, even] = ((t[half, 0, at] + a1 + a2) >> 2) + add[b, o, y, even]
+                    out[b, o, y, odd] = ((a1 - a2 - t[half, 3, at]) >> 2) + add[b, o, y, odd]
                 if columns & 1:
-                    k = wide - 1
-                    line[2 * k] = ((a0[k] + a1[k] + a2[k]) >> 2) + plus[2 * k]
+                    at, even = np.uintp(first + wide - 1), np.uintp(columns - 1)
+                    out[b, o, y, even] = ((t[half, 0, at] + t[half, 1, at] + t[half, 2, at]) >> 2) + add[b, o, y, even]
+
+
+@njit(cache=True, nogil=True)
+def _multiply(weight: Ints, x: Ints, add: Ints, out: Ints) -> None:
+    """out[n] = weight x[n] + add[n], modulo 2^64: with one column there is nothing to gain from limbs."""
+    for b in range(x.shape[0]):
+        for o in range(weight.shape[0]):
+            total = add[b, o]
+            for k in range(weight.shape[1]):
+                total += np.int64(weight[o, k]) * x[b, k]
+            out[b, o] = total

@@ -89,7 +89,7 @@ class Client:
     def _relu_part(self, step: ReluStep, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
         draw = made.relu[step.out] = draws.relu(step)
         window = self.plan.options.window(self.plan.values[step.inputs[0]].scale)
-        self._tell(part.reshape(-1) + draw.r, window.bits // 8)
+        self._tell(part.reshape(-1) + draw.r, window.wire_bytes)
         if self.plan.options.check_ranges:
             made.shown[step.out] = np.ascontiguousarray(part).reshape(-1)
         return draw.part
@@ -101,9 +101,8 @@ class Client:
 
     def _square_part(self, step: Square, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
         draw = made.square[step.out] = draws.square(step)
-        self._tell(
-            part.reshape(-1) + draw.r, self.plan.options.window(self.plan.values[step.inputs[0]].scale).bits // 8
-        )
+        window = self.plan.options.window(self.plan.values[step.inputs[0]].scale)
+        self._tell(part.reshape(-1) + draw.r, window.wire_bytes)
         return draw.part
 
     def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
@@ -113,7 +112,7 @@ class Client:
         heard = np.empty(output.count * self.batch * output.wire_bytes, np.uint8)
         self.channel.recv_into(heard)
         total = unpack(heard, output.wire_bytes) + part.reshape(-1)
-        keep = 64 - 8 * output.wire_bytes
+        keep = 64 - output.bits
         logits = ((total << keep) >> keep).astype(np.float64) / 2.0**output.scale
         return torch.from_numpy(logits).float().view(self.batch, *output.shape)
 
@@ -147,7 +146,7 @@ class Client:
         if self.plan.options.check_ranges:
             yield Send(material.shown[step.out].view(np.uint8))
         bits, reply, y = np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
-        c = unpack((yield Await(n * window.bits // 8)), window.bits // 8)
+        c = unpack((yield Await(n * window.wire_bytes)), window.wire_bytes)
         c &= ring_mask(window.bits)
         kernels.read_digits(c, share.words, draw.mu, window.low, self.plan.options.digit_bits, bits)
         theirs = yield Await(n)
@@ -155,7 +154,7 @@ class Client:
         yield Send(reply)
         beta = np.unpackbits((yield Await(-(-n // 8))), count=n)
         kernels.select(
-            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, 0, y
+            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, window.offset, 0, y
         )  # fmt: skip
         y -= draw.part
         yield Send(pack(y, out.wire_bytes))
@@ -163,12 +162,14 @@ class Client:
     def _square(self, step: Square, material: ClientMaterial) -> Conversation:
         """Hold the other half of the two messages of `Server._square`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        bits, draw = self.plan.options.window(source.scale).bits, material.square[step.out]
+        window, draw = self.plan.options.window(source.scale), material.square[step.out]
         share, y = draw.share, np.empty(draw.part.size, np.int64)
-        c = unpack((yield Await(draw.r.size * bits // 8)), bits // 8)
-        c &= ring_mask(bits)
+        c = unpack((yield Await(draw.r.size * window.wire_bytes)), window.wire_bytes)
+        c &= ring_mask(window.bits)
         raised = self.plan.options.fraction_bits
-        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, step.shift, bits, raised, 0, y)
+        kernels.square(
+            c, share.rp, share.sq, share.rt, share.rprt, step.shift, window.bits, window.offset, raised, 0, y
+        )
         y -= draw.part
         yield Send(pack(y, out.wire_bytes))
 

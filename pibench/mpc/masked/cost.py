@@ -57,7 +57,7 @@ def step_cost(plan: Plan, step: Step, batch: int) -> Cost:
         return Cost(offline_client_bytes=source.count * batch * source.wire_bytes)
     if isinstance(step, ReluStep):
         source = plan.values[step.inputs[0]]
-        n, width = count(plan, source.name, batch), plan.options.window(source.scale).bits // 8
+        n, width = count(plan, source.name, batch), plan.options.window(source.scale).wire_bytes
         shown, asked = (8 * n, 1) if plan.options.check_ranges else (0, 0)
         return Cost(
             rounds=4 + asked, server_bytes=n * (width + 1) + -(-n // 8),
@@ -65,7 +65,7 @@ def step_cost(plan: Plan, step: Step, batch: int) -> Cost:
         )  # fmt: skip
     if isinstance(step, Square):
         source = plan.values[step.inputs[0]]
-        n, width = count(plan, source.name, batch), plan.options.window(source.scale).bits // 8
+        n, width = count(plan, source.name, batch), plan.options.window(source.scale).wire_bytes
         return Cost(
             rounds=2, server_bytes=n * width, client_bytes=2 * n * out.wire_bytes, offline_client_bytes=n * width,
             dealer_bytes=dealt,

@@ -92,15 +92,15 @@ def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta
 @njit(cache=True, nogil=True)
 def select(
     c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
-    shift: int, bits: int, own: int, out: Ints,
+    shift: int, bits: int, offset: int, own: int, out: Ints,
 ) -> None:  # fmt: skip
-    """Compute this party's share of y = t b, with t = (c >> shift) - offset - (r >> shift) + wrap and b = beta xor s.
+    """Compute this party's share of y = t b: t = (c >> shift) - (offset >> shift) - (r >> shift) + wrap, b = beta ^ s.
 
     t b = beta t + (1 - 2 beta) t s; `own` is 1 on the server, which alone adds the public part of t.
     """
-    offset = np.int64(1) << (bits - 2 - shift)
+    less = np.int64(offset) >> shift
     for i in range(c.size):
-        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - offset
+        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - less
         wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
         t = own * tau + rp[i] + wrap * np.int64(rt[i])
         ts = tau * s[i] + srp[i] + wrap * np.int64(srt[i])
@@ -122,11 +122,12 @@ def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
 def deal_choice(r: Ints, mu: Bytes, s: Bytes, sign_bit: int, permuted: Words, table: Words) -> None:
     """Dealer: put the one-time table of the combination, permuted by mu, onto shares of zero.
 
-    Entry u is g(u xor mu) xor r's sign bit xor 1 xor s, so that what is read is already the masked [x >= 0].
+    Entry u is g(u xor mu) xor r's sign bit xor s, so that what is read is already the masked [x >= 0]: the offset of
+    the opening sets the sign bit of what is not negative.
     """
     ones = ~np.uint64(0)
     for i in range(r.size):
-        flip = ((r[i] >> sign_bit) & 1) ^ 1 ^ s[i]
+        flip = ((r[i] >> sign_bit) & 1) ^ s[i]
         table[i] ^= permuted[mu[i]] ^ (ones if flip else np.uint64(0))
 
 
@@ -170,15 +171,25 @@ def wrap_take(top: Bytes, offers: Ints, pad: Halves, weight: int, out: Ints) -> 
 
 @njit(cache=True, nogil=True)
 def square(
-    c: Ints, rp: Ints, sq: Ints, rt: Halves, rprt: Halves, shift: int, bits: int, raised: int, own: int, out: Ints
+    c: Ints,
+    rp: Ints,
+    sq: Ints,
+    rt: Halves,
+    rprt: Halves,
+    shift: int,
+    bits: int,
+    offset: int,
+    raised: int,
+    own: int,
+    out: Ints,
 ) -> None:
     """Compute this party's shares of t^2 and t 2^raised, alternating; t as in `select`.
 
     t = tau + rho with rho = rp + wrap rt, so t^2 = tau^2 + 2 tau rho + rp^2 + 2 wrap rp rt + wrap^2 rt.
     """
-    offset = np.int64(1) << (bits - 2 - shift)
+    less = np.int64(offset) >> shift
     for i in range(c.size):
-        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - offset
+        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - less
         wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
         rho = rp[i] + wrap * np.int64(rt[i])
         rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])

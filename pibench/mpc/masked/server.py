@@ -12,7 +12,7 @@ from torch import Tensor
 from pibench.errors import MaterialError, PartyError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
-from pibench.mpc.limbs import RingConv
+from pibench.mpc.limbs import RingConv, RingMatrix
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Halves, Ints
 from pibench.mpc.masked.local import apply_local
@@ -106,12 +106,7 @@ def _product(op: ir.Conv | ir.Linear, weight: Tensor, shape: ir.Shape, bits: int
         return RingConv(
             weight, shape, bits=bits, stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups
         )
-    conv = RingConv(weight[:, :, None, None], (weight.shape[1], 1, 1), bits=bits)
-
-    def multiply(x: Tensor, add: Tensor) -> Tensor:
-        return conv(x.reshape(len(x), -1, 1, 1), add.reshape(len(x), -1, 1, 1)).reshape(len(x), -1)
-
-    return multiply
+    return RingMatrix(weight)
 
 
 class Server:
@@ -157,12 +152,13 @@ class Server:
                 if isinstance(step, Remask):
                     material.pre[step.out] = offset.reshape(self.batch, *value.shape)
                 else:
-                    material.pre[step.out] += offset + (1 << (bits - 2))
+                    material.pre[step.out] += offset + self.plan.options.window(value.scale).offset
 
     def run(self, material: ServerMaterial) -> None:
-        """Run one inference; the last message carries the server's part of the logits."""
-        part = self.compute(material)
-        self.channel.send(pack(np.ascontiguousarray(part).reshape(-1), self.plan.output.wire_bytes))
+        """Run one inference; the last message carries the server's part of the logits, its valid bits alone."""
+        output = self.plan.output
+        part = np.ascontiguousarray(self.compute(material)).reshape(-1) & ring_mask(output.bits)
+        self.channel.send(pack(part, output.wire_bytes))
 
     def compute(self, material: ServerMaterial, share: Ints | None = None) -> Ints:
         """Return the server's part of the output; `share` is its additive share of the input, where it has one."""
@@ -217,7 +213,7 @@ class Server:
             yield from self._check_range(step, x)
         c, bits, beta, y = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
         kernels.open_masked(x, material.pre[step.out], ring_mask(window.bits), c)
-        yield Send(pack(c, window.bits // 8))
+        yield Send(pack(c, window.wire_bytes))
         digit_bits = self.plan.options.digit_bits
         kernels.read_digits(c, share.words, material.mu[step.out], window.low, digit_bits, bits)
         yield Send(np.bitwise_and(bits, np.uint8(kernels.BITS_MASK)))
@@ -225,7 +221,7 @@ class Server:
         kernels.decide(bits, reply, share.table, c, window.sign_bit, beta)
         yield Send(np.packbits(beta))
         kernels.select(
-            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, 1, y
+            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, step.shift, window.bits, window.offset, 1, y
         )  # fmt: skip
         heard = yield Await(n * out.wire_bytes)
         y += unpack(heard, out.wire_bytes)
@@ -234,13 +230,15 @@ class Server:
     def _square(self, step: Square, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         """Two messages: the masked value to the client, and its share of both outputs, minus its part, back."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        bits, share = self.plan.options.window(source.scale).bits, material.square[step.out]
+        window, share = self.plan.options.window(source.scale), material.square[step.out]
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         c, y = np.empty(x.size, np.int64), np.empty(2 * x.size, np.int64)
-        kernels.open_masked(x, material.pre[step.out], ring_mask(bits), c)
-        yield Send(pack(c, bits // 8))
+        kernels.open_masked(x, material.pre[step.out], ring_mask(window.bits), c)
+        yield Send(pack(c, window.wire_bytes))
         raised = self.plan.options.fraction_bits
-        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, step.shift, bits, raised, 1, y)
+        kernels.square(
+            c, share.rp, share.sq, share.rt, share.rprt, step.shift, window.bits, window.offset, raised, 1, y
+        )
         heard = yield Await(y.size * out.wire_bytes)
         y += unpack(heard, out.wire_bytes)
         parts[step.out] = y.reshape(self.batch, *out.shape)
@@ -248,10 +246,11 @@ class Server:
     def _extend(self, step: Extend, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         """Two messages: the masked top bits to the client, and its two padded offers back."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        bits = self.plan.options.window(source.scale).bits
+        window = self.plan.options.window(source.scale)
+        bits = window.bits
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         y, top = np.empty(x.size, np.int64), np.empty(x.size, np.uint8)
-        kernels.cut_part(x, step.shift, bits, 1 << (bits - 2), y, top)
+        kernels.cut_part(x, step.shift, bits, window.offset, y, top)
         yield Send(np.packbits(top ^ material.held[step.out]))
         size = offer_bytes(out.bits, bits, step.shift)
         offers = unpack((yield Await(2 * x.size * size)), size)
@@ -269,7 +268,7 @@ class Server:
             raise PartyError(
                 f"the input of {step.op.site or step.op.name} reaches {worst / 2**source.scale:.1f}, outside the "
                 f"protocol's range of {2**self.plan.options.range_bits}",
-                remedy="raise range_bits (and digit_bits) in the protocol's options",
+                remedy="raise range_bits in the protocol's options",
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pibench.mpc import packing
-from pibench.mpc.limbs import RingConv, conv_words
+from pibench.mpc.limbs import RingConv, RingMatrix, conv_words
 from pibench.mpc.masked import kernels
 
 
@@ -22,8 +22,8 @@ def compile_kernels() -> None:
     kernels.read_digits(one, words, bits, 0, 6, bits)
     kernels.answer(bits, bits, table, bits)
     kernels.decide(bits, bits, table, one, 0, bits)
-    kernels.select(one, bits, one, one, one, half, half, 1, 48, 1, one)
-    kernels.square(one, one, one, half, half, 1, 48, 1, 1, np.zeros(2, np.int64))
+    kernels.select(one, bits, one, one, one, half, half, 1, 48, 1, 1, one)
+    kernels.square(one, one, one, half, half, 1, 48, 1, 1, 1, np.zeros(2, np.int64))
     kernels.deal_digits(one, 0, 6, words)
     kernels.deal_choice(one, bits, bits, 0, np.zeros(64, np.uint64), table)
     kernels.cut_part(one, 1, 48, 0, one, bits)
@@ -32,6 +32,10 @@ def compile_kernels() -> None:
     packing.unpack(packing.pack(np.zeros(1, np.int64), 7), 7)
     image, weight = torch.zeros(1, 1, 4, 4, dtype=torch.int64), torch.ones(1, 1, 3, 3, dtype=torch.int64)
     conv_words(image, weight, (1, 1), (1, 1), (1, 1), 1)
+    for entry in (1, 1 << 40):  # both widths of weights
+        RingMatrix(torch.full((1, 1), entry))(
+            torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)
+        )
     for winograd in (False, True):
         conv = RingConv(weight, (1, 4, 4), bits=48, padding=(1, 1), winograd=winograd)
         conv(image)

@@ -1,0 +1,74 @@
+"""Truncations over many values: `python ci/truncations.py --values 100000000`.
+
+Values drawn over the whole declared range pass through real parties of the masked protocol (a ReLU with its truncation,
+and a chain of linear layers whose truncations are free or extend the ring). Each must come back within one unit in the
+last place a truncation; a wrap would be off by thousands. Exit status 1 if any is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from masked_pair import run_masked
+
+from pibench.lowering.program import Conv, Input, Op, Program, Relu
+from pibench.mpc.masked.plan import Drop, Extend, Options, ReluStep, plan_program
+
+AT_ONCE = 1_000_000
+UNIT = 2.0**-16
+LARGEST = 2.0 ** Options().range_bits
+LINEAR = 5  # layers of the chain: two free truncations and two that extend the ring
+
+
+def program(linear: int, count: int) -> tuple[Program, dict[str, torch.Tensor]]:
+    """Products by one, then a ReLU: every truncation that the protocol knows, on values that we know."""
+    shape = (1, 1, count)
+    ops: list[Op] = [Input(name="input", inputs=(), shape=shape)]
+    for k in range(linear):
+        ops.append(Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=shape, weight="w", bias=None, kernel=(1, 1)))
+    ops.append(Relu(name="relu", inputs=(ops[-1].name,), shape=shape))
+    return Program(tuple(ops)), {"w": torch.ones(1, 1, 1, 1)}
+
+
+def draw(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return fixed-point numbers of all magnitudes up to the range's end, of both signs."""
+    magnitude = 2.0 ** (torch.rand(count, generator=generator, dtype=torch.float64) * 28 - 16)
+    sign = torch.randint(0, 2, (count,), generator=generator) * 2 - 1
+    return (sign * magnitude.clamp(max=LARGEST - 2 * UNIT) / UNIT).round() * UNIT
+
+
+def main() -> int:
+    """Try as many values as asked for; print the worst error in units, and how many truncations there were."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--values", type=int, default=AT_ONCE)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    generator, done, start, worst, failed = torch.Generator().manual_seed(args.seed), 0, time.monotonic(), 0.0, 0
+    turn = 0
+    while done < args.values:
+        count = min(AT_ONCE, args.values - done)
+        made, weights = program((1, LINEAR)[turn % 2], count)
+        steps = [step for step in plan_program(made, Options()).steps if isinstance(step, Drop | Extend | ReluStep)]
+        x = draw(count, generator)
+        (logits,) = run_masked(made, weights, [x.view(1, 1, 1, -1)]).logits
+        units = (logits.double().flatten() - x.clamp(min=0)).abs() / UNIT
+        rounding = x.abs() * 2.0**-24 / UNIT  # logits come as float32
+        beyond = units > len(steps) + rounding
+        worst, failed = max(worst, ((units - rounding) / len(steps)).max().item()), failed + int(beyond.sum())
+        done, turn = done + count, turn + 1
+        if turn % 10 == 0 or done == args.values:
+            print(
+                f"{done:,} values, {failed} off; worst {worst:.3f} units a truncation; {time.monotonic() - start:.0f} s",
+                flush=True,
+            )
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
