@@ -27,7 +27,10 @@ import numpy as np
 from pibench.harness.ab import SESSIONS, Side, adapted_suite, paired, run_pairs
 from pibench.harness.compare import Comparison, Options, Verdict, compare
 from pibench.harness.gate import judge, slim
+from pibench.harness.pairs import log_ratios, paired_ratio
+from pibench.harness.power import Rule
 from pibench.harness.record import Case, Record, Session, load_record
+from pibench.harness.stats import signed_rank_exact
 
 TREE = Path(__file__).resolve().parents[1]
 SUITE = """\
@@ -177,10 +180,22 @@ def resampled(
         else:
             mixed = [[*left, *right][i] for i in rng.permutation(len(left) + len(right))[: 2 * size]]
             one, other = mixed[:size], mixed[size:]
-        options = Options.of(["online_s"], paired=in_pairs, seed=int(rng.integers(1 << 30)))
         other = [slowed(session, factor) for session in other]
+        if in_pairs:
+            found.append(ruled(one, other))
+            continue
+        options = Options.of(["online_s"], seed=int(rng.integers(1 << 30)))
         found.append(outcome(compare(only(base, one), only(head, other), options)))
     return found
+
+
+def ruled(base: list[Session], head: list[Session]) -> tuple[Verdict, float]:
+    """Return whether the rule of `ab` calls pairs different: its verdict, without the estimates of either side."""
+    times = [[[i.online_s for i in s.inferences if not i.warmup] for s in side] for side in (base, head)]
+    ratio, p, rule = paired_ratio(*times), signed_rank_exact(list(log_ratios(*times))).p, Rule()
+    if p < rule.alpha and ratio.low > 1 + rule.tolerance:
+        return Verdict.WORSE, ratio.point
+    return Verdict.BETTER if p < rule.alpha and ratio.high < 1 / (1 + rule.tolerance) else Verdict.UNCLEAR, ratio.point
 
 
 def summary(name: str, found: list[tuple[Verdict, float]]) -> dict[str, object]:
@@ -294,7 +309,7 @@ def main() -> None:
     if args.what in ("all", "slower"):
         for kind in args.kind or [kind for kind in CHANGES if kind != "same"]:
             run_side_by_side(kind, args.comparisons // 2 * args.size, args)
-    if args.what in ("all", "judge", "same", "slower"):
+    if args.what in ("all", "judge"):
         judge_all(args)
     if args.what in ("all", "planted"):
         planted(args)
