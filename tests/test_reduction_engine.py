@@ -292,7 +292,9 @@ def test_the_table_says_what_an_epoch_showed(tmp_path: Path, cache: Cache, count
     given = jobs.run_here([whole.base()], cache, lambda _text: None)
     study = little_study(tmp_path, 512, settings={"samples": 64}, checkpoint=cache.path(*given))
     outcome = drive.drive(study, ["snl"], run_here(cache))
-    assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["given", "2 of 64 images"]
+    rows = output.rows(outcome)
+    assert [output.spent_epochs(row) for row in rows] == ["given", "2 of 64 images"]
+    assert ["recipe" in output.card_document(row) for row in rows] == [False, True]
     outcome = drive.drive(whole, ["snl"], run_here(cache))
     assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["1", "3"]
 

@@ -91,8 +91,10 @@ def card_document(row: Row) -> dict[str, Any]:
     spoken = f"Made by `pibench reduce`: {row.result.accuracy:.2f} % of {row.result.n_test} test images, {spent}."
     document["note"] = f"{row.task.note} {spoken}".strip()
     document["checkpoint"] = f"{row.task.name}.safetensors"
-    recipe = {key: value for key, value in (card.recipe or {}).items() if value is not None}
-    document["recipe"] = recipe
+    if row.task.action == "given":  # how it was trained is not known here
+        document.pop("recipe", None)
+    else:
+        document["recipe"] = {key: value for key, value in (card.recipe or {}).items() if value is not None}
     order = ["name", "title", "method", "dataset", "network", "relu_count", "provenance", "note", "teacher", "recipe"]
     return {key: document[key] for key in [*order, *(k for k in document if k not in order)] if key in document}
 
