@@ -81,6 +81,9 @@ def test_two_hosts_count_what_one_counts(host, keys, tmp_path):
     assert counts(result) == counts(alone)
     assert result.probe is not None
     assert result.probe["up_mbit_s"] > 0 < result.probe["rtt_ms"]
+    deadline = time.monotonic() + 10  # this host is done before the other has written it down
+    while not host.log[-1].endswith("ended: finished") and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert host.log[-1].endswith("ended: finished")
     assert result.peak_rss_bytes.keys() == {"server", "client"}
 
