@@ -104,18 +104,17 @@ def jump(scene: Scene) -> bool:
 
 def skew(scene: Scene) -> bool:
     """Have the client's next session run another number of inferences, as another version might."""
-    original = session._job
 
     def other(plan: Any, role: str, *rest: Any) -> Any:
-        job = original(plan, role, *rest)
-        session._job = original
+        job = _JOB(plan, role, *rest)
+        session._job = _JOB
         return replace(job, inferences=job.inferences + 1) if role == "server" else job
 
     session._job = other
     return True
 
 
-_TIME = time.time
+_TIME, _JOB = time.time, session._job
 KINDS = (
     Kind("kill", lambda s: s.signal(signal.SIGKILL), r"{victim}: killed by SIGKILL"),
     Kind("terminate", lambda s: s.signal(signal.SIGTERM), r"{victim}: killed by SIGTERM"),
@@ -229,7 +228,7 @@ class Campaign:
 
     def _restore(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        time.time = _TIME
+        time.time, session._job = _TIME, _JOB  # a strike that came too late must not hit the next run
 
     def _record(self) -> Record:
         """Return the record to go on with, or a new one."""
