@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from fakes import FakeParties, fake_record
 
 from pibench.cli import main
@@ -15,7 +17,7 @@ from pibench.errors import NothingSelected, PartyError, StoreError, UsageError
 from pibench.harness import runner
 from pibench.harness.fromsuite import plan_of
 from pibench.harness.plan import CasePlan, OwnModel, RunPlan, estimate_s, select
-from pibench.harness.prepare import preparer
+from pibench.harness.prepare import Needs, prepare_instance, preparer
 from pibench.harness.record import SCHEMA, Machine, Record, SuiteInfo, load_record
 from pibench.harness.runner import Run
 from pibench.harness.selection import matches
@@ -61,6 +63,22 @@ def test_a_run_fills_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert [inference.warmup for inference in session.inferences] == [True, False, False]
     assert sorted(session.order for case in record.cases for session in case.sessions) == [0, 1, 2, 3]
     assert not list((tmp_path / ".pibench" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_linear_neighbours_are_merged_and_answers_are_of_the_network_as_it_is(tmp_path: Path, merge: bool) -> None:
+    culled = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3),
+    )  # fmt: skip
+    images = torch.randn(2, 1, 8, 8)
+    ready = prepare_instance(
+        "culled", culled, images, None, tmp_path, Needs(images=2, plain_images=0, seed=0, merge=merge)
+    )
+    assert ready.network.macs == 64 * 9 * (4 + 32 + 64) + 24
+    assert ready.network.macs_run == (64 * 9 * 4 + 4 * 64 * 3 if merge else ready.network.macs)
+    assert len(ready.ops) == (5 if merge else 8)
+    np.testing.assert_allclose(ready.reference, culled(images).detach(), atol=1e-5)
 
 
 def test_random_weights_have_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from pibench.lowering.program import Pair, Shape
 
 MANTISSA_BITS = 53
+CACHED_FILTERS = 1 << 14  # of 16 float64 each: two megabytes
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ class RingConv:
         self.out_channels = weight.shape[0]
         self.out_size = output_size(input_shape[1:], self.kernel, stride, padding, dilation)
         suits = self.kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1 and bits <= 62
-        pays = min(weight.shape[:2]) >= 16 and self.out_size[0] * self.out_size[1] >= 64
+        pays = min(weight.shape[:2]) >= 16 and self._many_enough(weight, self.out_size[0] * self.out_size[1])
         self.winograd = (suits and pays) if winograd is None else (winograd and suits)
         if self.winograd:
             self.matrix = _winograd_weight(weight)  # (16, O, C)
@@ -74,6 +75,11 @@ class RingConv:
         worst = self.matrix.abs().sum(2).max().item()
         self.limbs, self.limb_bits = limbs_for(worst, bits + 2 if self.winograd else bits)
         self.matrix = self.matrix.double()
+
+    @staticmethod
+    def _many_enough(weight: Tensor, pixels: int) -> bool:
+        """Whether there are so many pixels that reading 16 weights a filter instead of 9 is not what takes the time."""
+        return pixels >= 64 or (pixels >= 16 and weight.shape[0] * weight.shape[1] <= CACHED_FILTERS)
 
     def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """Return the convolution of x modulo 2^bits, plus `add`."""
