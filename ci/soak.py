@@ -1,9 +1,9 @@
 """An hour's worth of inferences in one session: `python ci/soak.py --inferences 10000`.
 
 One pair of parties (and their dealer) serves them all over loopback at full rate, with material made as it goes.
-Memory, open files, sockets and threads of every process are sampled; the first tenth is warm-up. Exit status 1 if
-memory grew by 1 % or more, if files, sockets or threads grew at all, or if the last fifth was slower than the first by
-a tenth.
+Memory, open files, sockets and threads of every process are sampled; the first tenth of the inferences is warm-up. Exit
+status 1 if memory grew by 1 % or more, if files, sockets or threads grew at all, or if the last fifth was slower than
+the first by a tenth.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Samples:
     def __init__(self) -> None:
         self.pids: dict[str, int] = {}
         self.rows: dict[str, list[dict[str, int]]] = defaultdict(list)
+        self.warm = False  # a tenth of the inferences is over: imports and compilation are
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -47,7 +48,7 @@ class Samples:
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_S):
             for role, pid in list(self.pids.items()):
-                if row := look(pid):
+                if self.warm and (row := look(pid)):
                     self.rows[role].append(row)
 
     def end(self) -> None:
@@ -75,7 +76,7 @@ def judge(samples: Samples, online_s: list[float]) -> list[str]:
     """Return what grew."""
     problems = []
     for role, rows in samples.rows.items():
-        warm = rows[len(rows) // 10 : -1]
+        warm = rows[:-1]
         fifth = max(1, len(warm) // 5)
         for name in warm[0] if warm else ():
             first, last = (statistics.median(r[name] for r in part) for part in (warm[:fifth], warm[-fifth:]))
@@ -122,7 +123,7 @@ def main() -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         soak, reference = plan(args, Path(folder))
-        result = run_session(soak)
+        result = run_session(soak, lambda _, done: setattr(samples, "warm", done >= args.inferences // 10))
     samples.end()
     error = float((torch.tensor(result.logits).flatten(0, 1) - reference).abs().max())
     online_s = [tally["time_s"] for tally in result.online["client"]]
