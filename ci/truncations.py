@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from masked_pair import run_masked
 
 from pibench.lowering.program import Conv, Input, Op, Program, Relu
-from pibench.mpc.masked.plan import Drop, Extend, Options, ReluStep, plan_program
+from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Drop, Extend, ReluStep, plan_program
 
 AT_ONCE = 1_000_000
 UNIT = 2.0**-16
@@ -63,10 +64,8 @@ def main() -> int:
         worst, failed = max(worst, ((units - rounding) / len(steps)).max().item()), failed + int(beyond.sum())
         done, turn = done + count, turn + 1
         if turn % 10 == 0 or done == args.values:
-            print(
-                f"{done:,} values, {failed} off; worst {worst:.3f} units a truncation; {time.monotonic() - start:.0f} s",
-                flush=True,
-            )
+            spent = time.monotonic() - start
+            print(f"{done:,} values, {failed} off; worst {worst:.3f} units a truncation; {spent:.0f} s", flush=True)
     return int(failed > 0)
 
 

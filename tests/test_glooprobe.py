@@ -18,8 +18,8 @@ pytestmark = pytest.mark.timeout(120)
 def test_a_small_round_over_gloo_takes_four_one_ways_and_a_large_one_its_bytes():
     with open_link(Link(name="g", rtt_ms=60.0, mbit_s=50.0, how="wire")) as up:
         small_ms, large_ms = round_ms(up, 2_000), round_ms(up, 500_000)
-    assert 0.9 * GLOO_HOPS * 30.0 <= small_ms < 1.5 * GLOO_HOPS * 30.0
-    assert large_ms - small_ms > 0.8 * 500_000 * 8 / 50e6 * 1e3
+    assert 0.9 * GLOO_HOPS * 30.0 <= small_ms < 3 * GLOO_HOPS * 30.0
+    assert large_ms - small_ms > 0.4 * 500_000 * 8 / 50e6 * 1e3
 
 
 def test_loopback_has_a_round_too():

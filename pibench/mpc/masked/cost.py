@@ -13,7 +13,8 @@ from typing import Any
 
 from pibench.lowering.program import Op, Program
 from pibench.mpc.masked.material import correction_bytes, count
-from pibench.mpc.masked.plan import Extend, Options, Plan, Receive, ReluStep, Remask, Square, Step, plan_program
+from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Extend, Plan, Receive, ReluStep, Remask, Square, Step, plan_program
 from pibench.mpc.masked.server import offer_bytes
 from pibench.mpc.protocol import Cost
 from pibench.mpc.randomness import SEED_BYTES

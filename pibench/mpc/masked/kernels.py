@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pibench.mpc.masked.plan import DIGITS
+from pibench.mpc.masked.options import DIGITS
 
 BITS_MASK = 63  # the six bits that are combined: lt0, lt1, lt2, eq1, eq2, eq3 from the lowest
 
@@ -23,10 +23,10 @@ Bytes = NDArray[np.uint8]
 
 
 @njit(cache=True, nogil=True)
-def open_masked(z: Ints, pre: Ints, mask: int, c: Ints) -> None:
-    """Compute c = z + pre, cut to the ring of the opening."""
+def open_masked(z: Ints, pre: Ints, c: Ints) -> None:
+    """Compute c = z + pre: what goes out, in whole bytes, since the mask is a whole word."""
     for i in range(z.size):
-        c[i] = (z[i] + pre[i]) & mask
+        c[i] = z[i] + pre[i]
 
 
 @njit(cache=True, nogil=True)

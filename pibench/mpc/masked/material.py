@@ -20,7 +20,8 @@ from pibench.mpc.limbs import conv_words
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import BITS_MASK, Bytes, Halves, Ints, Words
 from pibench.mpc.masked.local import apply_local
-from pibench.mpc.masked.plan import DIGITS, Extend, Options, Plan, Product, Receive, ReluStep, Remask, Square, Step
+from pibench.mpc.masked.options import DIGITS, Options
+from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
 from pibench.mpc.randomness import Stream
 
 _COMBINATION = kernels.combination()

@@ -22,93 +22,9 @@ from numpy.typing import NDArray
 from pibench.errors import UsageError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
+from pibench.mpc.masked.options import RING_BITS, Options
 
-RING_BITS = 64
-DIGITS = 4  # comparison digits
-TOP_BITS = 2  # of an opening: the sign, and a top bit that says whether the mask wrapped
-WRAP_BITS = 32  # of the shares that undo the wrap
-NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Bits of an opening: compared from `low` up, sign at `sign_bit`, which the offset sets; ring of `bits`.
-
-    An input is below 2^sign_bit in absolute value; with an offset of as much it stays below half of the ring.
-    """
-
-    low: int
-    sign_bit: int
-    bits: int
-
-    @property
-    def offset(self) -> int:
-        """What is added to an input, so that it is positive."""
-        return 1 << self.sign_bit
-
-    @property
-    def wire_bytes(self) -> int:
-        """Bytes a scalar on the wire."""
-        return -(-self.bits // 8)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a suite may choose; every choice is public and recorded."""
-
-    fraction_bits: int = 16
-    range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
-    provider: str = "dealer"  # dealer: a third process; first-party: the server deals (no privacy from it)
-    check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
-    keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
-    deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
-    whole_output: bool = False  # keep all 64 bits of the output valid, for shares that go to another protocol
-
-    @classmethod
-    def parse(cls, options: dict[str, Any]) -> Options:
-        """Return the options of a suite; raises UsageError for an unknown name or an impossible value."""
-        known = {k: v for k, v in options.items() if k in cls.__dataclass_fields__}
-        if extra := sorted(set(options) - set(known) - {"rendezvous", "wire"}):
-            names = ", ".join(cls.__dataclass_fields__)
-            raise UsageError(f"the masked protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
-        made = cls(**known)
-        made._check()
-        return made
-
-    @property
-    def digit_bits(self) -> int:
-        """Width of one comparison digit: the narrowest that covers the range, since each bit doubles the tables."""
-        return max(NARROWEST_DIGIT, -(-(self.fraction_bits + self.range_bits) // DIGITS))
-
-    def _check(self) -> None:
-        if self.digit_bits > WIDEST_DIGIT:
-            raise UsageError(
-                f"{DIGITS} digits of {WIDEST_DIGIT} bits do not cover {self.fraction_bits} fractional and "
-                f"{self.range_bits} integer bits",
-                remedy=f"lower range_bits to {DIGITS * WIDEST_DIGIT - self.fraction_bits}",
-            )
-        if self.provider not in ("dealer", "first-party"):
-            raise UsageError(f"provider is {self.provider!r}", remedy="choose dealer or first-party")
-
-    def key(self) -> str:
-        """Return what kept material depends on."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.whole_output}"
-
-    @property
-    def headroom_bits(self) -> int:
-        """How many ring bits a value may have: what ReLUs and extensions make has 32 above the top bit of its input.
-
-        (The dealer's shares of that bit are of 32 bits.)
-        """
-        return min(RING_BITS, self.fraction_bits + self.range_bits + TOP_BITS + WRAP_BITS)
-
-    def window(self, scale: int) -> Window:
-        """Return where the sign of a value of this scale is compared."""
-        low = max(0, scale + self.range_bits - DIGITS * self.digit_bits)
-        sign_bit = low + DIGITS * self.digit_bits
-        spare = RING_BITS - self.headroom_bits if self.whole_output else 0
-        return Window(low, sign_bit, sign_bit + TOP_BITS + spare)
 
 
 @dataclass(frozen=True)

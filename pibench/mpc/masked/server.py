@@ -212,8 +212,9 @@ class Server:
         if self.plan.options.check_ranges:
             yield from self._check_range(step, x)
         c, bits, beta, y = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.int64)
-        kernels.open_masked(x, material.pre[step.out], ring_mask(window.bits), c)
+        kernels.open_masked(x, material.pre[step.out], c)
         yield Send(pack(c, window.wire_bytes))
+        c = c & ring_mask(window.bits)  # a new array: what goes out may be the old one itself
         digit_bits = self.plan.options.digit_bits
         kernels.read_digits(c, share.words, material.mu[step.out], window.low, digit_bits, bits)
         yield Send(np.bitwise_and(bits, np.uint8(kernels.BITS_MASK)))
@@ -233,8 +234,9 @@ class Server:
         window, share = self.plan.options.window(source.scale), material.square[step.out]
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         c, y = np.empty(x.size, np.int64), np.empty(2 * x.size, np.int64)
-        kernels.open_masked(x, material.pre[step.out], ring_mask(window.bits), c)
+        kernels.open_masked(x, material.pre[step.out], c)
         yield Send(pack(c, window.wire_bytes))
+        c = c & ring_mask(window.bits)  # a new array: what goes out may be the old one itself
         raised = self.plan.options.fraction_bits
         kernels.square(
             c, share.rp, share.sq, share.rt, share.rprt, step.shift, window.bits, window.offset, raised, 1, y

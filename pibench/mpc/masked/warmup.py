@@ -18,7 +18,7 @@ def compile_kernels() -> None:
     one = np.zeros(1, np.int64)
     bits, table, half = np.zeros(1, np.uint8), np.zeros(1, np.uint64), np.zeros(1, np.uint32)
     words = np.zeros((4, 1), np.uint64)
-    kernels.open_masked(one, one, 1, one)
+    kernels.open_masked(one, one, one)
     kernels.read_digits(one, words, bits, 0, 6, bits)
     kernels.answer(bits, bits, table, bits)
     kernels.decide(bits, bits, table, one, 0, bits)
