@@ -1,10 +1,9 @@
 """What a round of a protocol over gloo takes on a link: measured with gloo, before the first inference.
 
 Round trips of one socket say too little about it. A small all-reduce is four messages one after the other, and gloo
-moves each through threads of its own: the one that reads the socket does not wait for a lock but asks again and again
-while another thread holds it, and where that one has lost its core to it, both stand still until the scheduler's next
-tick. On two cores that is milliseconds a round, far more on average than the fastest round takes. So: as many bytes as
-the case sends in a round, two tensors at once as CrypTen's products send them, some computing in between, and the mean.
+moves each through threads of its own, which wait for one another (docs/links.md has the likely cause). On two cores
+that is milliseconds a round, far more on average than the fastest round takes. So: as many bytes as the case sends in a
+round, two tensors at once as CrypTen's products send them, some computing in between, and the mean.
 """
 
 from __future__ import annotations
