@@ -1,12 +1,10 @@
 """Secrets stay put: nobody opens the other's file, and what crosses the wire tells nothing."""
 
-import socket
 import subprocess
-import threading
-from contextlib import suppress
 
 import numpy as np
 import pytest
+from relay import Relay
 from safetensors.torch import load_file
 from test_session import plan
 
@@ -47,45 +45,18 @@ def test_each_party_runs_where_the_others_secret_cannot_be_read(tmp_path):
         run_session(plan(tmp_path, protocol="masked", link=Hidden(server=session_plan.weights))[0])
 
 
-class Tapped(LinkUp):
+class Tapped(Relay):
     """Loopback, with everything between client and server written down."""
 
     def __init__(self):
         super().__init__(PROFILES["loopback"])
         self.up, self.down = bytearray(), bytearray()
-        self._listener = socket.create_server(("127.0.0.1", 0))
 
-    def route(self, dialler, role, address):
-        if (dialler, role) != ("client", "server"):
-            return address
-        threading.Thread(target=self._carry, args=(address,), daemon=True).start()
-        return self._listener.getsockname()
-
-    def _carry(self, address):
-        near, _ = self._listener.accept()
-        far = socket.create_connection(address)
-        threads = [
-            threading.Thread(target=self._tap, args=ends, daemon=True)
-            for ends in ((near, far, self.up), (far, near, self.down))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        near.close()
-        far.close()
-
-    @staticmethod
-    def _tap(source, target, seen):
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                seen.extend(data)
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self):
-        self._listener.close()
-        return {}
+    def pump(self, source, target):
+        seen = self.up if source is self.ends[0] else self.down
+        while data := source.recv(1 << 16):
+            seen.extend(data)
+            target.sendall(data)
 
 
 def tapped(folder, protocol):

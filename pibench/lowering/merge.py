@@ -172,14 +172,16 @@ class _Graph:
         """Put one matrix where all that leads to a flat value from some earlier one stood, if that is cheaper."""
         if len(op.shape) != 1 or not isinstance(op, tail.LINEAR):
             return None
-        by_macs = {self._macs_after(self._with_tail(op, self._op(name))): name for name in tail.entries(self._ops, op)}
-        if not by_macs or min(by_macs) >= self.macs():
+        before, after, entry = self.macs(), math.inf, ""
+        for name in tail.entries(self._ops, op):
+            tried = self._with_tail(op, self._op(name))
+            if (macs := self._macs_after(tried)) <= after:
+                after, entry, ops = macs, name, tried
+        if after >= before:
             return None
-        before, after, entry = self.macs(), min(by_macs), self._op(by_macs[min(by_macs)])
-        weight, bias = tail.matrix(tail.stretch(self._ops, entry.name, op), entry, self._weights)
-        self._store(op, weight, bias)
-        self._ops = self._with_tail(op, entry)
-        return Merge(entry.name, op.name, before, after)
+        self._store(op, *tail.matrix(tail.stretch(self._ops, entry, op), self._op(entry), self._weights))
+        self._ops = ops
+        return Merge(entry, op.name, before, int(after))
 
     def _with_tail(self, op: Op, entry: Op) -> list[Op]:
         """Return the operations with one matrix from `entry` to `op`."""

@@ -28,16 +28,20 @@ Floats = NDArray[np.float64]
 
 
 class RingMatrix:
-    """A matrix of fixed small integers: call with int64 (N, inputs) and `add` (N, outputs), get int64 (N, outputs)."""
+    """A matrix of fixed integers: call with int64 (N, inputs), get int64 (N, outputs), plus `add` of that shape."""
 
     def __init__(self, weight: Tensor) -> None:
         narrow = weight.abs().max() < 1 << 31  # half the memory to read, which is what takes the time
         self.matrix = weight.to(torch.int32 if narrow else torch.int64).contiguous()
 
-    def __call__(self, x: Tensor, add: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """Return matrix x + add, modulo 2^64."""
-        out = torch.empty(len(x), len(self.matrix), dtype=torch.int64)
-        _multiply(self.matrix.numpy(), x.contiguous().numpy(), add.contiguous().numpy(), out.numpy())
+        out = (
+            torch.zeros(len(x), len(self.matrix), dtype=torch.int64)
+            if add is None
+            else add.clone(memory_format=torch.contiguous_format)
+        )
+        _multiply(self.matrix.numpy(), x.contiguous().numpy(), out.numpy())
         return out
 
 
@@ -332,11 +336,11 @@ def _winograd_output(product: Floats, tiles: Pair, limb_bits: int, add: Ints, ou
 
 
 @njit(cache=True, nogil=True)
-def _multiply(weight: Ints, x: Ints, add: Ints, out: Ints) -> None:
-    """out[n] = weight x[n] + add[n], modulo 2^64: with one column there is nothing to gain from limbs."""
+def _multiply(weight: Ints, x: Ints, out: Ints) -> None:
+    """out[n] += weight x[n], modulo 2^64: with one column there is nothing to gain from limbs."""
     for b in range(x.shape[0]):
         for o in range(weight.shape[0]):
-            total = add[b, o]
+            total = out[b, o]
             for k in range(weight.shape[1]):
                 total += np.int64(weight[o, k]) * x[b, k]
             out[b, o] = total

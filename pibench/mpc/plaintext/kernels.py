@@ -12,7 +12,7 @@ from pibench.lowering.program import Add, AvgPool, Conv, Linear, MaxPool, Op, Po
 from pibench.lowering.reference import reshape
 from pibench.mpc import ring
 from pibench.mpc.fixedpoint import FRACTION_BITS, encode, truncate
-from pibench.mpc.limbs import RingConv
+from pibench.mpc.limbs import RingConv, RingMatrix
 
 PRODUCT_BITS = 2 * FRACTION_BITS
 RING_BITS = 48  # as wide as the fast protocol's openings, so that a product costs here what it costs there
@@ -27,7 +27,7 @@ def encode_weights(program: Program, weights: Weights) -> Weights:
 
 
 def prepare_products(program: Program, weights: Weights, device: str) -> dict[str, Product]:
-    """Return every linear operation by name, made ready once a model: float64 limbs on a CPU, int64 elsewhere."""
+    """Return every linear operation by name, made ready once a model."""
     return {op.name: _prepare(op, program, weights, device) for op in program if isinstance(op, Conv | Linear)}
 
 
@@ -38,8 +38,7 @@ def _prepare(op: Conv | Linear, program: Program, weights: Weights, device: str)
             return lambda x: ring.linear(x, weight)
         return lambda x: ring.conv2d(x, weight, op.stride, op.padding, op.dilation, op.groups)
     if isinstance(op, Linear):
-        flat = RingConv(weight[:, :, None, None], (weight.shape[1], 1, 1), bits=RING_BITS)
-        return lambda x: flat(x[:, :, None, None])[:, :, 0, 0]
+        return RingMatrix(weight)
     return RingConv(
         weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
         dilation=op.dilation, groups=op.groups,
