@@ -19,7 +19,8 @@ from masked_pair import run_masked
 
 from pibench.lowering.program import Conv, Input, Op, Program, Relu
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Drop, Extend, ReluStep, plan_program
+from pibench.mpc.masked.plan import Drop, Extend, ReluStep
+from pibench.mpc.masked.planner import plan_program
 
 AT_ONCE = 1_000_000
 UNIT = 2.0**-16

@@ -39,6 +39,23 @@ class Residual(nn.Module):
         return self.linear(self.pool(x).flatten(1))
 
 
+class Culled(nn.Module):
+    """A stage without ReLUs, then a strided block with one and a shortcut that must not run out of ring bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.down, self.relu1, self.conv3 = nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 1)
+        self.shortcut, self.conv4, self.relu2 = nn.Conv2d(4, 6, 1, stride=2), nn.Conv2d(6, 3, 1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an image-shaped value."""
+        x = self.stem(x)
+        x = x + self.conv2(self.conv1(x))
+        x = self.conv3(self.relu1(self.down(x))) + self.shortcut(x)
+        return self.relu2(self.conv4(x))
+
+
 class OptionA(nn.Module):
     """A shortcut by slice and padding, channels cut and joined, no ReLU at the end."""
 
@@ -56,6 +73,7 @@ def _networks() -> dict[str, nn.Module]:
     return {
         "residual": Residual(),
         "option a": OptionA(),
+        "culled": Culled(),
         "masked": nn.Sequential(nn.Conv2d(3, 4, 3), masked((4, 6, 6)), nn.Flatten(), nn.Linear(144, 5)),
         "poly": nn.Sequential(nn.Conv2d(3, 4, 3), Quadratic(4), nn.AvgPool2d(3, padding=1), nn.Flatten()),
         "max pool": nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(2)),

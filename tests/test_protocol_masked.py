@@ -19,7 +19,8 @@ from pibench.lowering.program import Add, Conv, Flatten, Input, Linear, MaxPool,
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Extend, plan_program
+from pibench.mpc.masked.plan import Extend, Product
+from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
 pytestmark = pytest.mark.timeout(120)
@@ -96,6 +97,16 @@ def test_long_linear_chains_extend_the_ring():
     plan = plan_program(chain(4, 5)[0], Options())
     assert any(isinstance(step, Extend) for step in plan.steps)
     assert all(value.bits <= 64 for value in plan.values.values())
+
+
+def test_a_shortcut_is_extended_beside_the_relu_instead_of_the_larger_value_before_both():
+    plan = plan_program(networks.program_of("culled")[0], Options())
+    inside, shortcut = (step for step in plan.steps if isinstance(step, Extend))
+    assert (inside.shift, shortcut.shift) == (16, 0)
+    assert any(shortcut in group and len(group) == 2 for group in plan.groups)
+    assert plan.rounds == 1 + 2 + 4 + 4
+    reads = {step.inputs for step in plan.steps if isinstance(step, Product)}
+    assert all(plan.values[name].drawn for (name,) in reads)
 
 
 @pytest.mark.parametrize("name", networks.everything())

@@ -16,7 +16,7 @@ from pibench.lowering.program import Program
 from pibench.mpc.job import Job
 from pibench.mpc.masked.material import Dealing, weight_masks
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import plan_program
+from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.meter import Meter, Tally
 from pibench.mpc.randomness import SEED_BYTES, fresh_seed

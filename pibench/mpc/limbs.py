@@ -22,7 +22,7 @@ from torch import Tensor
 from pibench.lowering.program import Pair, Shape
 
 MANTISSA_BITS = 53
-CACHED_FILTERS = 1 << 14  # of 16 float64 each: two megabytes
+CACHED_FILTERS = 1 << 13  # of 16 float64 each: what a core's own cache holds
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -32,16 +32,12 @@ class RingMatrix:
 
     def __init__(self, weight: Tensor) -> None:
         narrow = weight.abs().max() < 1 << 31  # half the memory to read, which is what takes the time
-        self.matrix = weight.to(torch.int32 if narrow else torch.int64).contiguous()
+        self.matrix: Ints = weight.to(torch.int32 if narrow else torch.int64).contiguous().numpy()
 
-    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Ints, add: Ints | None = None) -> Ints:
         """Return matrix x + add, modulo 2^64."""
-        out = (
-            torch.zeros(len(x), len(self.matrix), dtype=torch.int64)
-            if add is None
-            else add.clone(memory_format=torch.contiguous_format)
-        )
-        _multiply(self.matrix.numpy(), x.contiguous().numpy(), out.numpy())
+        out = np.zeros((len(x), len(self.matrix)), np.int64) if add is None else add.copy()
+        _multiply(self.matrix, np.ascontiguousarray(x), out)
         return out
 
 
@@ -79,58 +75,79 @@ class RingConv:
         worst = self.matrix.abs().sum(2).max().item()
         self.limbs, self.limb_bits = limbs_for(worst, bits + 2 if self.winograd else bits)
         self.matrix = self.matrix.double()
+        self._desks: dict[int, _Desk] = {}  # by batch size
 
     @staticmethod
     def _many_enough(weight: Tensor, pixels: int) -> bool:
         """Whether there are so many pixels that reading 16 weights a filter instead of 9 is not what takes the time."""
         return pixels >= 64 or (pixels >= 16 and weight.shape[0] * weight.shape[1] <= CACHED_FILTERS)
 
-    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Ints, add: Ints | None = None) -> Ints:
         """Return the convolution of x modulo 2^bits, plus `add`."""
-        out = torch.empty(len(x), self.out_channels, *self.out_size, dtype=torch.int64)
-        plus = add if add is not None else torch.zeros(1, dtype=torch.int64).expand(out.shape)
-        (self._by_winograd if self.winograd else self._by_patches)(x.contiguous(), plus, out)
+        out = np.empty((len(x), self.out_channels, *self.out_size), np.int64)
+        if add is None:
+            add = np.zeros_like(out)
+        desk = self._desks.get(len(x))
+        if desk is None or not desk.stands:
+            desk = self._desks[len(x)] = _Desk(self, x.shape)
+        (ph, pw), x = self.padding, np.ascontiguousarray(x)
+        if self.winograd:
+            _winograd_input(x, ph, pw, desk.tall, desk.wide, self.limb_bits, desk.columns)
+            torch.bmm(self.matrix, desk.left, out=desk.right)
+            _winograd_output(desk.product, desk.tall, desk.wide, self.limb_bits, add, out)
+        else:
+            (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+            _patches(x, kh, kw, sh, sw, ph, pw, dh, dw, self.limb_bits, desk.columns)
+            torch.bmm(self.matrix, desk.left, out=desk.right)
+            flat = (len(x), self.out_channels, -1)
+            _combine(desk.product, self.limb_bits, add.reshape(flat), out.reshape(flat))
         return out
 
-    def _by_patches(self, x: Tensor, add: Tensor, out: Tensor) -> None:
-        n, channels = x.shape[:2]
-        taps = self.kernel[0] * self.kernel[1]
-        shape = (self.limbs, n, *self.out_size)
-        patches = _scratch("columns", (self.groups, channels // self.groups * taps, math.prod(shape)))
-        view = patches.view(channels, taps, *shape).numpy()
-        _patches(x.numpy(), self.kernel, self.stride, self.padding, self.dilation, self.limb_bits, view)
-        product = self._product(patches)
-        flat = (n, self.out_channels, self.out_size[0] * self.out_size[1])
-        _combine(
-            product.view(self.out_channels, self.limbs, n, -1).numpy(), self.limb_bits,
-            add.reshape(flat).numpy(), out.view(flat).numpy(),
-        )  # fmt: skip
 
-    def _by_winograd(self, x: Tensor, add: Tensor, out: Tensor) -> None:
-        n, channels = x.shape[:2]
-        shape = (self.limbs, n, -(-self.out_size[0] // 2), -(-self.out_size[1] // 2))
-        spread = _scratch("columns", (16, channels, math.prod(shape)))
-        tiles = (self.limbs, n, shape[2] * shape[3])
-        _winograd_input(x.numpy(), self.padding, shape[2:], self.limb_bits, spread.view(16, channels, *tiles).numpy())
-        product = self._product(spread).view(16, self.out_channels, *tiles)
-        _winograd_output(product.numpy(), shape[2:], self.limb_bits, add.numpy(), out.numpy())
+class _Desk:
+    """The working memory of a convolution for one batch size, in the shapes that its parts want.
 
-    def _product(self, columns: Tensor) -> Tensor:
-        out = _scratch("product", (len(self.matrix), self.matrix.shape[1], columns.shape[2]))
-        return torch.bmm(self.matrix, columns, out=out)
+    Laid over the buffers that all convolutions share, once: making views costs more than small products do.
+    """
+
+    def __init__(self, conv: RingConv, shape: Shape) -> None:
+        n, channels = shape[:2]
+        rows, columns = conv.out_size
+        spread: Shape
+        made: Shape
+        self.tall, self.wide = -(-rows // 2), -(-columns // 2)
+        if conv.winograd:
+            spread = (16, channels, conv.limbs, n, self.tall * self.wide)
+            made = (16, conv.out_channels, conv.limbs, n, self.tall * self.wide)
+        else:
+            taps = conv.kernel[0] * conv.kernel[1]
+            spread = (channels, taps, conv.limbs, n, rows, columns)
+            made = (conv.out_channels, conv.limbs, n, rows * columns)
+        batches, outputs, inputs = conv.matrix.shape
+        self._held = _scratch("columns", math.prod(spread)), _scratch("product", math.prod(made))
+        left, right = (held[: math.prod(size)] for held, size in zip(self._held, (spread, made), strict=True))
+        self.left, self.right = left.view(batches, inputs, -1), right.view(batches, outputs, -1)
+        self.columns: Floats = left.view(spread).numpy()
+        self.product: Floats = right.view(made).numpy()
+
+    @property
+    def stands(self) -> bool:
+        """Whether the shared buffers are still those that it lies over."""
+        return self._held[0] is getattr(_buffers, "columns", None) and self._held[1] is getattr(
+            _buffers, "product", None
+        )
 
 
 _buffers = threading.local()
 
 
-def _scratch(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Return an uninitialised float64 tensor out of a buffer that only grows: fresh pages cost more than the copy."""
-    size = math.prod(shape)
+def _scratch(name: str, size: int) -> Tensor:
+    """Return a float64 buffer of at least `size`, shared and only growing: fresh pages cost more than the copy."""
     held: Tensor | None = getattr(_buffers, name, None)
     if held is None or held.numel() < size:
         held = torch.empty(size, dtype=torch.float64)
         setattr(_buffers, name, held)
-    return held[:size].view(shape)
+    return held
 
 
 def output_size(size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
@@ -200,7 +217,9 @@ def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, limb_bits: int, out: Floats) -> None:
+def _patches(
+    x: Ints, kh: int, kw: int, sh: int, sw: int, ph: int, pw: int, dh: int, dw: int, limb_bits: int, out: Floats
+) -> None:
     """Cut x into limbs, then copy each into columns: out (C, kh*kw, limbs, N, H', W').
 
     Elements are indexed one by one and unsigned: slices would be counted references, and a signed index is looked at
@@ -208,32 +227,32 @@ def _patches(x: Ints, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
     """
     n, channels, height, width = x.shape
     limbs, rows, columns = out.shape[2], out.shape[4], out.shape[5]
-    padded = np.zeros((limbs, height + 2 * padding[0], width + 2 * padding[1]))
+    padded = np.zeros((limbs, height + 2 * ph, width + 2 * pw))
     row = np.empty(width, np.int64)
     keep = 64 - limb_bits
     for c in range(channels):
         for b in range(n):
             for y in range(height):
-                at = np.uintp(y + padding[0])
+                at = np.uintp(y + ph)
                 for k in range(width):
                     row[k] = x[b, c, y, k]
                 for limb in range(limbs):
                     for k in range(width):
                         low = (row[k] << keep) >> keep
-                        padded[limb, at, np.uintp(k + padding[1])] = low
+                        padded[limb, at, np.uintp(k + pw)] = low
                         row[k] = (row[k] - low) >> limb_bits
-            for ky in range(kernel[0]):
-                for kx in range(kernel[1]):
-                    tap, first = ky * kernel[1] + kx, kx * dilation[1]
+            for ky in range(kh):
+                for kx in range(kw):
+                    tap, first = ky * kw + kx, kx * dw
                     for limb in range(limbs):
                         for oy in range(rows):
-                            at = np.uintp(oy * stride[0] + ky * dilation[0])
-                            if stride[1] == 1:
+                            at = np.uintp(oy * sh + ky * dh)
+                            if sw == 1:
                                 for ox in range(columns):
                                     out[c, tap, limb, b, oy, ox] = padded[limb, at, np.uintp(ox + first)]
                             else:
                                 for ox in range(columns):
-                                    out[c, tap, limb, b, oy, ox] = padded[limb, at, np.uintp(ox * stride[1] + first)]
+                                    out[c, tap, limb, b, oy, ox] = padded[limb, at, np.uintp(ox * sw + first)]
 
 
 @njit(cache=True, nogil=True)
@@ -251,14 +270,13 @@ def _combine(product: Floats, limb_bits: int, add: Ints, out: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Floats) -> None:
+def _winograd_input(x: Ints, ph: int, pw: int, tall: int, wide: int, limb_bits: int, out: Floats) -> None:
     """B^T d B of every 4x4 tile (step 2), cut into limbs: out (16, C, limbs, N, tiles).
 
     Even and odd columns are kept apart, so that everything runs over a row of tiles at once.
     """
     n, channels, height, width = x.shape
     limbs = out.shape[2]
-    tall, wide = tiles
     padded = np.zeros((2, 2 * tall + 2, wide + 1), np.int64)  # even or odd column, row, tile
     t = np.empty((2, 4, wide + 1), np.int64)
     u = np.empty((16, tall * wide), np.int64)
@@ -266,9 +284,9 @@ def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Fl
     for c in range(channels):
         for b in range(n):
             for y in range(height):
-                at = np.uintp(y + padding[0])
+                at = np.uintp(y + ph)
                 for column in range(width):
-                    to = column + padding[1]
+                    to = column + pw
                     padded[np.uintp(to & 1), at, np.uintp(to >> 1)] = x[b, c, y, column]
             for ty in range(tall):
                 r0, r1, r2, r3 = np.uintp(2 * ty), np.uintp(2 * ty + 1), np.uintp(2 * ty + 2), np.uintp(2 * ty + 3)
@@ -302,11 +320,10 @@ def _winograd_input(x: Ints, padding: Pair, tiles: Pair, limb_bits: int, out: Fl
 
 
 @njit(cache=True, nogil=True)
-def _winograd_output(product: Floats, tiles: Pair, limb_bits: int, add: Ints, out: Ints) -> None:
+def _winograd_output(product: Floats, tall: int, wide: int, limb_bits: int, add: Ints, out: Ints) -> None:
     """A^T m A of every tile, divided by 4 (exact: the weights carry the factor), plus add."""
     channels, limbs, n = product.shape[1:4]
     rows, columns = out.shape[2:]
-    tall, wide = tiles
     m = np.empty((4, tall * wide), np.int64)
     t = np.empty((2, 4, tall * wide), np.int64)
     for o in range(channels):

@@ -74,15 +74,9 @@ class Meter:
             for part in tally.parts.values():
                 tally.total.add(part)
 
-    @contextmanager
-    def op(self, kind: str, stage: str = "", site: str = "") -> Iterator[None]:
-        """Book what happens inside under this kind, stage and site (innermost wins)."""
-        outer = self._key
-        self._switch((kind, stage, site))
-        try:
-            yield
-        finally:
-            self._switch(outer)
+    def op(self, kind: str, stage: str = "", site: str = "") -> _Operation:
+        """Book what happens inside a `with` under this kind, stage and site (innermost wins)."""
+        return _Operation(self, (kind, stage, site))
 
     def sent(self, n_bytes: int) -> None:
         """Count payload where the buffer enters the transport."""
@@ -101,10 +95,29 @@ class Meter:
         self._part().wait_s += seconds
 
     def _part(self) -> Tally:
-        return self._phase.parts.setdefault(self._key, Tally())
+        part = self._phase.parts.get(self._key)
+        if part is None:
+            part = self._phase.parts[self._key] = Tally()
+        return part
 
     def _switch(self, key: Key) -> None:
         now = self._clock()
         if self._running:
             self._part().time_s += now - self._since
         self._key, self._since = key, now
+
+
+class _Operation:
+    """The block of a `Meter.op`: entered hundreds of times an inference, so it is no generator."""
+
+    __slots__ = ("_key", "_meter", "_outer")
+
+    def __init__(self, meter: Meter, key: Key) -> None:
+        self._meter, self._key, self._outer = meter, key, OUTSIDE
+
+    def __enter__(self) -> None:
+        self._outer = self._meter._key
+        self._meter._switch(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._meter._switch(self._outer)

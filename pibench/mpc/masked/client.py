@@ -13,11 +13,11 @@ from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.local import apply_local
 from pibench.mpc.masked.material import ClientDraws, ExtendDraw, ReluDraw, SquareDraw, extended_part, multiply_words
 from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
-from pibench.mpc.masked.server import encode, label, offer_bytes, ring_mask
+from pibench.mpc.masked.server import offer_bytes, ring_mask
 from pibench.mpc.masked.talk import Conversation, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
 from pibench.mpc.meter import Meter
-from pibench.mpc.packing import pack, unpack
+from pibench.mpc.packing import pack, pack_halves, unpack
 from pibench.mpc.transport import Channel
 
 
@@ -65,7 +65,7 @@ class Client:
                 return made.image_part.reshape(shape)
             case Remask():
                 fresh = draws.part(step).reshape(shape)
-                self._tell(inputs[0] - fresh, self.plan.values[step.inputs[0]].wire_bytes)
+                self._tell((inputs[0] >> step.shift) - fresh, self.plan.values[step.out].wire_bytes)
                 return fresh
             case Product():
                 return self._product(step, inputs[0], draws).reshape(shape)
@@ -88,7 +88,7 @@ class Client:
 
     def _relu_part(self, step: ReluStep, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
         draw = made.relu[step.out] = draws.relu(step)
-        window = self.plan.options.window(self.plan.values[step.inputs[0]].scale)
+        window = self.plan.windows[step.inputs[0]]
         self._tell(part.reshape(-1) + draw.r, window.wire_bytes)
         if self.plan.options.check_ranges:
             made.shown[step.out] = np.ascontiguousarray(part).reshape(-1)
@@ -101,13 +101,14 @@ class Client:
 
     def _square_part(self, step: Square, part: Ints, draws: ClientDraws, made: ClientMaterial) -> Ints:
         draw = made.square[step.out] = draws.square(step)
-        window = self.plan.options.window(self.plan.values[step.inputs[0]].scale)
+        window = self.plan.windows[step.inputs[0]]
         self._tell(part.reshape(-1) + draw.r, window.wire_bytes)
         return draw.part
 
     def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
         """Run one inference from images (batch, *shape) to logits (batch, classes), float32."""
-        part = self.compute(encode(images, self.plan.options.fraction_bits).numpy(), material)
+        scaled = images.numpy() * np.float64(1 << self.plan.options.fraction_bits)
+        part = self.compute(np.rint(scaled, out=scaled).astype(np.int64), material)
         output = self.plan.output
         heard = np.empty(output.count * self.batch * output.wire_bytes, np.uint8)
         self.channel.recv_into(heard)
@@ -120,7 +121,7 @@ class Client:
         """Return the client's part of the output, from the encoded images or from its additive share of them."""
         for group in self.plan.groups:
             if group[0].talks:
-                converse(self.channel, self.meter, [(label(s), self._talk(s, image, material)) for s in group])
+                converse(self.channel, self.meter, [(s.label, self._talk(s, image, material)) for s in group])
         assert material.logits_part is not None
         return material.logits_part
 
@@ -141,7 +142,7 @@ class Client:
     def _relu(self, step: ReluStep, material: ClientMaterial) -> Conversation:
         """Hold the other half of the four messages of `Server._relu`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window, draw = self.plan.options.window(source.scale), material.relu[step.out]
+        window, draw = self.plan.windows[source.name], material.relu[step.out]
         share, n = draw.share, draw.mu.size
         if self.plan.options.check_ranges:
             yield Send(material.shown[step.out].view(np.uint8))
@@ -162,7 +163,7 @@ class Client:
     def _square(self, step: Square, material: ClientMaterial) -> Conversation:
         """Hold the other half of the two messages of `Server._square`."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window, draw = self.plan.options.window(source.scale), material.square[step.out]
+        window, draw = self.plan.windows[source.name], material.square[step.out]
         share, y = draw.share, np.empty(draw.part.size, np.int64)
         c = unpack((yield Await(draw.r.size * window.wire_bytes)), window.wire_bytes)
         c &= ring_mask(window.bits)
@@ -178,7 +179,7 @@ class Client:
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
         draw, top = material.extend[step.out], material.top[step.out]
         d = np.unpackbits((yield Await(-(-top.size // 8))), count=top.size)
-        offers = np.empty(2 * top.size, np.int64)
+        offers = np.empty(2 * top.size, np.uint32)
         kernels.wrap_offers(top, d, draw.x, draw.p0, draw.p1, offers)
-        size = offer_bytes(out.bits, self.plan.options.window(source.scale).bits, step.shift)
-        yield Send(pack(offers, size))
+        size = offer_bytes(out.bits, self.plan.windows[source.name].bits, step.shift)
+        yield Send(pack_halves(offers, size))

@@ -14,7 +14,8 @@ from typing import Any
 from pibench.lowering.program import Op, Program
 from pibench.mpc.masked.material import correction_bytes, count
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Extend, Plan, Receive, ReluStep, Remask, Square, Step, plan_program
+from pibench.mpc.masked.plan import Extend, Plan, Receive, ReluStep, Remask, Square, Step
+from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.server import offer_bytes
 from pibench.mpc.protocol import Cost
 from pibench.mpc.randomness import SEED_BYTES
@@ -52,30 +53,29 @@ def step_cost(plan: Plan, step: Step, batch: int) -> Cost:
     """Return what one step costs by itself."""
     out, dealt = plan.values[step.out], correction_bytes(plan, step, batch)
     if isinstance(step, Receive):
-        return Cost(rounds=1, client_bytes=out.count * batch * out.wire_bytes)
+        return Cost(rounds=step.rounds, client_bytes=out.count * batch * out.wire_bytes)
     if isinstance(step, Remask):
-        source = plan.values[step.inputs[0]]
-        return Cost(offline_client_bytes=source.count * batch * source.wire_bytes)
+        return Cost(offline_client_bytes=out.count * batch * out.wire_bytes)
     if isinstance(step, ReluStep):
         source = plan.values[step.inputs[0]]
-        n, width = count(plan, source.name, batch), plan.options.window(source.scale).wire_bytes
+        n, width = count(plan, source.name, batch), plan.windows[source.name].wire_bytes
         shown, asked = (8 * n, 1) if plan.options.check_ranges else (0, 0)
         return Cost(
-            rounds=4 + asked, server_bytes=n * (width + 1) + -(-n // 8),
+            rounds=step.rounds + asked, server_bytes=n * (width + 1) + -(-n // 8),
             client_bytes=n * (1 + out.wire_bytes) + shown, offline_client_bytes=n * width, dealer_bytes=dealt,
         )  # fmt: skip
     if isinstance(step, Square):
         source = plan.values[step.inputs[0]]
-        n, width = count(plan, source.name, batch), plan.options.window(source.scale).wire_bytes
+        n, width = count(plan, source.name, batch), plan.windows[source.name].wire_bytes
         return Cost(
-            rounds=2, server_bytes=n * width, client_bytes=2 * n * out.wire_bytes, offline_client_bytes=n * width,
-            dealer_bytes=dealt,
+            rounds=step.rounds, server_bytes=n * width, client_bytes=2 * n * out.wire_bytes,
+            offline_client_bytes=n * width, dealer_bytes=dealt,
         )  # fmt: skip
     if isinstance(step, Extend):
         n = count(plan, step.out, batch)
-        bits = plan.options.window(plan.values[step.inputs[0]].scale).bits
+        bits = plan.windows[step.inputs[0]].bits
         offers = 2 * n * offer_bytes(out.bits, bits, step.shift)
-        return Cost(rounds=2, server_bytes=-(-n // 8), client_bytes=offers, dealer_bytes=dealt)
+        return Cost(rounds=step.rounds, server_bytes=-(-n // 8), client_bytes=offers, dealer_bytes=dealt)
     return Cost(dealer_bytes=dealt)
 
 

@@ -153,20 +153,27 @@ def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: By
 
 
 @njit(cache=True, nogil=True)
-def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, offers: Ints) -> None:
+def wrap_offers(top: Bytes, d: Bytes, x: Halves, p0: Halves, p1: Halves, offers: Halves) -> None:
     """Client: both possible products of the top bits minus x, each under a pad of which the server holds one."""
     for i in range(top.size):
         first, second = (p1[i], p0[i]) if d[i] else (p0[i], p1[i])
-        offers[i] = np.int64(first) - np.int64(x[i])
-        offers[top.size + i] = np.int64(top[i]) - np.int64(x[i]) + np.int64(second)
+        offers[i] = first - x[i]
+        offers[top.size + i] = np.uint32(top[i]) - x[i] + second
 
 
 @njit(cache=True, nogil=True)
-def wrap_take(top: Bytes, offers: Ints, pad: Halves, weight: int, out: Ints) -> None:
+def wrap_take(top: Bytes, offers: Halves, pad: Halves, weight: int, out: Ints) -> None:
     """Server: take the offer that its top bit opens, and add its weight (modulo 2^32 and no further)."""
     for i in range(top.size):
         offer = offers[top.size + i] if top[i] else offers[i]
-        out[i] += np.int64(np.uint32(offer - np.int64(pad[i]))) << weight
+        out[i] += np.int64(np.uint32(offer - pad[i])) << weight
+
+
+@njit(cache=True, nogil=True)
+def drop_and_mask(value: Ints, shift: int, mask: Ints, out: Ints) -> None:
+    """Compute out = (value >> shift) + mask."""
+    for i in range(value.size):
+        out[i] = (value[i] >> shift) + mask[i]
 
 
 @njit(cache=True, nogil=True)

@@ -197,7 +197,7 @@ class Dealing:
     def _square(self, step: Square) -> Bytes:
         draw, r0 = self._client.square(step), self._server.square(step)
         self._know(step, draw.part)
-        bits = self._plan.options.window(self._plan.values[step.inputs[0]].scale).bits
+        bits = self._plan.windows[step.inputs[0]].bits
         r, share = cut(draw.r + r0, bits), draw.share
         top, high = ((r >> (bits - 1)) & 1).astype(np.uint32), -shift_down(r, step.shift)
         np.subtract(high, share.rp, out=share.rp)
@@ -210,7 +210,7 @@ class Dealing:
         draw = self._client.relu(step)
         r0, mu0 = self._server.relu(step)
         self._know(step, draw.part)
-        window = self._plan.options.window(self._plan.values[step.inputs[0]].scale)
+        window = self._plan.windows[step.inputs[0]]
         r = cut(draw.r + r0, window.bits)
         share = draw.share
         s = self._secret.small(len(r), 1)
@@ -248,7 +248,7 @@ def correction_bytes(plan: Plan, step: Step, batch: int) -> int:
 
 def extended_part(plan: Plan, step: Extend, part: Ints, draw: ExtendDraw) -> tuple[Ints, Bytes]:
     """Return the client's part of a ring extension's output, and the top bits of its part of the input."""
-    bits = plan.options.window(plan.values[step.inputs[0]].scale).bits
+    bits = plan.windows[step.inputs[0]].bits
     y, top = np.empty(part.size, np.int64), np.empty(part.size, np.uint8)
     kernels.cut_part(np.ascontiguousarray(part).reshape(-1), step.shift, bits, 0, y, top)
     return y + (draw.x.astype(np.int64) << (bits - step.shift)), top

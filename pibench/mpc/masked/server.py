@@ -19,13 +19,13 @@ from pibench.mpc.masked.local import apply_local
 from pibench.mpc.masked.material import SQUARE_BYTES, ReluShare, ServerDraws, SquareShare, correction_bytes, count
 from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
 from pibench.mpc.masked.shelf import Arrays
-from pibench.mpc.masked.talk import Conversation, Label, Send, converse
+from pibench.mpc.masked.talk import Conversation, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
 from pibench.mpc.meter import Meter
-from pibench.mpc.packing import pack, unpack
+from pibench.mpc.packing import pack, unpack, unpack_halves
 from pibench.mpc.transport import Channel
 
-Multiply = Callable[[Tensor, Tensor], Tensor]
+Multiply = Callable[[Ints, Ints], Ints]
 
 
 @dataclass
@@ -144,15 +144,15 @@ class Server:
         """Take the client's input-independent messages: its parts of openings, and differences of fresh masks."""
         for step in self.plan.steps:
             if isinstance(step, ReluStep | Square | Remask):
-                value = self.plan.values[step.inputs[0]]
-                bits = value.bits if isinstance(step, Remask) else self.plan.options.window(value.scale).bits
-                heard = np.empty(count(self.plan, value.name, self.batch) * -(-bits // 8), np.uint8)
+                value, window = self.plan.values[step.out], self.plan.windows[step.inputs[0]]
+                width = value.wire_bytes if isinstance(step, Remask) else window.wire_bytes
+                heard = np.empty(count(self.plan, step.inputs[0], self.batch) * width, np.uint8)
                 self.channel.recv_into(heard)
-                offset = unpack(heard, -(-bits // 8))
+                offset = unpack(heard, width)
                 if isinstance(step, Remask):
                     material.pre[step.out] = offset.reshape(self.batch, *value.shape)
                 else:
-                    material.pre[step.out] += offset + self.plan.options.window(value.scale).offset
+                    material.pre[step.out] += offset + window.offset
 
     def run(self, material: ServerMaterial) -> None:
         """Run one inference; the last message carries the server's part of the logits, its valid bits alone."""
@@ -166,20 +166,22 @@ class Server:
         self._share = share
         for group in self.plan.groups:
             if group[0].talks:
-                converse(self.channel, self.meter, [(label(s), self._talk(s, parts, material)) for s in group])
+                converse(self.channel, self.meter, [(s.label, self._talk(s, parts, material)) for s in group])
                 continue
             step = group[0]
-            with self.meter.op(*label(step)):
-                parts[step.out] = self._alone(step, [parts[name] for name in step.inputs], material)
+            with self.meter.op(*step.label):
+                parts[step.out] = self._alone(step, parts, material)
         return parts[self.plan.output.name]
 
-    def _alone(self, step: Step, inputs: list[Ints], material: ServerMaterial) -> Ints:
-        if isinstance(step, Remask):
-            return inputs[0] + material.pre[step.out]
+    def _alone(self, step: Step, parts: dict[str, Ints], material: ServerMaterial) -> Ints:
+        first = parts[step.inputs[0]]
         if isinstance(step, Product):
-            add = torch.from_numpy(material.pre[step.out])
-            return self._products[step.out](torch.from_numpy(inputs[0]), add).numpy()
-        return apply_local(self.plan, step, inputs, server=True)
+            return self._products[step.out](first, material.pre[step.out])
+        if isinstance(step, Remask):
+            made = np.empty(first.shape, np.int64)
+            kernels.drop_and_mask(first.reshape(-1), step.shift, material.pre[step.out].reshape(-1), made.reshape(-1))
+            return made
+        return apply_local(self.plan, step, [parts[name] for name in step.inputs], server=True)
 
     def _talk(self, step: Step, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         if isinstance(step, Receive):
@@ -206,7 +208,7 @@ class Server:
         4. from the client: its share of y minus the part that it will hold.
         """
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window, share = self.plan.options.window(source.scale), material.share[step.out]
+        window, share = self.plan.windows[source.name], material.share[step.out]
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         n = x.size
         if self.plan.options.check_ranges:
@@ -231,7 +233,7 @@ class Server:
     def _square(self, step: Square, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         """Two messages: the masked value to the client, and its share of both outputs, minus its part, back."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window, share = self.plan.options.window(source.scale), material.square[step.out]
+        window, share = self.plan.windows[source.name], material.square[step.out]
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         c, y = np.empty(x.size, np.int64), np.empty(2 * x.size, np.int64)
         kernels.open_masked(x, material.pre[step.out], c)
@@ -248,14 +250,14 @@ class Server:
     def _extend(self, step: Extend, parts: dict[str, Ints], material: ServerMaterial) -> Conversation:
         """Two messages: the masked top bits to the client, and its two padded offers back."""
         source, out = self.plan.values[step.inputs[0]], self.plan.values[step.out]
-        window = self.plan.options.window(source.scale)
+        window = self.plan.windows[source.name]
         bits = window.bits
         x = np.ascontiguousarray(parts[source.name]).reshape(-1)
         y, top = np.empty(x.size, np.int64), np.empty(x.size, np.uint8)
         kernels.cut_part(x, step.shift, bits, window.offset, y, top)
         yield Send(np.packbits(top ^ material.held[step.out]))
         size = offer_bytes(out.bits, bits, step.shift)
-        offers = unpack((yield Await(2 * x.size * size)), size)
+        offers = unpack_halves((yield Await(2 * x.size * size)), size)
         kernels.wrap_take(top, offers, material.pad[step.out], bits - step.shift, y)
         parts[step.out] = y.reshape(self.batch, *out.shape)
 
@@ -263,7 +265,7 @@ class Server:
         """Debug mode only: the client shows its part, and the server sees the value."""
         source = self.plan.values[step.inputs[0]]
         heard = yield Await(8 * x.size)
-        bits = self.plan.options.window(source.scale).bits
+        bits = self.plan.windows[source.name].bits
         value = ((x + heard.view(np.int64)) << (64 - bits)) >> (64 - bits)
         limit = 1 << (source.scale + self.plan.options.range_bits)
         if (worst := int(np.abs(value).max())) >= limit:
@@ -282,9 +284,3 @@ def ring_mask(bits: int) -> int:
 def offer_bytes(out_bits: int, bits: int, shift: int) -> int:
     """Bytes of one offer of a ring extension: the bits that the wrap's weight leaves below the output's ring."""
     return max(1, -(-(out_bits - bits + shift) // 8))
-
-
-def label(step: Step) -> Label:
-    """Where the meter books a step: its operation, and truncations apart."""
-    kind = "truncation" if isinstance(step, Extend) or type(step).__name__ == "Drop" else step.op.kind
-    return kind, step.op.stage, step.op.site or step.op.name

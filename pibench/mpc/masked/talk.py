@@ -33,7 +33,7 @@ class Receive:
 Conversation = Generator[Send | Receive, Bytes, None]
 Label = tuple[str, str, str]  # kind, stage, site: where the meter books it
 Turn = tuple[Label, Conversation, Send | Receive]  # a conversation and what it wants next
-JOINED_BYTES = 32 * 1024  # a larger message goes at once, so that the peer can begin with it; a system call costs more
+JOINED_BYTES = 8 * 1024  # a larger message goes at once, so that the peer can begin with it
 _NOTHING: Bytes = np.empty(0, np.uint8)
 
 

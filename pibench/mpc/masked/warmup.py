@@ -27,16 +27,15 @@ def compile_kernels() -> None:
     kernels.deal_digits(one, 0, 6, words)
     kernels.deal_choice(one, bits, bits, 0, np.zeros(64, np.uint64), table)
     kernels.cut_part(one, 1, 48, 0, one, bits)
-    kernels.wrap_offers(bits, bits, half, half, half, np.zeros(2, np.int64))
-    kernels.wrap_take(bits, np.zeros(2, np.int64), half, 1, one)
-    packing.unpack(packing.pack(np.zeros(1, np.int64), 7), 7)
+    kernels.wrap_offers(bits, bits, half, half, half, np.zeros(2, np.uint32))
+    kernels.wrap_take(bits, np.zeros(2, np.uint32), half, 1, one)
+    kernels.drop_and_mask(one, 1, one, one)
+    for width in (6, 7):
+        packing.unpack(packing.pack(one, width), width)
     image, weight = torch.zeros(1, 1, 4, 4, dtype=torch.int64), torch.ones(1, 1, 3, 3, dtype=torch.int64)
     conv_words(image, weight, (1, 1), (1, 1), (1, 1), 1)
     for entry in (1, 1 << 40):  # both widths of weights
-        RingMatrix(torch.full((1, 1), entry))(
-            torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)
-        )
+        RingMatrix(torch.full((1, 1), entry))(one[None], one[None])
     for winograd in (False, True):
         conv = RingConv(weight, (1, 4, 4), bits=48, padding=(1, 1), winograd=winograd)
-        conv(image)
-        conv(image, torch.zeros(1, 1, 4, 4, dtype=torch.int64))
+        conv(image.numpy())

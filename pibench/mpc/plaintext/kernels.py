@@ -37,12 +37,11 @@ def _prepare(op: Conv | Linear, program: Program, weights: Weights, device: str)
         if isinstance(op, Linear):
             return lambda x: ring.linear(x, weight)
         return lambda x: ring.conv2d(x, weight, op.stride, op.padding, op.dilation, op.groups)
-    if isinstance(op, Linear):
-        return RingMatrix(weight)
-    return RingConv(
+    product = RingMatrix(weight) if isinstance(op, Linear) else RingConv(
         weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
         dilation=op.dilation, groups=op.groups,
     )  # fmt: skip
+    return lambda x: torch.from_numpy(product(x.numpy()))
 
 
 def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, products: dict[str, Product]) -> Tensor:
