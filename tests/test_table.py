@@ -81,6 +81,14 @@ def test_a_price_that_should_not_be_quoted_says_why() -> None:
     assert "explain the latency" not in good
 
 
+def test_multiplications_are_priced_apart_where_networks_allow_it() -> None:
+    text = shown(fake_record(protocols=("crypten",), sessions=2))
+    row = next(line for line in text.split("a plane through the medians")[1].splitlines() if "crypten" in line)
+    assert float(row.split()[-1]) > 0.9
+    two = shown(fake_record(networks=("full", "tiny"), protocols=("crypten",), sessions=2))
+    assert "a plane through" not in two
+
+
 def test_an_unfinished_run_says_so() -> None:
     assert "NOT FINISHED" in shown(fake_record(sessions=2).model_copy(update={"finished": False}))
     assert "one session" in shown(fake_record(sessions=1))

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("cards", nargs="*", metavar="CARD", help="name or file of a network card")
+    add("cards", nargs="*", metavar="CARD", help="name or file of a network card; with --plan, names of its rounds")
     add(
         "--plan",
         type=Path,
         metavar="FILE",
-        help="train the rounds of this plan in order; each goes on where it stopped",
+        help="train the rounds of this plan in order, or those named; each goes on where it stopped, and processes "
+        "that train different rounds may share a state folder",
     )
     add("--state", type=Path, metavar="DIR", help="with --plan: where states, logits and results go")
     add("--epochs", type=int, metavar="N", help="instead of the recipe's")
@@ -54,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
         paths = _plan(args, report) if args.plan else [_one(card, args, report) for card in args.cards]
     finally:
         report.close()
-    for path in paths if args.cards else []:
+    for path in [] if args.plan else paths:
         print(_told(path))
     return EXIT_OK
 
 
 def _check(args: argparse.Namespace) -> None:
-    if bool(args.cards) == (args.plan is not None):
+    if not args.cards and args.plan is None:
         raise UsageError("what to train?", remedy="name cards (`pibench ls` lists them), or give --plan FILE")
     if args.threads < 0:
         raise UsageError(f"--threads must be positive, not {args.threads}")
@@ -78,7 +79,7 @@ def _plan(args: argparse.Namespace, report: Report) -> list[Path]:
     def done(path: Path) -> None:
         print(_told(path), flush=True)
 
-    return run_plan(lambda: load_plan(args.plan), args.state or STATE, report, done, args.device)
+    return run_plan(lambda: load_plan(args.plan), args.state or STATE, report, done, args.device, args.cards)
 
 
 def _one(name: str, args: argparse.Namespace, report: Report) -> Path:

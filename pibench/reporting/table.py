@@ -199,6 +199,21 @@ def _prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
             Text(_doubt(ladder), style="yellow"),
         )  # fmt: skip
     heading = Text("The price of a ReLU: a line through the medians above", style="bold")
+    return [Text(), heading, Padding(table, (0, 0, 0, 2)), *_joint_prices(fitted)]
+
+
+def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
+    """Return the price of a ReLU beside that of a multiplication: reshaping a network removes both at once."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title, right in (("protocol", False), ("1,000 ReLUs", True), ("a million MACs", True), ("R^2", True)):
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for ladder in ladders:
+        if joint := ladder.joint:
+            prices = seconds(joint.relu_s), seconds(joint.gmac_s / 1e3)
+            table.add_row(ladder.setting.protocol, *prices, f"{joint.r2:.3f}")
+    if not table.row_count:
+        return []
+    heading = Text("The same with multiplications priced apart: a plane through the medians", style="bold")
     return [Text(), heading, Padding(table, (0, 0, 0, 2))]
 
 

@@ -45,7 +45,7 @@ def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
 def _joint(cells: Sequence[Cell]) -> Joint | None:
     """Fit both counts; None below five networks, or where the two cannot be told apart."""
     y = np.array([c.online_s for c in cells])
-    x = np.array([[1.0, c.relu_count / 1e3, c.macs / 1e9] for c in cells])
+    x = np.array([[1.0, c.relu_count / 1e3, (c.macs_run or c.macs) / 1e9] for c in cells])
     if len(cells) < 5 or np.linalg.matrix_rank(x / np.maximum(x.max(axis=0), 1e-30)) < 3:
         return None
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]

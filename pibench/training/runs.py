@@ -156,12 +156,20 @@ def run_plan(
     report: Report = silent,
     done: Callable[[Path], None] = lambda _: None,
     device: str = "cpu",
+    only: Sequence[str] = (),
 ) -> list[Path]:
-    """Train the rounds of a plan in order; the plan is read anew after each, so that it can grow meanwhile."""
+    """Train the rounds of a plan in order, or those whose results `only` names.
+
+    The plan is read anew after each, so that it can grow meanwhile. Raises UsageError for a name that it lacks.
+    """
     finished: list[Path] = []
     while True:
         plan = read()
-        waiting = [item for item in plan.rounds if not (state / f"{item.result}.safetensors").is_file()]
+        if unknown := sorted(set(only) - {item.result for item in plan.rounds}):
+            names = ", ".join(item.result for item in plan.rounds)
+            raise UsageError(f"the plan has no round {', '.join(unknown)}", remedy=f"it has {names}")
+        wanted = [item for item in plan.rounds if not only or item.result in only]
+        waiting = [item for item in wanted if not (state / f"{item.result}.safetensors").is_file()]
         if not waiting:
             return finished
         finished.append(run_job(job_of(waiting[0], plan, state), report=report, device=device))
