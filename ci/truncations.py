@@ -1,8 +1,9 @@
 """Truncations over many values: `python ci/truncations.py --values 100000000`.
 
-Values drawn over the whole declared range pass through real parties of the masked protocol (a ReLU with its truncation,
-and a chain of linear layers whose truncations are free or extend the ring). Each must come back within one unit in the
-last place a truncation; a wrap would be off by thousands. Exit status 1 if any is not.
+Values drawn over the whole declared range pass through real parties of the masked protocol: a ReLU with its truncation,
+a chain of linear layers whose truncations are free or extend the ring, and a block whose shortcut is extended beside a
+ReLU. Each must come back within one unit in the last place a truncation; a wrap would be off by thousands. Exit status
+1 if any is not.
 """
 
 from __future__ import annotations
@@ -17,25 +18,48 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from masked_pair import run_masked
 
-from pibench.lowering.program import Conv, Input, Op, Program, Relu
+from pibench.lowering.program import Add, Conv, Input, Op, Program, Relu
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Drop, Extend, ReluStep
+from pibench.mpc.masked.plan import Drop, Extend, ReluStep, Remask, Step
 from pibench.mpc.masked.planner import plan_program
 
 AT_ONCE = 1_000_000
 UNIT = 2.0**-16
 LARGEST = 2.0 ** Options().range_bits
 LINEAR = 5  # layers of the chain: two free truncations and two that extend the ring
+Made = tuple[Program, dict[str, torch.Tensor]]
 
 
-def program(linear: int, count: int) -> tuple[Program, dict[str, torch.Tensor]]:
-    """Products by one, then a ReLU: every truncation that the protocol knows, on values that we know."""
+def chain(linear: int, count: int) -> Made:
+    """Products by one, then a ReLU: max(x, 0)."""
     shape = (1, 1, count)
     ops: list[Op] = [Input(name="input", inputs=(), shape=shape)]
     for k in range(linear):
-        ops.append(Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=shape, weight="w", bias=None, kernel=(1, 1)))
+        ops.append(_times_one(f"c{k}", ops[-1].name, count))
     ops.append(Relu(name="relu", inputs=(ops[-1].name,), shape=shape))
     return Program(tuple(ops)), {"w": torch.ones(1, 1, 1, 1)}
+
+
+def block(count: int) -> Made:
+    """A product by one, then a ReLU and a shortcut beside it, which add up to 2 max(x, 0) after another ReLU."""
+    shape = (1, 1, count)
+    ops: list[Op] = [
+        Input(name="input", inputs=(), shape=shape), _times_one("first", "input", count),
+        _times_one("inner", "first", count), Relu(name="relu", inputs=("inner",), shape=shape),
+        _times_one("outer", "relu", count), _times_one("shortcut", "first", count),
+        Add(name="sum", inputs=("outer", "shortcut"), shape=shape), _times_one("last", "sum", count),
+        Relu(name="end", inputs=("last",), shape=shape),
+    ]  # fmt: skip
+    return Program(tuple(ops)), {"w": torch.ones(1, 1, 1, 1)}
+
+
+def _times_one(name: str, source: str, count: int) -> Conv:
+    return Conv(name=name, inputs=(source,), shape=(1, 1, count), weight="w", bias=None, kernel=(1, 1))
+
+
+def truncates(step: Step) -> bool:
+    """Whether a step drops low bits."""
+    return isinstance(step, Drop | ReluStep | Extend | Remask) and step.shift > 0
 
 
 def draw(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -55,14 +79,16 @@ def main() -> int:
     turn = 0
     while done < args.values:
         count = min(AT_ONCE, args.values - done)
-        made, weights = program((1, LINEAR)[turn % 2], count)
-        steps = [step for step in plan_program(made, Options()).steps if isinstance(step, Drop | Extend | ReluStep)]
-        x = draw(count, generator)
+        made, weights = (chain(1, count), chain(LINEAR, count), block(count))[turn % 3]
+        factor = 2 if turn % 3 == 2 else 1
+        steps = [step for step in plan_program(made, Options()).steps if truncates(step)]
+        x = draw(count, generator) if factor == 1 else (draw(count, generator) / 2 / UNIT).round() * UNIT
         (logits,) = run_masked(made, weights, [x.view(1, 1, 1, -1)]).logits
-        units = (logits.double().flatten() - x.clamp(min=0)).abs() / UNIT
+        units = (logits.double().flatten() - factor * x.clamp(min=0)).abs() / UNIT
         rounding = x.abs() * 2.0**-24 / UNIT  # logits come as float32
-        beyond = units > len(steps) + rounding
-        worst, failed = max(worst, ((units - rounding) / len(steps)).max().item()), failed + int(beyond.sum())
+        allowed = factor * len(steps)  # in the block, what goes wrong before its two branches counts twice
+        beyond = units > allowed + rounding
+        worst, failed = max(worst, ((units - rounding) / allowed).max().item()), failed + int(beyond.sum())
         done, turn = done + count, turn + 1
         if turn % 10 == 0 or done == args.values:
             spent = time.monotonic() - start

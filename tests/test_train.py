@@ -313,13 +313,16 @@ def test_a_plan_trains_in_order_and_only_what_is_missing(in_tmp: Path) -> None:
     plan = Plan(
         recipe=quick,
         rounds=[
-            Round(card="small", name="first"),
-            Round(card="small", start="first", teachers=[{"card": "small", "checkpoint": "first"}]),  # type: ignore[list-item]
+            Round(card="small", name="first", teachers=[]),
+            Round(card="small", start="first"),
         ],
+        teachers=[{"card": "small", "checkpoint": "first"}],  # type: ignore[list-item]
     )
     state = in_tmp / "state"
     assert [path.name for path in run_plan(lambda: plan, state)] == ["first.safetensors", "small.safetensors"]
     assert read_metadata(state / "small.safetensors")["epochs_before"] == 1
+    taught = [len(read_metadata(state / f"{name}.safetensors")["teachers"]) for name in ("first", "small")]
+    assert taught == [0, 1]
     assert run_plan(lambda: plan, state) == []
 
 

@@ -28,7 +28,7 @@ class Round(Strict):
 
     card: str
     name: Name | None = None  # of the result, where it is not the card's name: an earlier cycle, say
-    teachers: list[TeacherChoice] = []
+    teachers: list[TeacherChoice] | None = None  # instead of the plan's
     start: str | None = None  # a round's name or a file; tensors that fit by name and shape are copied
     recipe: dict[str, Any] | None = None  # instead of the card's
     note: str | None = None
@@ -40,14 +40,19 @@ class Round(Strict):
 
 
 class Plan(Strict):
-    """Rounds in order; `recipe` holds settings that all of them share."""
+    """Rounds in order; `recipe` holds what all of them share, `teachers` who teaches where a round is silent."""
 
     rounds: Annotated[list[Round], Field(min_length=1)]
     recipe: dict[str, Any] = {}
+    teachers: list[TeacherChoice] = []
 
     def recipe_of(self, item: Round) -> dict[str, Any] | None:
         """Return the settings that the plan gives a round (None: the card's own)."""
         return {**self.recipe, **(item.recipe or {})} or None
+
+    def teachers_of(self, item: Round) -> list[TeacherChoice]:
+        """Return who teaches a round."""
+        return self.teachers if item.teachers is None else item.teachers
 
 
 def load_plan(path: Path) -> Plan:

@@ -39,11 +39,12 @@ class Job:
 def job_of(item: Round, plan: Plan, state: Path) -> Job:
     """Resolve one round of a plan."""
     card = load_card(item.card)
-    recipe = with_teacher(recipe_for(card.dataset, plan.recipe_of(item) or card.recipe), bool(item.teachers))
+    teachers = plan.teachers_of(item)
+    recipe = with_teacher(recipe_for(card.dataset, plan.recipe_of(item) or card.recipe), bool(teachers))
     start = find_weights(item.start, [state]) if item.start else None
     if item.start and start is None:
         raise UsageError(f"{item.result} starts from '{item.start}', which was not trained yet", remedy="put it first")
-    return Job(card, recipe, state / f"{item.result}.safetensors", state, item.teachers, start)
+    return Job(card, recipe, state / f"{item.result}.safetensors", state, teachers, start)
 
 
 def with_teacher(recipe: Recipe, taught: bool) -> Recipe:
