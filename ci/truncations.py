@@ -41,7 +41,7 @@ def chain(linear: int, count: int) -> Made:
 
 
 def block(count: int) -> Made:
-    """A product by one, then a ReLU and a shortcut beside it, which add up to 2 max(x, 0) after another ReLU."""
+    """Products by one, a ReLU and a shortcut beside it, which add up to 2 max(x, 0) after another ReLU."""
     shape = (1, 1, count)
     ops: list[Op] = [
         Input(name="input", inputs=(), shape=shape), _times_one("first", "input", count),

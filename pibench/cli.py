@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
+from typing import TYPE_CHECKING
 
 from pibench import __version__
 from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_USAGE, PibenchError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 # verb -> what it does; the module is pibench.commands.<verb>
 VERBS: dict[str, str] = {
@@ -63,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb is None:
         parser.print_help()
         return EXIT_USAGE
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _as_interrupt)  # work is saved and children are ended, as after Ctrl-C
     try:
         return int(importlib.import_module(f"pibench.commands.{verb}").run(arguments))
     except PibenchError as error:
@@ -73,3 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
     except BrokenPipeError:
         return EXIT_INTERNAL
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

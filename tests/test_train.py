@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -362,6 +364,23 @@ def test_the_verb_trains_once(in_tmp: Path, capsys: pytest.CaptureFixture[str]) 
     assert "trained already" in capsys.readouterr().out
     assert main(["train", "small", "--epochs", "2", "--no-resume"]) == 0
     assert "trained already" not in capsys.readouterr().out
+
+
+def test_a_training_that_is_told_to_end_saves_where_it_stands(in_tmp: Path) -> None:
+    recipe = "recipe: {epochs: 1, batch_size: 2, crop: 1, lr: 0.001}"
+    (in_tmp / "p.yaml").write_text(f"{recipe}\nrounds: [{{card: digits-tiny}}]\n")
+    run = "from pibench.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", run, "train", "--plan", "p.yaml", "--state", "state", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "step" in process.stdout.readline()  # told of its first step; nothing is saved for minutes
+            process.terminate()
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert "interrupted" in told
+    assert read_metadata(in_tmp / "state" / "digits-tiny.state.safetensors")["place"]["step"] > 0
 
 
 @pytest.mark.parametrize("wrong", [[], ["small", "--epochs", "0"], ["--plan", "x", "--force"]])

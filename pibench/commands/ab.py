@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from pibench.commands.compare import add_judging, finish, options
 from pibench.errors import UsageError
 
 if TYPE_CHECKING:
-    from types import FrameType
 
     from pibench.harness.ab import Side
     from pibench.harness.record import Record
@@ -48,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     from pibench.harness.compare import compare
 
     more = (["-k", args.k] if args.k else []) + (["--inferences", str(args.inferences)] if args.inferences else [])
-    signal.signal(signal.SIGTERM, _as_interrupt)  # so that both runs are ended too
     with contextlib.ExitStack() as stack:
         base, head = _sides(args, stack)
         _tell(f"base {base.label}\nhead {head.label}")
@@ -120,10 +117,6 @@ def _stamp() -> str:
     from datetime import UTC, datetime
 
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _tell(message: str) -> None:

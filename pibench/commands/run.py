@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,6 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 from pibench.registry import DATASETS
 
 if TYPE_CHECKING:
-    from types import FrameType
 
     from pibench.harness.hosts import Peer
     from pibench.harness.plan import OwnModel, RunPlan
@@ -89,7 +87,6 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
 
     precision = parse_share(args.precision) if args.precision else 0.0
     path = resumed or args.record or new_record_path(plan.suite.name)
-    signal.signal(signal.SIGTERM, _as_interrupt)
     with Screen(quiet=args.quiet or args.json) as screen:
         work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
         if peer is not None:
@@ -218,10 +215,6 @@ def _own_model(args: argparse.Namespace) -> OwnModel | None:
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
     return OwnModel(args.model, args.input, args.weights, args.dataset)
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _positive(text: str) -> int:
