@@ -9,6 +9,7 @@ from typing import Any
 
 from pibench.networks.card import Card, load_card
 from pibench.reporting.cells import Cell
+from pibench.reporting.units import duration
 from pibench.training.metadata import file_sha256, read_metadata
 
 
@@ -42,7 +43,7 @@ def _entry(path: Path, cells: Sequence[Cell]) -> Entry:
     return Entry(card, path, read_metadata(path), private, best.agreeing if best else None)
 
 
-HEAD = """# The zoo: trained networks on CIFAR-100
+HEAD = """# The zoo: trained networks
 
 Made by `pibench zoo --write docs/zoo.md`; do not edit by hand. Accuracy is that of the shipped weights after the last
 epoch, on all test images; no epoch was chosen by its test accuracy. "Published" is the figure of the network's card, at
@@ -57,13 +58,16 @@ ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")
 
 
 def markdown(found: Sequence[Entry]) -> str:
-    """Return the page."""
+    """Return the page: a table and the recipes for each data set."""
     if not found:
         return f"{HEAD}\nNone is shipped yet; `zoo/plan.yaml` says how they are to be trained.\n"
-    lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row(entry))} |" for entry in found]
-    lines += ["", "## Recipes and hashes", ""]
-    lines += [_details(entry) for entry in found]
+    lines = [HEAD]
+    for dataset in sorted({entry.card.dataset for entry in found}):
+        own = [entry for entry in found if entry.card.dataset == dataset]
+        lines += [f"## {dataset}", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+        lines += [f"| {' | '.join(row(entry))} |" for entry in own]
+        lines += ["", "Recipes and hashes:", ""]
+        lines += [*[_details(entry) for entry in own], ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -100,7 +104,7 @@ def _details(entry: Entry) -> str:
         sizes,
         f"weights of {meta['start']['name']} to begin with" if meta.get("start") else "",
         f"seed {meta['seed']}",
-        f"{float(meta['wall_s']) / 3600:.1f} h",
+        duration(float(meta["wall_s"])),
         f"trained weights {float(meta['trained']['accuracy']):.2f} %" if "trained" in meta else "",
     ]
     told = "; ".join(part for part in parts if part)
