@@ -11,10 +11,9 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.errors import UsageError
 from pibench.harness import steps
 from pibench.harness.history import history
-from pibench.harness.index import locate, open_index
+from pibench.harness.index import open_index
 from pibench.harness.record import Record, save_record
 from pibench.reporting import series
 
@@ -190,15 +189,3 @@ def test_a_team_shares_a_store_by_url(tmp_path: Path, capsys: pytest.CaptureFixt
         body = index.body("run-001")
     assert body is not None
     assert json.loads(body)["id"] == "run-001"
-
-
-def test_records_are_located_by_file_id_and_age(tmp_path: Path) -> None:
-    for name in ("20261120T1-quick", "20261121T1-quick"):
-        (tmp_path / f"{name}.json").write_text("{}")
-    assert locate("latest", tmp_path).stem == "20261121T1-quick"
-    assert locate("latest~1", tmp_path).stem == "20261120T1-quick"
-    assert locate("20261120", tmp_path).stem == "20261120T1-quick"
-    assert locate(str(tmp_path / "20261120T1-quick.json")).stem == "20261120T1-quick"
-    for wrong in ("latest~2", "2026112", "20271", "latest~x", ""):
-        with pytest.raises(UsageError):
-            locate(wrong, tmp_path)

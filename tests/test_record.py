@@ -142,6 +142,21 @@ def test_two_runs_of_one_second_get_two_files(tmp_path: Path) -> None:
         store.find_record("absent", tmp_path)
 
 
+def test_records_are_found_by_file_id_and_age(tmp_path: Path) -> None:
+    runs = store.runs_folder(tmp_path)
+    runs.mkdir()
+    names = "20261120T1-quick", "20261121T1-quick", "20261121T1-quick-2"
+    for name in names:
+        (runs / f"{name}.json").write_text("{}")
+    found = {"latest": 2, "last": 2, "latest~1": 1, "last~2": 0, "20261120": 0, names[1]: 1, f"{names[1]}.json": 1}
+    for name, at in found.items():
+        assert store.find_record(name, tmp_path).stem == names[at]
+    assert store.find_record(str(runs / f"{names[0]}.json")).stem == names[0]
+    for wrong in ("latest~3", "202611", "20271", "latest~x", ""):
+        with pytest.raises(UsageError):
+            store.find_record(wrong, tmp_path)
+
+
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
     left = tmp_path / "tmp" / "session-999999999-abc"
     left.mkdir(parents=True)

@@ -78,7 +78,7 @@ def finish(args: argparse.Namespace, comparison: object) -> int:
 
 def find_record(name: str) -> Record:
     """Return a record by file, by id (or its beginning), or by `latest~N`."""
-    from pibench.harness.index import locate
+    from pibench.harness import store
     from pibench.harness.record import load_record
 
-    return load_record(locate(name))
+    return load_record(store.find_record(name))

@@ -232,25 +232,6 @@ def open_index(store: str | None = None, runs: Path | None = None) -> Index:
         return Index(_Sqlite(path), folder)
 
 
-def locate(name: str, runs: Path = RUNS) -> Path:
-    """Return the file of a record named by path, by the beginning of its id, or by `latest` and `latest~N`."""
-    if (path := Path(name)).is_file():
-        return path
-    files = sorted(runs.glob("*.json"))
-    if name == "latest" or name.startswith("latest~"):
-        back = name.removeprefix("latest").removeprefix("~") or "0"
-        if back.isdigit() and int(back) < len(files):
-            return files[-1 - int(back)]
-        raise UsageError(
-            f"there is no record {name!r}: {runs} holds {len(files)}", remedy="run a suite first: `pibench run`"
-        )
-    fitting = [file for file in files if file.stem.startswith(name)] if name else []
-    if len(fitting) == 1:
-        return fitting[0]
-    what = f"{len(fitting)} records begin with {name!r}" if fitting else f"there is no record {name!r}"
-    raise UsageError(what, remedy="name a file, the beginning of an id, or latest~N; `pibench ls` lists the records")
-
-
 def _points(record: Record) -> Iterator[Params]:
     for case in record.cases:
         if case.status != "done":

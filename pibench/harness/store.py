@@ -37,17 +37,21 @@ def record_paths(root: Path | None = None) -> list[Path]:
 
 
 def find_record(name: str, root: Path | None = None) -> Path:
-    """Return the record meant by a path, an id, or `last`; UsageError where there is none."""
-    if Path(name).is_file():
-        return Path(name)
+    """Return the record meant by a path, the beginning of an id, `last` (`latest`) or `last~N`; UsageError if none."""
+    if (path := Path(name)).is_file():
+        return path
     known = record_paths(root)
-    if name == "last" and known:
-        return known[-1]
-    matching = [path for path in known if path.stem == name or path.name == name]
-    if matching:
-        return matching[0]
-    remedy = f"the last one is {known[-1]}" if known else "no run has left a record here yet: `pibench run SUITE`"
-    raise UsageError(f"there is no record {name!r}", remedy=remedy)
+    if from_the_end := re.fullmatch(r"(?:last|latest)(?:~(\d+))?", name):
+        back = int(from_the_end[1] or 0)
+        fitting = [known[-1 - back]] if back < len(known) else []
+    else:
+        fitting = [path for path in known if name and path.name.startswith(name)]
+        fitting = [path for path in fitting if name in (path.name, path.stem)] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"{len(fitting)} records begin with {name!r}" if fitting else f"there is no record {name!r}"
+    last = f"the last one is {known[-1]}, `pibench ls` lists them" if known else "run a suite first: `pibench run`"
+    raise UsageError(what, remedy=last)
 
 
 def scratch_folder(root: Path | None = None) -> Path:
