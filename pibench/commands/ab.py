@@ -13,7 +13,6 @@ from pibench.commands.compare import add_judging, finish, options
 from pibench.errors import UsageError
 
 if TYPE_CHECKING:
-
     from pibench.harness.ab import Side
     from pibench.harness.record import Record
 

@@ -13,7 +13,6 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 from pibench.registry import DATASETS
 
 if TYPE_CHECKING:
-
     from pibench.harness.hosts import Peer
     from pibench.harness.plan import OwnModel, RunPlan
     from pibench.harness.record import Record
