@@ -90,7 +90,8 @@ class RingConv:
         desk = self._desks.get(len(x))
         if desk is None or not desk.stands:
             desk = self._desks[len(x)] = _Desk(self, x.shape)
-        (ph, pw), x = self.padding, np.ascontiguousarray(x)
+        x = np.ascontiguousarray(x)
+        ph, pw = self.padding
         if self.winograd:
             _winograd_input(x, ph, pw, desk.tall, desk.wide, self.limb_bits, desk.columns)
             torch.bmm(self.matrix, desk.left, out=desk.right)

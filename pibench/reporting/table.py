@@ -185,12 +185,8 @@ def _prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
     fitted = [ladder for ladder in ladders if ladder.fit.n >= 2 and math.isfinite(ladder.fit.slope_s)]
     if not fitted:
         return []
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title, right in (
-        ("protocol", False), ("1,000 ReLUs cost", True), ("all else costs", True), ("R^2", True), ("networks", True),
-        ("", False),
-    ):  # fmt: skip
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    table = _price_table("1,000 ReLUs cost", "all else costs", "R^2", "networks")
+    table.add_column("", no_wrap=True)
     for ladder in fitted:
         fit = ladder.fit
         price = Text(seconds(fit.slope_s), style="bold" if ladder.explains else "")
@@ -204,9 +200,7 @@ def _prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
 
 def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
     """Return the price of a ReLU beside that of a multiplication: reshaping a network removes both at once."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title, right in (("protocol", False), ("1,000 ReLUs", True), ("a million MACs", True), ("R^2", True)):
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    table = _price_table("1,000 ReLUs", "a million MACs", "R^2")
     for ladder in ladders:
         if joint := ladder.joint:
             prices = seconds(joint.relu_s), seconds(joint.gmac_s / 1e3)
@@ -215,6 +209,15 @@ def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
         return []
     heading = Text("The same with multiplications priced apart: a plane through the medians", style="bold")
     return [Text(), heading, Padding(table, (0, 0, 0, 2))]
+
+
+def _price_table(*numbers: str) -> Table:
+    """Return an empty table: a protocol, then columns of numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("protocol", no_wrap=True)
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def _doubt(ladder: Ladder) -> str:

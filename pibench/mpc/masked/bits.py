@@ -8,6 +8,7 @@ smaller or beside a ReLU, whose rounds the extension then shares: the shortcuts 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from pibench.errors import UsageError
@@ -67,12 +68,8 @@ def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
         for position, name in enumerate(step.inputs):
             need[name] = max(need[name], _bits_in(step, position, bits, values[name], options))
         planned.append(step)
-    return Plan(
-        tuple(reversed(planned)),
-        {name: replace(value, bits=need[name]) for name, value in values.items()},
-        options,
-        draft.channels,
-    )
+    final = {name: replace(value, bits=need[name]) for name, value in values.items()}
+    return replace(draft, steps=tuple(reversed(planned)), values=final)
 
 
 def _bits_in(step: Step, position: int, bits: int, value: Value, options: Options) -> int:
@@ -88,11 +85,8 @@ def _bits_in(step: Step, position: int, bits: int, value: Value, options: Option
 
 def _joined(plan: Plan) -> Plan:
     """Make one step of a free truncation and the fresh mask that alone reads it."""
-    readers: dict[str, int] = {}
-    for step in plan.steps:
-        for name in step.inputs:
-            readers[name] = readers.get(name, 0) + 1
-    drops = {step.out: step for step in plan.steps if isinstance(step, Drop) and readers.get(step.out) == 1}
+    readers = Counter(name for step in plan.steps for name in step.inputs)
+    drops = {step.out: step for step in plan.steps if isinstance(step, Drop) and readers[step.out] == 1}
     steps: list[Step] = []
     gone: set[str] = set()
     for step in plan.steps:

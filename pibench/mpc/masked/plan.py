@@ -48,6 +48,7 @@ class Step:
     """One step of the plan; `out` and `inputs` name values, `op` is the operation that it serves."""
 
     rounds: ClassVar[int] = 0  # messages, one the answer to the other
+    kind: ClassVar[str] = ""  # what the meter books it as, where not as its operation
     out: str
     inputs: tuple[str, ...]
     op: ir.Op
@@ -59,9 +60,8 @@ class Step:
 
     @cached_property
     def label(self) -> tuple[str, str, str]:
-        """Kind, stage and site under which the meter books it: its operation's, and truncations apart."""
-        kind = "truncation" if isinstance(self, Drop | Extend) else self.op.kind
-        return kind, self.op.stage, self.op.site or self.op.name
+        """Kind, stage and site under which the meter books it."""
+        return self.kind or self.op.kind, self.op.stage, self.op.site or self.op.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,7 @@ class Gather(Step):
 class Drop(Step):
     """Free truncation by `shift` bits: each party shifts its own part, and the ring shrinks by as many bits."""
 
+    kind: ClassVar[str] = "truncation"
     shift: int
 
 
@@ -132,6 +133,7 @@ class Drop(Step):
 class Extend(Step):
     """Truncation by `shift` bits and extension of the ring to the bits of `out`: two messages."""
 
+    kind: ClassVar[str] = "truncation"
     rounds: ClassVar[int] = 2
     shift: int
 
