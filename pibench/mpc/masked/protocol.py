@@ -17,13 +17,14 @@ from torch import Tensor
 
 from pibench.errors import MaterialError, UsageError
 from pibench.lowering.program import Op, Program, Weights
+from pibench.mpc.fixedpoint import encode
 from pibench.mpc.masked.client import Client, ClientMaterial
 from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.masked.material import Dealing, weight_masks, weight_shapes
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
-from pibench.mpc.masked.server import Server, ServerMaterial, encode, layer_weights
+from pibench.mpc.masked.server import Server, ServerMaterial, layer_weights
 from pibench.mpc.masked.shelf import ID_BYTES, Shelf, new_item
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Cost, Party, Protocol

@@ -12,6 +12,7 @@ from torch import Tensor
 from pibench.errors import MaterialError, PartyError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
+from pibench.mpc.fixedpoint import encode
 from pibench.mpc.limbs import RingConv, RingMatrix
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Halves, Ints
@@ -94,11 +95,6 @@ def prepare_products(plan: Plan, weights: Weights) -> tuple[dict[str, Multiply],
         if op.bias is not None:
             biases[step.out] = encode(weights[op.bias], scale + f).view(-1, *[1] * (len(op.shape) - 1))
     return products, biases
-
-
-def encode(values: Tensor, fraction_bits: int) -> Tensor:
-    """Return the nearest fixed-point ring elements (int64) of real values."""
-    return torch.round(values.double() * 2.0**fraction_bits).long()
 
 
 def _product(op: ir.Conv | ir.Linear, weight: Tensor, shape: ir.Shape, bits: int) -> Multiply:
