@@ -69,7 +69,9 @@ MERGED = {
     "identity shortcut grouped": Sum(nn.Identity(), conv(C, C, 3, padding=1, groups=2)),
     "linear stage and head, with borders": nn.Sequential(
         Sum(nn.Sequential(conv(C, 9, 3, padding=1), conv(9, C, 3, padding=1)), nn.Identity()),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(C, 3),
     ),
     "linear block": Sum(nn.Sequential(conv(C, 9, 3, padding=1), conv(9, C, 1)), nn.Identity()),
 }

@@ -259,6 +259,30 @@ def test_a_view_is_shown_to_the_teacher_once_and_for_all(in_tmp: Path) -> None:
 
 
 @pytest.mark.parametrize("views", [0, 2])
+def test_a_teacher_computes_in_the_precision_of_the_recipe(card: Card, in_tmp: Path, views: int) -> None:
+    """Its logits of another precision are other logits: they are kept apart."""
+    seen: list[torch.dtype] = []
+
+    class Seeing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.linear(x.flatten(1))
+            seen.append(found.dtype)
+            return found
+
+    teacher = Teacher("t", Seeing(), "00")
+    for precision in ("float32", "bfloat16"):
+        recipe = Recipe(epochs=1, batch_size=32, crop=1, precision=precision, distillation=Distillation(views=views))
+        state = in_tmp / f"{precision}.state"
+        Trainer(card, make_data(), recipe, state, teachers=[teacher], teacher_folder=in_tmp / "kept").run()
+    assert set(seen) == {torch.float32, torch.bfloat16}
+    assert len(list((in_tmp / "kept").rglob("view-*"))) == 2 * min(views, 1)
+
+
+@pytest.mark.parametrize("views", [0, 2])
 def test_a_student_follows_its_teacher(card: Card, in_tmp: Path, views: int) -> None:
     recipe = recipe_for("digits", {**QUICK, "distillation": {"weight": 1.0, "views": views}})
     trainer = Trainer(

@@ -40,8 +40,9 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare; exit status 1 on a regression."""
     from pibench.harness.compare import compare
+    from pibench.harness.record import open_record
 
-    base, head = find_record(args.base), find_record(args.head)
+    base, head = open_record(args.base), open_record(args.head)
     comparison = compare(base, head, options(args, head))
     return finish(args, comparison)
 
@@ -74,11 +75,3 @@ def finish(args: argparse.Namespace, comparison: object) -> int:
     else:
         print(text, end="")
     return EXIT_REGRESSION if comparison.regressed else EXIT_OK
-
-
-def find_record(name: str) -> Record:
-    """Return a record by file, by id (or its beginning), or by `latest~N`."""
-    from pibench.harness import store
-    from pibench.harness.record import load_record
-
-    return load_record(store.find_record(name))

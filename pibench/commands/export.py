@@ -19,11 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the export."""
-    from pibench.harness.record import load_record
-    from pibench.harness.store import find_record
+    from pibench.harness.record import open_record
     from pibench.reporting.export import render
 
-    text = render(load_record(find_record(args.record)), args.to)
+    text = render(open_record(args.record), args.to)
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pibench.commands.compare import add_judging, find_record, finish, options
+from pibench.commands.compare import add_judging, finish, options
 from pibench.errors import EXIT_OK
 
 BASELINE = Path("ci/baseline.json")
@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Judge the record, or make it the baseline."""
     from pibench.harness.gate import judge, load_baseline, save_baseline, slim
+    from pibench.harness.record import open_record
 
-    record = find_record(args.record)
+    record = open_record(args.record)
     if args.update:
         before = load_baseline(args.baseline) if args.baseline.is_file() else None
         save_baseline(record, args.baseline)

@@ -54,11 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _view(names: list[str]) -> View:
-    from pibench.harness.record import load_record
-    from pibench.harness.store import find_record
+    from pibench.harness.record import open_record
     from pibench.reporting.view import view_of
 
-    return view_of(load_record(find_record(name)) for name in names)
+    return view_of(open_record(name) for name in names)
 
 
 def _asked(protocol: str | None, link: str | None) -> str:

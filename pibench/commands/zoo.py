@@ -66,8 +66,7 @@ def _folder(given: Path | None) -> Path:
 def _cells(records: list[str]) -> list[Cell]:
     if not records:
         return []
-    from pibench.harness.record import load_record
-    from pibench.harness.store import find_record
+    from pibench.harness.record import open_record
     from pibench.reporting.view import view_of
 
-    return list(view_of([load_record(find_record(name)) for name in records]).cells)
+    return list(view_of([open_record(name) for name in records]).cells)

@@ -82,7 +82,7 @@ def fitted_computing(program: Program, protocol: str, batch: int) -> float | Non
 
     counted = census(program)
     for cases in _measured(protocol):
-        points = {((c.network.macs_run or c.network.macs) * c.batch, c.network.relu_count * c.batch): computing(c)
+        points = {(c.network.macs_computed * c.batch, c.network.relu_count * c.batch): computing(c)
                   for c in cases}  # fmt: skip
         if len(points) >= ENOUGH_NETWORKS:
             return _fit(points, counted.macs * batch, counted.relu_count * batch)

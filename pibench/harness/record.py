@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pibench.errors import StoreError, UsageError
+from pibench.harness.store import find_record
 
 SCHEMA = "pibench-record/1"
 MAX_RECORD_BYTES = 1 << 30  # refuse to read what no run of ours writes
@@ -167,6 +168,11 @@ class Network(_Model):
     plain_accuracy: Accuracy | None = None  # of this lowered program in plaintext, on the first n test images
     note: str | None = None  # what is missing and why: no data set, random weights
 
+    @property
+    def macs_computed(self) -> int:
+        """Multiplications of the program that ran (records made before merging hold none: `macs`)."""
+        return self.macs_run or self.macs
+
 
 class Declared(_Model):
     """Cost of one batch as the protocol declares it (pibench.mpc.protocol.Cost)."""
@@ -301,6 +307,11 @@ def load_record(path: Path) -> Record:
             f"the record cannot be read: {error.strerror}", where=str(path), remedy="`pibench ls` lists the records"
         ) from error
     return parse_record(text, where=str(path))
+
+
+def open_record(name: str) -> Record:
+    """Read the record meant by a path, the beginning of an id, `last` (`latest`) or `last~N`; UsageError if none."""
+    return load_record(find_record(name))
 
 
 def parse_record(text: bytes | str, where: str = "record") -> Record:

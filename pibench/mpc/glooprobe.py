@@ -71,7 +71,9 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     patience = timedelta(seconds=PATIENCE_S)
     port = 0 if serves else int(argv[3])
-    store = dist.TCPStore(host, port, 2, is_master=serves, timeout=patience, wait_for_workers=False)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, 2, is_master=serves, timeout=patience, wait_for_workers=False
+    )
     if serves:
         print(store.port, flush=True)
     dist.init_process_group("gloo", store=store, rank=int(not serves), world_size=2, timeout=patience)

@@ -43,4 +43,3 @@ def listed(items: Iterable[str]) -> str:
 def _count(values: Sequence[int], what: str) -> str:
     low, high = min(values, default=0), max(values, default=0)
     return f"{low if low == high else f'{low} to {high}'} {what}{'' if high == 1 else 's'}"
-

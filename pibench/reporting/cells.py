@@ -73,7 +73,7 @@ class Cell:
     relu_count: int
     macs: int
     macs_merged: int | None
-    macs_run: int | None
+    macs_run: int
     parameters: int
     relu_rounds: int
     score: Score | None

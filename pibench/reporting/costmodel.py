@@ -281,9 +281,7 @@ def workload_of(program: Program, name: str, macs: int, relu_rounds: int) -> Wor
     shapes = {op.name: op.shape for op in program}
     linear = [op for op in program if isinstance(op, Conv | Linear)]
     first = {op.inputs[0]: op for op in reversed(linear)}  # the first reader of each value
-    layers = tuple(
-        LinearLayer(_size(shapes[op.inputs[0]]), _size(op.shape), _taps(op)) for op in first.values()
-    )
+    layers = tuple(LinearLayer(_size(shapes[op.inputs[0]]), _size(op.shape), _taps(op)) for op in first.values())
     return Workload(
         name=name, relu_count=program.relu_count, macs=macs, relu_rounds=relu_rounds, linear_layers=len(layers),
         linear_inputs=sum(layer.inputs for layer in layers),

@@ -48,7 +48,12 @@ def _places(label: Label, size: float, above: bool) -> list[tuple[float, float, 
 
 
 def place(
-    canvas: Canvas, labels: Sequence[Label], bounds: Box, *, size: float = 11.0, above: bool = False,
+    canvas: Canvas,
+    labels: Sequence[Label],
+    bounds: Box,
+    *,
+    size: float = 11.0,
+    above: bool = False,
     obstacles: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write labels at the place that covers least; a label that would cover much is left to the point's tooltip.

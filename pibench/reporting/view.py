@@ -45,7 +45,7 @@ def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
 def _joint(cells: Sequence[Cell]) -> Joint | None:
     """Fit both counts; None below five networks, or where the two cannot be told apart."""
     y = np.array([c.online_s for c in cells])
-    x = np.array([[1.0, c.relu_count / 1e3, (c.macs_run or c.macs) / 1e9] for c in cells])
+    x = np.array([[1.0, c.relu_count / 1e3, c.macs_run / 1e9] for c in cells])
     if len(cells) < 5 or np.linalg.matrix_rank(x / np.maximum(x.max(axis=0), 1e-30)) < 3:
         return None
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
@@ -77,7 +77,7 @@ def _cell(record: Record, case: Case) -> Cell:
         title=net.title or net.card, method=net.method or "full", dataset=net.dataset, protocol=protocol_of(case),
         link=case.link.name, link_how=case.link.how, rtt_ms=case.link.rtt_ms, mbit_s=case.link.mbit_s,
         device=case.device, batch=case.batch, threads=case.threads, status=case.status, error=case.error,
-        relu_count=net.relu_count, macs=net.macs, macs_merged=net.macs_merged, macs_run=net.macs_run,
+        relu_count=net.relu_count, macs=net.macs, macs_merged=net.macs_merged, macs_run=net.macs_computed,
         parameters=net.parameters, relu_rounds=net.relu_rounds,
         score=_score(private, net.plain_accuracy, net.checkpoint_accuracy),
         private=private, agreeing=_agreeing(sessions), logit_error=_logit_error(sessions), online=online,

@@ -42,10 +42,15 @@ def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, recipe: R
     return (1 - how.weight) * hard + how.weight * t * t * soft
 
 
+def precision_of(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Return the context in which a recipe's networks compute, students and teachers alike."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+
+
 @torch.no_grad()
 def mean_logits(teachers: Sequence[Teacher], images: Tensor) -> Tensor:
     """Return the mean of the teachers' logits."""
-    return torch.stack([teacher.module(images) for teacher in teachers]).mean(0)
+    return torch.stack([teacher.module(images).float() for teacher in teachers]).mean(0)
 
 
 class ViewLogits:
@@ -75,6 +80,8 @@ class ViewLogits:
     def _path(self, teacher: Teacher, view: int) -> Path:
         r = self.recipe
         what = f"{teacher.sha256}/{self.data.name}/{len(self.data.train_labels)}/{r.crop}/{r.flip}/{r.seed}"
+        if r.precision != "float32":
+            what += f"/{r.precision}"
         key = hashlib.sha256(what.encode()).hexdigest()[:16]
         return self.folder / f"{teacher.name}-{key}" / f"view-{view:03d}.safetensors"
 
@@ -87,5 +94,7 @@ class ViewLogits:
         for start in range(0, count, TEACHER_BATCH):
             index = torch.arange(start, min(start + TEACHER_BATCH, count), device=device)
             images = normalise(augmenter.batch(drawn, index), data.mean, data.std)
-            rows.append(teacher.module(images.contiguous(memory_format=torch.channels_last)).half())
+            images = images.contiguous(memory_format=torch.channels_last)
+            with precision_of(self.recipe, device):
+                rows.append(teacher.module(images).half())
         return torch.cat(rows).cpu()

@@ -21,7 +21,7 @@ from pibench.networks.card import Card
 from pibench.training.augment import Augmenter, View, draw_view, generator, resize
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, normalise
-from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits
+from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits, precision_of
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
 
@@ -147,11 +147,12 @@ class Trainer:
         labels = self.data.train_labels[index]
         taught = None
         if recipe.distillation is not None and self.teachers:
-            taught = kept[index].float() if kept is not None else mean_logits(self.teachers, images)
+            with precision_of(recipe, self.device):
+                taught = kept[index].float() if kept is not None else mean_logits(self.teachers, images)
         small = resize(images, recipe.pixels_at(self.place.epoch))
         if recipe.channels_last:
             small = small.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with precision_of(recipe, self.device):
             logits = self.module(small)
         loss = self._loss(logits.float(), labels, taught)
         self.optimizer.zero_grad()
