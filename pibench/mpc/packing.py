@@ -17,9 +17,6 @@ def pack(values: Ints, width: int) -> Bytes:
     if width == 8:
         return values.view(np.uint8)
     out = np.empty(n * width, np.uint8)
-    if width == 6:  # an opening's usual width
-        _take_six(values, out[: 4 * n].view(np.uint32), out[4 * n :].view(np.uint16))
-        return out
     for lane, shift in _planes(out, n, width):
         _take(values, shift, lane)
     return out
@@ -30,11 +27,7 @@ def unpack(data: Bytes, width: int) -> Ints:
     n = data.size // width
     if width == 8:
         return data.view(np.int64)
-    out = np.empty(n, np.int64)
-    if width == 6:
-        _put_six(data[: 4 * n].view(np.uint32), data[4 * n :].view(np.int16), out)
-        return out
-    out[:] = 0
+    out = np.zeros(n, np.int64)
     for lane, shift in _planes(data, n, width):
         _put(lane, shift, out)
     _extend(out, 64 - 8 * width)
@@ -81,16 +74,3 @@ def _put(lane: NDArray[np.unsignedinteger], shift: int, out: Ints) -> None:
 def _extend(out: Ints, keep: int) -> None:
     for i in range(out.size):
         out[i] = (out[i] << keep) >> keep
-
-
-@njit(cache=True, nogil=True)
-def _take_six(values: Ints, low: NDArray[np.uint32], high: NDArray[np.uint16]) -> None:
-    for i in range(values.size):
-        low[i] = values[i]
-        high[i] = values[i] >> 32
-
-
-@njit(cache=True, nogil=True)
-def _put_six(low: NDArray[np.uint32], high: NDArray[np.int16], out: Ints) -> None:
-    for i in range(out.size):
-        out[i] = np.int64(low[i]) | (np.int64(high[i]) << 32)

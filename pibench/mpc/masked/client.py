@@ -107,6 +107,7 @@ class Client:
 
     def run(self, images: Tensor, material: ClientMaterial) -> Tensor:
         """Run one inference from images (batch, *shape) to logits (batch, classes), float32."""
+        # `fixedpoint.encode` in numpy: one image is so small that torch's first operations would cost more than it
         scaled = images.numpy() * np.float64(1 << self.plan.options.fraction_bits)
         part = self.compute(np.rint(scaled, out=scaled).astype(np.int64), material)
         output = self.plan.output
