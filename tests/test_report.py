@@ -193,6 +193,13 @@ def test_price_recovers_the_planted_one(view: View) -> None:
     assert ladder.joint.relu_s == pytest.approx(1.4e-5 * 1000, rel=0.15)
 
 
+def test_a_plane_with_a_price_below_nothing_is_no_price() -> None:
+    """A network with few multiply-accumulates that was slow that day once made a million of them cost -1.67 ms."""
+    view = view_of([fake_record(sessions=4, inferences=3, slowdown={"reshaped/crypten": 8.0})])
+    assert ladder_for(view, "crypten").joint is None
+    assert ladder_for(view, "masked").joint is not None
+
+
 def test_chosen_network_is_the_fastest_within_one_point(view: View) -> None:
     ladder = ladder_for(view, "masked")
     chosen = fastest_within(ladder)

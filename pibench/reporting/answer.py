@@ -78,7 +78,7 @@ def _headline(ladder: Ladder) -> str:
     if ladder.close:
         firm = ladder.fit.slope_interval[0] > 0
         return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}" if firm else "No firm price of a ReLU here"
-    if ladder.joint and ladder.joint.r2 >= 0.9 and ladder.joint.relu_s > 0:
+    if ladder.joint and ladder.joint.r2 >= 0.9:
         return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
     return "The ReLU count does not decide latency here"
 
@@ -115,7 +115,7 @@ def _price_sentence(ladder: Ladder) -> str:
             "is quoted. Counted figures (bytes, rounds, accuracy) hold."
         )
     text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
-    if ladder.joint and ladder.joint.r2 >= 0.8 and ladder.joint.relu_s > 0 and ladder.joint.gmac_s > 0:
+    if ladder.joint and ladder.joint.r2 >= 0.8:
         text += (
             f" ReLUs and multiply-accumulates together explain {percent(max(ladder.joint.r2, 0.0))}: 1,000 ReLUs cost "
             f"{seconds(ladder.joint.relu_s)}, a million multiply-accumulates {seconds(ladder.joint.gmac_s / 1e3)}."

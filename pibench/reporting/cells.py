@@ -161,8 +161,8 @@ class Setting:
 class Joint:
     """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once."""
 
-    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates
-    gmac_s: float
+    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates; above 0
+    gmac_s: float  # above 0
     r2: float
 
 

@@ -43,12 +43,14 @@ def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
 
 
 def _joint(cells: Sequence[Cell]) -> Joint | None:
-    """Fit both counts; None below five networks, or where the two cannot be told apart."""
+    """Fit both counts; None below five networks, or where the two cannot be told apart or one would cost nothing."""
     y = np.array([c.online_s for c in cells])
     x = np.array([[1.0, c.relu_count / 1e3, c.macs_run / 1e9] for c in cells])
     if len(cells) < 5 or np.linalg.matrix_rank(x / np.maximum(x.max(axis=0), 1e-30)) < 3:
         return None
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
+    if min(coefficients[1:]) <= 0:
+        return None
     total = float(((y - y.mean()) ** 2).sum())
     residual = float(((y - x @ coefficients) ** 2).sum())
     return Joint(float(coefficients[1]), float(coefficients[2]), 1.0 - residual / total if total else 1.0)
