@@ -23,15 +23,15 @@ from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_out
 from pibench.reduction.snl import SnlSearch
 from pibench.training.checkpoint import save_checkpoint
 from pibench.training.distill import Teacher
-from pibench.training.recipe import Distillation, Recipe
+from pibench.training.recipe import Distillation, Precision, Recipe
 
 SEARCHES = {"snl": SnlSearch, "senet": SenetSearch}
 
 
-def setting(budget: int, epochs: int = 4, **fields: object) -> Setting:
+def setting(budget: int, epochs: int = 4, precision: Precision = "float32", **fields: object) -> Setting:
     """Return what a search is given: the masked little network on noise."""
     torch.manual_seed(3)
-    recipe = Recipe(epochs=epochs, batch_size=32, crop=0, flip=False)
+    recipe = Recipe(epochs=epochs, batch_size=32, crop=0, flip=False, precision=precision)
     return Setting(build(little(activation="masked")), noise(), recipe, (), budget, **fields)  # type: ignore[arg-type]
 
 
@@ -94,6 +94,18 @@ def test_a_search_goes_on_where_it_stopped(kind: str, tmp_path: Path, monkeypatc
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     for a, b in zip(whole.setting.module.parameters(), resumed.setting.module.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_search_computes_in_the_precision_of_the_recipe(kind: str) -> None:
+    s = setting(300, epochs=1, precision="bfloat16")
+    search, seen = SEARCHES[kind](s), set()
+    for layer in s.module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _layer, _inputs, output: seen.add(output.dtype))
+    search._epoch()
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in s.module.parameters()} == {torch.float32}
 
 
 def test_a_state_of_another_task_is_left_alone(tmp_path: Path) -> None:
@@ -192,10 +204,13 @@ def test_mismatch_ignores_length_and_sees_direction() -> None:
     assert float(mismatch(tap.values, {"0": torch.tensor([[4.0, 3.0]])})) == pytest.approx(0.04)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("views", "passes"), [(0, 1), (1, 2)])
-def test_matching_sees_the_teacher_on_the_images_of_the_step(tmp_path: Path, views: int, passes: int) -> None:
-    data = noise()
-    recipe = Recipe(epochs=1, batch_size=32, crop=0, flip=False, distillation=Distillation(views=views))
+def test_matching_sees_the_teacher_on_the_images_of_the_step(
+    tmp_path: Path, views: int, passes: int, precision: Precision
+) -> None:
+    data, how = noise(), Distillation(views=views)
+    recipe = Recipe(epochs=1, batch_size=32, crop=0, flip=False, precision=precision, distillation=how)
     teacher = Teacher("teacher", build(little()).eval(), "0")
     task = little_study(tmp_path).student("s", "S", little(activation="masked"), "senet")
     trainer = MatchedTrainer(task.card(), data, recipe, tmp_path / "state", teachers=[teacher])
@@ -205,6 +220,7 @@ def test_matching_sees_the_teacher_on_the_images_of_the_step(tmp_path: Path, vie
     loss, _ = next(trainer._epoch())
     assert len(seen) == passes  # with kept views: one batch of all images beforehand, one for matching
     own = trainer._student.values
+    assert {value.dtype for value in trainer._teacher.values.values()} == {getattr(torch, precision)}
     with torch.no_grad():
         teacher.module(seen[-1])
     assert len(seen[-1]) == 32

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pibench.networks.build import sites
+from pibench.training.distill import precision_of
 from pibench.training.train import Trainer
 
 
@@ -32,7 +33,8 @@ class Tap:
 def mismatch(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
     """Return the sum over sites of the mean squared difference of the scaled activations."""
     scaled = [
-        {name: functional.normalize(value.flatten(1)) for name, value in side.items()} for side in (student, teacher)
+        {name: functional.normalize(value.flatten(1).float()) for name, value in side.items()}
+        for side in (student, teacher)
     ]
     return torch.stack([(scaled[0][name] - scaled[1][name]).square().mean() for name in student]).sum()
 
@@ -56,7 +58,7 @@ class MatchedTrainer(Trainer):
         if not self.beta:
             return loss
         if taught is None or self._cached() or self.recipe.pixels_at(self.place.epoch):
-            with torch.no_grad():
+            with torch.no_grad(), precision_of(self.recipe, self.device):
                 self.teachers[0].module(self._images[0])
         # otherwise the teacher has just seen these images, for its logits
         return loss + self.beta / 2 * mismatch(self._student.values, self._teacher.values)

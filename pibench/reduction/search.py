@@ -16,7 +16,7 @@ from pibench.reduction.gates import GatedReLU, Granularity, install, restore
 from pibench.training.augment import Augmenter, draw_view, generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, normalise
-from pibench.training.distill import Teacher, distillation_loss, mean_logits
+from pibench.training.distill import Teacher, distillation_loss, mean_logits, precision_of
 from pibench.training.recipe import Distillation, Recipe
 
 Say = Callable[[str], None]
@@ -111,8 +111,9 @@ class Search(ABC):
         how = s.recipe.distillation or Distillation(weight=0.0)
         s.module.train()
         for images, labels in batches(s.data, s.recipe, self.epoch):
-            logits = s.module(images)
-            taught = mean_logits(s.teachers, images) if s.teachers else logits.detach()
+            with precision_of(s.recipe, images.device):
+                logits = s.module(images).float()
+                taught = mean_logits(s.teachers, images) if s.teachers else logits.detach()
             loss = distillation_loss(logits, taught, labels, s.recipe, how)
             self.optimizer.zero_grad()
             (loss + self.penalty()).backward()  # type: ignore[no-untyped-call]

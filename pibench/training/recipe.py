@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pibench.documents import Strict
 
 Schedule = Literal["cosine", "step", "onecycle"]
+Precision = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -51,7 +52,7 @@ class Recipe(Strict):
     phases: list[Phase] = []
     distillation: Distillation | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     channels_last: bool = False
 
     @model_validator(mode="after")
