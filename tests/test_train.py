@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -256,6 +259,32 @@ def test_a_view_is_shown_to_the_teacher_once_and_for_all(in_tmp: Path) -> None:
     other = ViewLogits([Teacher("t", counting, "01")], data, recipe, in_tmp)
     assert other[0].shape == (96, 3)
     assert counting.calls == 3
+
+
+def test_processes_share_the_views_between_them(in_tmp: Path) -> None:
+    """While another process is at a view, the next is computed; nothing is computed twice."""
+    data, recipe = make_data(), Recipe(crop=1, distillation=Distillation(views=3))
+    waiting, counting = Counting(), Counting()
+    slow = ViewLogits([Teacher("t", waiting, "00")], data, recipe, in_tmp)
+    fast = ViewLogits([Teacher("t", counting, "00")], data, recipe, in_tmp)
+    at_it, go_on = threading.Event(), threading.Event()
+
+    def held(_module: torch.nn.Module, _inputs: object) -> None:
+        at_it.set()
+        assert go_on.wait(20)
+
+    waiting.register_forward_pre_hook(held)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(slow.__getitem__, 0)
+        assert at_it.wait(20)
+        ours = pool.submit(fast.__getitem__, 0)
+        while counting.calls < 2:  # the views that nobody was at
+            time.sleep(0.01)
+        assert not ours.done()
+        go_on.set()
+        assert torch.equal(ours.result(20), other.result(20))
+    fast[1], fast[2]
+    assert (waiting.calls, counting.calls) == (1, 2)
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -2,11 +2,14 @@
 
 With V views, epoch e shows view e mod V. The logits of one view of 50,000 images and 100 classes take 10 MB as
 float16; every student and every later epoch reads them, so that a teacher costs V forward passes once and for all.
+Processes that share the folder share the work: a view that another one is at is left to it, the next one taken.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from pibench.training.data import Dataset, normalise
 from pibench.training.recipe import Distillation, Recipe
 
 TEACHER_BATCH = 250
+PATIENCE_S = 0.5  # between looks for a view that another process computes
 Notify = Callable[[str], None]
 
 
@@ -72,10 +76,35 @@ class ViewLogits:
 
     def _of(self, teacher: Teacher, view: int) -> Tensor:
         path = self._path(teacher, view)
-        if not path.is_file():
+        while not path.is_file():
+            if not any(self._made(teacher, other) for other in self._from(view)):
+                time.sleep(PATIENCE_S)  # others are at all that is missing
+        return load_checkpoint(path)[0]["logits"]
+
+    def _from(self, view: int) -> list[int]:
+        """Return this view and then those that will be wanted after it."""
+        how = self.recipe.distillation
+        count = max(how.views if how else 0, view + 1)
+        return [(view + step) % count for step in range(count)]
+
+    def _made(self, teacher: Teacher, view: int) -> bool:
+        """Compute a view that is missing and that no other process is at; returns whether it did."""
+        path = self._path(teacher, view)
+        if path.is_file():
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken = path.with_suffix(".lock")
+        with taken.open("w") as lock:  # the lock ends with the process, whatever ends that
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if path.is_file():
+                return False
             self.notify(f"{teacher.name}: logits of view {view + 1}")
             save_checkpoint(path, {"logits": self._compute(teacher, view)}, {"teacher": teacher.name, "view": view})
-        return load_checkpoint(path)[0]["logits"]
+            taken.unlink(missing_ok=True)  # who still holds it open finds the view there
+        return True
 
     def _path(self, teacher: Teacher, view: int) -> Path:
         r = self.recipe
