@@ -275,6 +275,13 @@ def test_the_official_training_images_are_recognised() -> None:
     assert file_md5(file) == dict(SOURCES["cifar100"].layouts[0].md5)["train.bin"]
 
 
+def test_addresses_are_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "tiny-imagenet-200.zip" in shown
+
+
 def test_the_verb_lists_every_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--json", "--root", str(tmp_path)]) == 0
     rows = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_train import QUICK, make_card, make_data
 
 from pibench.cli import main
 from pibench.errors import DataError
-from pibench.reporting.zoo import Entry, entries, markdown
+from pibench.library import data_folders
+from pibench.reporting.zoo import Entry, entries, markdown, on_screen
 from pibench.training import ship as shipping
 from pibench.training.checkpoint import read_metadata, save_checkpoint
 from pibench.training.recipe import recipe_for
@@ -72,3 +75,20 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
 
 def test_an_empty_zoo_says_so() -> None:
     assert "None is shipped yet" in markdown([])
+    assert "None is shipped yet" in shown([])
+
+
+def test_the_table_fits_a_narrow_screen() -> None:
+    """It once showed 7,168 ReLUs as "7,1…"."""
+    [folder] = data_folders("zoo")[:1]
+    text = shown(entries(folder))
+    assert "…" not in text
+    assert all(entry.card.name in text and f"{entry.card.relu_count:,}" in text for entry in entries(folder))
+
+
+def shown(found: list[Entry]) -> str:
+    """Return what 80 columns show."""
+    console = Console(width=80, file=io.StringIO())
+    console.print(*on_screen(found), sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()

@@ -49,10 +49,14 @@ def _print(found: list[Status], root: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("data set", "state", "where", "what is known", title=f"Data sets in {root}", title_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("data set", "state", "where", "what is known"):
+        table.add_column(name, overflow="fold")  # a cut address would be none
     for row in found:
         table.add_row(row.name, row.state, str(row.path or ""), row.detail)
-    Console().print(table)
+    console = Console()
+    console.print(f"Data sets in {root}", style="bold", markup=False, highlight=False)
+    console.print(table)
 
 
 def _download(source: Source, root: Path | None) -> None:

@@ -28,29 +28,17 @@ def run(args: argparse.Namespace) -> int:
         from pibench.training.ship import ship
 
         print(f"shipped {ship(checkpoint, folder)}")
-    from pibench.reporting.zoo import COLUMNS, entries, markdown, row
+    from pibench.reporting.zoo import entries, markdown, on_screen
 
     found = entries(folder, _cells(args.record))
     if args.write:
         args.write.write_text(markdown(found), encoding="utf-8")
         print(f"wrote {args.write}: {len(found)} networks")
         return EXIT_OK
-    _print([dict(zip(COLUMNS, row(entry), strict=True)) for entry in found])
-    return EXIT_OK
-
-
-def _print(rows: list[dict[str, str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from pibench.reporting.zoo import ON_SCREEN
-
-    table = Table()
-    for name in ON_SCREEN:
-        table.add_column(name, no_wrap=True)
-    for cells in rows:
-        table.add_row(*[cells[name] for name in ON_SCREEN])
-    Console().print(table)
+    Console().print(*on_screen(found), sep="\n")
+    return EXIT_OK
 
 
 def _folder(given: Path | None) -> Path:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
 from pibench.networks.card import Card, load_card
 from pibench.reporting.cells import Cell
 from pibench.reporting.units import duration
@@ -54,21 +59,43 @@ COLUMNS = (
     "network", "ReLUs", "accuracy", "published", "gap", "epochs",
     "teacher", "device", "private", "same class", "bits", "MB",
 )  # fmt: skip
-ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")
+ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")  # what 80 columns hold
+EMPTY = "None is shipped yet; `zoo/plan.yaml` says how they are to be trained."
 
 
 def markdown(found: Sequence[Entry]) -> str:
     """Return the page: a table and the recipes for each data set."""
     if not found:
-        return f"{HEAD}\nNone is shipped yet; `zoo/plan.yaml` says how they are to be trained.\n"
+        return f"{HEAD}\n{EMPTY}\n"
     lines = [HEAD]
-    for dataset in sorted({entry.card.dataset for entry in found}):
-        own = [entry for entry in found if entry.card.dataset == dataset]
+    for dataset, own in _by_dataset(found):
         lines += [f"## {dataset}", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
         lines += [f"| {' | '.join(row(entry))} |" for entry in own]
         lines += ["", "Recipes and hashes:", ""]
         lines += [*[_details(entry) for entry in own], ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def on_screen(found: Sequence[Entry]) -> list[RenderableType]:
+    """Return a table for each data set."""
+    parts: list[RenderableType] = []
+    for dataset, own in _by_dataset(found):
+        images = ", ".join(sorted({f"{int(entry.meta['n_test']):,}" for entry in own}))
+        parts.append(Text.assemble((dataset, "bold"), f"  accuracy on {images} test images"))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ON_SCREEN:
+            table.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
+        for entry in own:
+            cells = dict(zip(COLUMNS, row(entry), strict=True))
+            cells["accuracy"] = cells["accuracy"].partition(" of ")[0]
+            table.add_row(*[cells[name] for name in ON_SCREEN])
+        parts.append(Padding(table, (0, 0, 1, 2)))
+    return parts or [Text(EMPTY)]
+
+
+def _by_dataset(found: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+    names = sorted({entry.card.dataset for entry in found})
+    return [(name, [entry for entry in found if entry.card.dataset == name]) for name in names]
 
 
 def row(entry: Entry) -> list[str]:
