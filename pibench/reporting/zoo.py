@@ -128,6 +128,7 @@ def _details(entry: Entry) -> str:
     parts = [
         f"SGD, batch {recipe['batch_size']}, {rate}, weight decay {recipe['weight_decay']}",
         f"distilled (T = {how['temperature']}, weight {how['weight']}, {how['views'] or 'new'} views)" if how else "",
+        "in bfloat16" if recipe.get("precision") == "bfloat16" else "",
         sizes,
         f"weights of {meta['start']['name']} to begin with" if meta.get("start") else "",
         f"seed {meta['seed']}",
