@@ -26,7 +26,7 @@ from pibench.training.distill import Teacher, ViewLogits, distillation_loss
 from pibench.training.ensure import find_checkpoint, target_of
 from pibench.training.plan import Plan, Round, TeacherChoice, load_plan
 from pibench.training.progress import Lines, Progress
-from pibench.training.recipe import Distillation, Recipe, recipe_for
+from pibench.training.recipe import Distillation, Phase, Recipe, recipe_for
 from pibench.training.runs import Job, run_job, run_plan, with_teacher
 from pibench.training.train import Trainer
 
@@ -190,6 +190,30 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(card: Card, in_tmp: Pat
     resumed = run_job(job, data=data)
     first, second = load_checkpoint(whole)[0], load_checkpoint(resumed)[0]
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_time_left_knows_sizes_and_leaves_the_teacher_out(
+    card: Card, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, 43 minutes were announced as 492 hours: a teacher had just taken three for its logits."""
+    clock, told = [0.0], []
+    recipe = Recipe(epochs=4, batch_size=32, crop=1, phases=[Phase(until=0.5, pixels=4)])
+    trainer = Trainer(card, make_data(), recipe, in_tmp / "state", report=lambda p: told.append((clock[0], p)))
+
+    def step(*_: object) -> tuple[float, int]:
+        clock[0] += 1.0 if trainer.place.epoch < 2 else 4.0
+        return 1.0, 0
+
+    monkeypatch.setattr("pibench.training.train.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(trainer, "_step", step)
+    monkeypatch.setattr(
+        "pibench.training.train.draw_view", lambda *_: clock.__setitem__(0, clock[0] + 1000.0)
+    )  # as long as a teacher takes
+    trainer.run()
+    steps = [p for _, p in told if p.remaining_s is not None and p.step]
+    waits = [1000.0 * (recipe.epochs - 1 - p.epoch) for p in steps]
+    ends = [clock[0] - at - wait for (at, _), wait in zip([t for t in told if t[1] in steps], waits, strict=True)]
+    assert [p.remaining_s for p in steps] == pytest.approx(ends)
 
 
 def test_a_state_of_another_run_is_not_gone_on_with(card: Card, in_tmp: Path) -> None:

@@ -39,6 +39,23 @@ class Place:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass
+class Pace:
+    """How long steps have taken, by the pixels of their images."""
+
+    spent_s: float = 0.0
+    pixels: float = 0.0
+
+    @property
+    def pixel_s(self) -> float:
+        """Seconds of a step for each pixel of one image."""
+        return self.spent_s / self.pixels if self.pixels else 0.0
+
+    def add(self, step_s: float, pixels: float) -> None:
+        """Note one step."""
+        self.spent_s, self.pixels = self.spent_s + step_s, self.pixels + pixels
+
+
 def copy_matching(module: nn.Module, state: dict[str, Tensor]) -> int:
     """Copy those tensors of `state` whose name and shape fit; returns how many did."""
     own = module.state_dict()
@@ -99,19 +116,20 @@ class Trainer:
         self.logits = ViewLogits(teachers, self.data, recipe, folder, self._note)
         self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
         self._last = Progress(card.name, 0, recipe.epochs)
+        self._pace = Pace()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> float:
         """Train to the last epoch and return the accuracy on all test images, in percent."""
         began = saved = time.monotonic()
-        before, first = self.place.wall_s, self._done()
+        before = self.place.wall_s
         try:
             while self.place.epoch < self.recipe.epochs:
                 for loss, correct in self._epoch():
                     now = time.monotonic()
                     self.place.wall_s = before + now - began
-                    self._tell(loss, correct, (now - began) / max(1, self._done() - first))
+                    self._tell(loss, correct)
                     if now - saved > SAVE_EVERY_S:
                         self.save()
                         saved = now
@@ -134,7 +152,9 @@ class Trainer:
         self.module.train()
         for step in range(self.place.step, self.steps_an_epoch):
             index = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            began = time.monotonic()
             loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
+            self._pace.add(time.monotonic() - began, self._size(epoch))
             loss_sum, correct, seen = loss_sum + loss * len(index), correct + hits, seen + len(index)
             self.place.step = step + 1
             yield loss_sum / seen, 100 * correct / seen
@@ -195,7 +215,17 @@ class Trainer:
     def _done(self) -> int:
         return self.place.epoch * self.steps_an_epoch + self.place.step
 
-    def _tell(self, loss: float, train_accuracy: float, step_s: float) -> None:
+    def _size(self, epoch: int) -> float:
+        """Return the pixels of an epoch's images, which its steps take time in proportion to."""
+        return float((self.recipe.pixels_at(epoch) or self.data.train_images.shape[-1]) ** 2)
+
+    def _remaining_s(self) -> float:
+        """Return how long the steps that are left will take; teachers' logits come on top."""
+        epoch, later = self.place.epoch, range(self.place.epoch + 1, self.recipe.epochs)
+        this = self._size(epoch) * (self.steps_an_epoch - self.place.step)
+        return self._pace.pixel_s * (this + self.steps_an_epoch * sum(map(self._size, later)))
+
+    def _tell(self, loss: float, train_accuracy: float) -> None:
         place, steps = self.place, self.recipe.epochs * self.steps_an_epoch
         self._last = Progress(
             card=self.card.name,
@@ -208,7 +238,7 @@ class Trainer:
             test_accuracy=place.history[-1]["test_accuracy"] if place.history else None,
             lr=self.recipe.lr_at(self._done(), steps),
             elapsed_s=place.wall_s,
-            remaining_s=(steps - self._done()) * step_s,
+            remaining_s=self._remaining_s(),
         )
         self.report(self._last)
 
