@@ -69,6 +69,10 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
     [entry] = entries(in_tmp / "zoo")
     known = Entry(entry.card, entry.path, entry.meta, (66.0, 500), (499, 500))
     assert "| 66.00 % of 500 | 499 of 500 |" in markdown([known])
+    made = {"teacher": "full", "reduction": {"epochs_in_all": 3, "notes": {"images_an_epoch": 12800}}}
+    reduced = Entry(entry.card, entry.path, {**entry.meta, **made}, None, None)
+    assert "| full | cpu |" in markdown([reduced])
+    assert "3 epochs in all, of 12,800 images each" in markdown([reduced])
     assert main(["zoo", "--folder", "zoo"]) == 0
     assert "small" in capsys.readouterr().out
 

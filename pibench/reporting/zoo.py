@@ -110,7 +110,7 @@ def row(entry: Entry) -> list[str]:
         f"{published:.2f} %" if published is not None else "-",
         f"{accuracy - published:+.2f}" if published is not None else "-",
         f"{meta['epochs']}" + (f" after {before}" if before else ""),
-        ", ".join(teacher["name"] for teacher in meta.get("teachers", [])) or "-",
+        _teachers(meta),
         str(meta.get("device", "")),
         f"{entry.private[0]:.2f} % of {entry.private[1]:,}" if entry.private else "",
         f"{entry.agreeing[0]:,} of {entry.agreeing[1]:,}" if entry.agreeing else "",
@@ -119,8 +119,16 @@ def row(entry: Entry) -> list[str]:
     ]
 
 
+def _teachers(meta: dict[str, Any]) -> str:
+    """Return who taught: networks that were trained name several, reduced ones theirs."""
+    named = [teacher["name"] for teacher in meta.get("teachers", [])] or [meta.get("teacher") or "-"]
+    return ", ".join(named)
+
+
 def _details(entry: Entry) -> str:
     meta = entry.meta
+    reduction = meta.get("reduction", {})
+    each = reduction.get("notes", {}).get("images_an_epoch")
     recipe = meta["recipe"]
     how = recipe.get("distillation")
     sizes = ", ".join(f"{p['pixels']} pixels up to {p['until']:.0%} of the epochs" for p in recipe.get("phases", []))
@@ -128,6 +136,7 @@ def _details(entry: Entry) -> str:
     parts = [
         f"SGD, batch {recipe['batch_size']}, {rate}, weight decay {recipe['weight_decay']}",
         f"distilled (T = {how['temperature']}, weight {how['weight']}, {how['views'] or 'new'} views)" if how else "",
+        f"{reduction['epochs_in_all']} epochs in all, of {each:,} images each" if each else "",
         "in bfloat16" if recipe.get("precision") == "bfloat16" else "",
         sizes,
         f"weights of {meta['start']['name']} to begin with" if meta.get("start") else "",
