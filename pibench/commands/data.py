@@ -47,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(found: list[Status], root: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    from pibench.reporting.plain import plain_table
+
+    table = plain_table()
     for name in ("data set", "state", "where", "what is known"):
         table.add_column(name, overflow="fold")  # a cut address would be none
     for row in found:

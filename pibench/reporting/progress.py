@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from pibench.harness.listener import Listener
+from pibench.reporting.plain import plain_table
 from pibench.reporting.units import duration
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Screen(Listener):
 
 def plan_table(plan: RunPlan, estimates: Mapping[str, tuple[float, bool]]) -> RenderableType:
     """Return what would run, with estimated times."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     table.add_column("case", no_wrap=True)
     table.add_column("sessions", justify="right")
     table.add_column("inferences", justify="right")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from pibench.reporting.cells import Cell, Ladder
+from pibench.reporting.plain import plain_table
 from pibench.reporting.theme import METHOD_TITLES
 from pibench.reporting.units import count, seconds
 
@@ -48,7 +48,7 @@ def ranking_blocks(ladders: Sequence[Ladder]) -> list[RenderableType]:
     """Return the rankings of one place for the screen: a row a method, a column a protocol's latency."""
     if not ladders or not (found := rankings(max(ladders, key=lambda ladder: len(ladder.cells)))):
         return []
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     table.add_column("at most", justify="right", no_wrap=True)
     table.add_column("place", justify="right", no_wrap=True)
     for title in ("method", "network"):

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pibench.harness.record import Record
 from pibench.reporting.cells import Cell, Ladder, Setting
+from pibench.reporting.plain import plain_table
 from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.units import count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import View, view_of
@@ -144,7 +145,7 @@ def _frontier(place: Setting, ladders: Sequence[Ladder], view: View) -> list[Ren
     cells = {(c.network, c.protocol): c for c in view.cells if _place(c.setting) == place}
     rows = sorted({c.network: c for c in cells.values() if c.usable}.values(), key=lambda c: (-c.relu_count, -c.macs))
     protocols = list(dict.fromkeys(ladder.setting.protocol for ladder in ordered))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     table.add_column("ReLUs", justify="right", no_wrap=True)
     table.add_column("network", no_wrap=True)
     table.add_column("accuracy", justify="right", no_wrap=True)
@@ -213,7 +214,7 @@ def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
 
 def _price_table(*numbers: str) -> Table:
     """Return an empty table: a protocol, then columns of numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = plain_table()
     table.add_column("protocol", no_wrap=True)
     for title in numbers:
         table.add_column(title, justify="right", no_wrap=True)

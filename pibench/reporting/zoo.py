@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from pibench.networks.card import Card, load_card
 from pibench.reporting.cells import Cell
+from pibench.reporting.plain import plain_table
 from pibench.reporting.units import duration
 from pibench.training.metadata import file_sha256, read_metadata
 
@@ -82,7 +82,7 @@ def on_screen(found: Sequence[Entry]) -> list[RenderableType]:
     for dataset, own in _by_dataset(found):
         images = ", ".join(sorted({f"{int(entry.meta['n_test']):,}" for entry in own}))
         parts.append(Text.assemble((dataset, "bold"), f"  accuracy on {images} test images"))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table = plain_table()
         for name in ON_SCREEN:
             table.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
         for entry in own:
