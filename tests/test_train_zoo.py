@@ -14,7 +14,7 @@ from pibench.errors import DataError
 from pibench.library import data_folders
 from pibench.reporting.zoo import Entry, entries, markdown, on_screen
 from pibench.training import ship as shipping
-from pibench.training.checkpoint import read_metadata, save_checkpoint
+from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.recipe import recipe_for
 from pibench.training.runs import Job, run_job
 
@@ -27,26 +27,28 @@ def trained(in_tmp: Path) -> Path:
     return run_job(job, data=make_data())
 
 
-def test_sixteen_bits_where_the_accuracy_stays(trained: Path, in_tmp: Path) -> None:
-    path = shipping.ship(trained, in_tmp / "zoo", make_data())
-    meta = read_metadata(path)
-    assert path.name == "small.safetensors"
-    assert meta["form"] == "float16"
-    assert meta["accuracy"] == meta["trained"]["accuracy"] == read_metadata(trained)["accuracy"]
-    assert path.stat().st_size < trained.stat().st_size
-
-
-def test_thirty_two_bits_where_it_does_not(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = iter([50.0, 99.0])
+@pytest.mark.parametrize(
+    ("measured", "form"),
+    [([80.04], "int8"), ([79.9, 79.96], "float16"), ([79.9, 80.1, 80.0], "float32")],
+)
+def test_the_fewest_bits_that_keep_the_accuracy(
+    trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, measured: list[float], form: str
+) -> None:
+    state, meta = load_checkpoint(trained)
+    save_checkpoint(trained, state, {**meta, "accuracy": 80.0})
+    results = iter(measured)
     monkeypatch.setattr(shipping, "evaluate", lambda *_: next(results))
-    meta = read_metadata(shipping.ship(trained, in_tmp / "zoo", make_data()))
-    assert (meta["form"], meta["accuracy"]) == ("float32", 99.0)
-
-
-def test_eight_bits_where_sixteen_are_too_many(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "MAX_BYTES", 2500)
     path = shipping.ship(trained, in_tmp / "zoo", make_data())
-    assert read_metadata(path)["form"] == "int8"
+    shipped = read_metadata(path)
+    assert path.name == "small.safetensors"
+    assert (shipped["form"], shipped["accuracy"], shipped["trained"]["accuracy"]) == (form, measured[-1], 80.0)
+    assert path.stat().st_size < trained.stat().st_size or form == "float32"
+
+
+def test_the_size_goes_before_the_accuracy(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "evaluate", lambda *_: 1.0)
+    monkeypatch.setattr(shipping, "MAX_BYTES", 2500)
+    assert read_metadata(shipping.ship(trained, in_tmp / "zoo", make_data()))["form"] == "int8"
     monkeypatch.setattr(shipping, "MAX_BYTES", 100)
     with pytest.raises(DataError, match="even in 8 bits"):
         shipping.ship(trained, in_tmp / "zoo", make_data())
@@ -59,12 +61,17 @@ def test_weights_of_unknown_origin_are_not_shipped(in_tmp: Path) -> None:
 
 
 def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shipping.ship(trained, in_tmp / "zoo", make_data())
+    bits = {"int8": 8, "float16": 16, "float32": 32}[
+        read_metadata(shipping.ship(trained, in_tmp / "zoo", make_data()))["form"]
+    ]
     assert main(["zoo", "--folder", "zoo", "--write", "zoo.md"]) == 0
     page = (in_tmp / "zoo.md").read_text()
     meta = read_metadata(in_tmp / "zoo" / "small.safetensors")
     gap = meta["accuracy"] - 64.97
-    assert f"| small | 1,024 | {meta['accuracy']:.2f} % of 30 | 64.97 % | {gap:+.2f} | 5 | - | cpu |  |  | 16 |" in page
+    assert (
+        f"| small | 1,024 | {meta['accuracy']:.2f} % of 30 | 64.97 % | {gap:+.2f} | 5 | - | cpu |  |  | {bits} |"
+        in page
+    )
     assert "seed 1" in page
     [entry] = entries(in_tmp / "zoo")
     known = Entry(entry.card, entry.path, entry.meta, (66.0, 500), (499, 500))
