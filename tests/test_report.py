@@ -19,6 +19,7 @@ from pibench.harness.record import Case, Record, save_record
 from pibench.reporting.answer import answer, fastest_within, main_ladder
 from pibench.reporting.cells import Ladder
 from pibench.reporting.csv import COLUMNS, to_csv
+from pibench.reporting.figures import figures_of
 from pibench.reporting.html import render
 from pibench.reporting.latex import escape, to_latex
 from pibench.reporting.view import View, view_of
@@ -383,3 +384,15 @@ def test_published_points_without_a_latency_make_no_empty_latency_figure(record:
     assert "fig-frontier-latency" not in page
     assert "fig-frontier-relus" in page
     assert "full elsewhere in this record: " in page or "1,000 ReLUs elsewhere" in page
+
+
+def test_a_figure_explains_hollow_marks_only_where_it_has_some(record: Record) -> None:
+    given = record
+    for case in record.cases:
+        published = ({"accuracy_percent": 70.0, "source": "a paper"},)
+        network = case.network.model_copy(update={"published": published})
+        given = given.with_case(case.model_copy(update={"network": network}))
+    view = view_of([given])
+    captions = {f.key: f.caption for f in figures_of(view, answer(view, ladder_for(view, "masked")))}
+    assert "Hollow: published" not in captions["frontier-latency"]
+    assert "Hollow: published" in captions["frontier-relus"]

@@ -26,6 +26,12 @@ class PublishedPoint:
     online_s: float | None
     source: str
 
+    def x_over(self, over: str) -> float | None:
+        """Return where it stands over "latency" or "relus"; None where it has no place in that figure."""
+        if self.percent is None:
+            return None
+        return self.online_s if over == "latency" else float(self.relu_count)
+
 
 def published_points(cells: Iterable[Cell]) -> list[PublishedPoint]:
     """Return the published figures that the cards of some cells carry, each once."""
@@ -178,14 +184,14 @@ def _mark(canvas: Canvas, x: float, y: float, cell: Cell, chosen: Cell | None) -
 
 
 def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: str, width: float) -> Canvas:
-    """Draw accuracy over online latency or over ReLUs: measured filled, published hollow, the best joined."""
+    """Draw accuracy over "latency" (online) or over "relus": measured filled, published hollow, the best joined."""
     latency = over == "latency"
     scored = [c for c in cells if c.score and (latency or c.relu_count)]
-    shown = [p for p in published if p.percent is not None and (p.online_s if latency else p.relu_count)]
+    shown = [p for p in published if p.x_over(over)]
     xs = [float(c.relu_count) for c in scored]
     if latency:
         xs = [end for c in scored if c.online for end in (c.online.low, c.online.high)]
-    xs += [float((p.online_s if latency else p.relu_count) or 0.0) for p in shown]
+    xs += [x for p in shown if (x := p.x_over(over))]
     ys = [c.score.percent + sign * c.score.margin for c in scored if c.score for sign in (-0.7, 0.7)]
     ys += [p.percent for p in shown if p.percent is not None]
     canvas = Canvas(width, 0)
@@ -201,7 +207,7 @@ def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: s
     )  # fmt: skip
     if latency:
         _staircase(canvas, area, pareto(scored))
-    labels, others = _measured(canvas, area, scored, latency), _published(canvas, area, shown, latency)
+    labels, others = _measured(canvas, area, scored, latency), _published(canvas, area, shown, over)
     place(
         canvas, [*labels, *others] if latency else labels, area.box, above=latency,
         obstacles=[(o.x, o.y) for o in others],
@@ -238,12 +244,10 @@ def _measured(canvas: Canvas, area: Frame, cells: Sequence[Cell], latency: bool)
     return labels
 
 
-def _published(canvas: Canvas, area: Frame, points: Sequence[PublishedPoint], latency: bool) -> list[Label]:
+def _published(canvas: Canvas, area: Frame, points: Sequence[PublishedPoint], over: str) -> list[Label]:
     labels = []
     for point in points:
-        if point.percent is None:
-            continue
-        x, y = area.x(float((point.online_s if latency else point.relu_count) or 0.0)), area.y(point.percent)
+        x, y = area.x(point.x_over(over) or 0.0), area.y(point.percent or 0.0)
         note = f"published: {point.network}, {point.percent:g} %, {point.relu_count:,} ReLUs. Source: {point.source}"
         marker = MARKERS.get(point.method, "circle")
         canvas.mark(x, y, marker, method_role(point.method), hollow=True, tip=note)

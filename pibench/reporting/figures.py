@@ -80,16 +80,15 @@ def _spoken(cells: Sequence[Cell]) -> str:
 
 def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
     scored = [c for c in ladder.cells if c.score]
-    published = draw_frontier.published_points(ladder.cells)
-    if not scored and not any(p.percent for p in published):
-        return []
-    sources = listed(p.source for p in published)
-    note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
+    given = draw_frontier.published_points(ladder.cells)
     made = []
     for over, title in (("latency", "Accuracy over online latency"), ("relus", "Accuracy over ReLUs")):
-        if not scored and not any(p.percent and (over == "relus" or p.online_s) for p in published):
+        published = [p for p in given if p.x_over(over)]
+        if not scored and not published:
             continue  # an empty frame says nothing
         line = " The line joins networks that no other one beats in both." if over == "latency" else ""
+        sources = listed(p.source for p in published)
+        note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
         made.append(
             Figure(
                 f"frontier-{over}", title, f"{INTERVALS}{line}{note} {setting_words(view, ladder.cells)}.",
