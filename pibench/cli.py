@@ -7,6 +7,7 @@ import importlib
 import signal
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from pibench import __version__
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     verb = ALIASES.get(named or "", named)
     parser = build_parser(verb)
     arguments = parser.parse_args(argv)
+    arguments.command = ("pibench", *argv)
     if verb is None:
         parser.print_help()
         return EXIT_USAGE
@@ -80,6 +82,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pibench {verb}: interrupted", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
+        return EXIT_INTERNAL
+    except Exception:  # this project's fault; Python's own status for it, 1, would say "regression"
+        traceback.print_exc()
+        print(f"pibench {verb}: internal error, please report it with the lines above", file=sys.stderr)
         return EXIT_INTERNAL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,27 @@ def test_an_interrupted_run_leaves_a_valid_record_that_can_be_resumed(
     assert sorted(s.order for case in record.cases for s in case.sessions) == list(range(6))
 
 
-def test_sessions_of_another_setting_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_of_another_setting_are_refused_and_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.json"
     first = make_run(make_plan(), path, FakeParties(), monkeypatch).execute()
     again, changed = FakeParties(), FakeParties()
     make_run(make_plan(), path, again, monkeypatch, record=first).execute()
     assert again.plans == []
-    make_run(make_plan(inferences=3), path, changed, monkeypatch, record=first).execute()
-    assert len(changed.plans) == 4
+    with pytest.raises(
+        runner.OtherSettings, match=r"its 2 sessions of own_model:tiny/plaintext\S* are of other settings"
+    ):
+        make_run(make_plan(inferences=3), path, changed, monkeypatch, record=first).execute()
+    assert changed.plans == []
+    assert load_record(path) == first
+
+
+def test_more_sessions_keep_those_of_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchNorm is measured on the same images however many sessions there are, so the weights stay the same."""
+    path, more = tmp_path / "run.json", FakeParties()
+    first = make_run(make_plan(("plaintext",), sessions=2), path, FakeParties(), monkeypatch).execute()
+    record = make_run(make_plan(("plaintext",), sessions=20), path, more, monkeypatch, record=first).execute()
+    assert len(more.plans) == 18
+    assert len(record.cases[0].sessions) == 20
 
 
 def test_a_full_disk_ends_the_run_with_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,12 +302,20 @@ def test_ctrl_c_shows_what_there_is_and_how_to_go_on(
 ) -> None:
     interrupted = {f"{name}#2": KeyboardInterrupt() for name in ("plaintext", "masked")}
     monkeypatch.setattr(runner, "run_session", FakeParties(interrupted))
-    assert main(["run", str(suite), "-q", "--record", "part.json"]) == 2
+    options = ["-q", "--inferences", "2", "-k", "plaintext or masked", "--record", "part.json"]
+    assert main(["run", str(suite), *options]) == 2
     said = capsys.readouterr()
-    assert "--resume part.json" in said.err
+    hint = said.err.partition("go on with: pibench ")[2].strip()
+    assert hint == f"run {suite} -q --inferences 2 -k 'plaintext or masked' --record part.json --resume part.json"
     assert "NOT FINISHED" in said.out
     monkeypatch.setattr(runner, "run_session", FakeParties())
-    assert main(["run", str(suite), "-q", "--resume", "part.json"]) == 0
+    measured = Path("part.json").read_text()
+    assert main(["run", str(suite), *options]) == 4  # would begin anew and lose what there is
+    assert main(["run", str(suite), "-q", "--resume", "part.json", "--inferences", "9"]) == 4
+    assert Path("part.json").read_text() == measured
+    capsys.readouterr()
+    assert main(shlex.split(hint)) == 0
+    assert all(len(s.inferences) == 3 for case in load_record(Path("part.json")).cases for s in case.sessions)
 
 
 @pytest.mark.parametrize(

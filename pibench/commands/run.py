@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -62,9 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
     own = _own_model(args)
     resumed = find_record(args.resume) if args.resume else None
+    if resumed is None and args.record and args.record.exists():
+        remedy = f"go on with it: --resume {args.record}; or give another name, or remove it"
+        raise UsageError("there is a record already", where=str(args.record), remedy=remedy)
     plan = plan_of(
         args.suite, expression=args.k, sessions=args.sessions, inferences=args.inferences, seed=args.seed, own=own,
-        resumed=resumed, command=("pibench", *sys.argv[1:]),
+        resumed=resumed, command=args.command,
     )  # fmt: skip
     peer = _peer(args)
     if peer is not None:
@@ -102,7 +106,7 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
     for line in verdict(work.record, precision) if precision else ():
         print(line, file=sys.stderr)
     if interrupted:
-        print(f"interrupted; go on with: pibench run {args.suite} --resume {path}", file=sys.stderr)
+        print(f"interrupted; go on with: {shlex.join([*plan.command, '--resume', str(path)])}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if all(case.status == "done" for case in work.record.cases) else EXIT_FAILED
 
@@ -111,8 +115,7 @@ def _again(work: Run, plan: RunPlan) -> Run:
     """Return the run that adds sessions to a finished one's record."""
     from pibench.harness.runner import Run
 
-    unfinished = work.record.model_copy(update={"finished": False})
-    return Run(plan, work.path, unfinished, work.prepare, work.listener, work.opener)
+    return Run(plan, work.path, work.record, work.prepare, work.listener, work.opener)
 
 
 def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
@@ -131,7 +134,7 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
                 "the record is of another machine or of other versions", where=str(resumed),
                 remedy="sessions that cannot be compared do not belong into one record; start a new run",
             )  # fmt: skip
-        return old.model_copy(update={"finished": False})
+        return old
     return Record(
         schema=SCHEMA, id=path.stem, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         pibench_version=__version__, command=plan.command, seed=plan.seed, suite=plan.suite, machine=here,

@@ -103,7 +103,8 @@ def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Pa
         published=tuple(p.model_dump(exclude_none=True) for p in card.published), note=note,
         checkpoint_accuracy=_checkpoint_accuracy(meta),
     )  # fmt: skip
-    return _finish(_Parts(module, facts, images, labels, checkpoint is not None, stage_of), folder, needs)
+    calibrating = None if checkpoint else _calibration_images(data, images, needs.seed)
+    return _finish(_Parts(module, facts, images, labels, calibrating, stage_of), folder, needs)
 
 
 def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prepared:
@@ -119,7 +120,8 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
     images, labels = _images(data, own.input_shape, needs)
     note = note if own.weights is not None else "weights as the factory made them: no accuracy"
     facts = Network(card=own.factory, title=own.factory, dataset=own.dataset, note=note)
-    return _finish(_Parts(module, facts, images, labels, own.weights is not None, None), folder, needs)
+    calibrating = None if own.weights else _calibration_images(data, images, needs.seed)
+    return _finish(_Parts(module, facts, images, labels, calibrating, None), folder, needs)
 
 
 def prepare_instance(
@@ -128,7 +130,7 @@ def prepare_instance(
     """Prepare a module as it stands, with the weights that it holds and the images given."""
     right = None if labels is None else labels.numpy()
     facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
-    return _finish(_Parts(module.eval(), facts, images.float(), right, True, None), folder, needs)
+    return _finish(_Parts(module.eval(), facts, images.float(), right, None, None), folder, needs)
 
 
 def trained(card: Card, tell: Tell) -> Path | None:
@@ -144,18 +146,19 @@ class _Parts:
     facts: Network
     images: Tensor
     labels: NDArray[np.int64] | None
-    trained: bool
+    calibrating: Tensor | None  # what random weights measure their BatchNorm statistics on; None: they are trained
     stage_of: Callable[[str], str] | None
 
 
 def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     """Lower, write each owner's file, and compute the plaintext answers."""
-    if not parts.trained:
-        calibrate(parts.module, parts.images[:CALIBRATION_IMAGES])
+    trained = parts.calibrating is None
+    if parts.calibrating is not None:
+        calibrate(parts.module, parts.calibrating)
     program, weights = lower(parts.module, tuple(parts.images.shape[1:]), parts.stage_of)
     folder.mkdir(parents=True, exist_ok=True)
     digest = _digest(weights)
-    labels = parts.labels if parts.trained else None
+    labels = parts.labels if trained else None
     answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
     found = counts(program, weights)
     if needs.merge:
@@ -169,7 +172,7 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     facts = parts.facts.model_copy(
         update={
             **found, "program_sha256": program.sha256, "plain_accuracy": accuracy,
-            "weights_sha256": digest if parts.trained else None,
+            "weights_sha256": digest if trained else None,
         }
     )  # fmt: skip
     kept = min(len(parts.images), needs.images)
@@ -246,6 +249,12 @@ def _images(data: Dataset | None, shape: tuple[int, ...], needs: Needs) -> tuple
         given = tuple(data.test_images.shape[1:])
         raise UsageError(f"the network takes images of shape {shape}, those of {data.name} are {given}")
     return normalise(data.test_images[:wanted], data.mean, data.std), data.test_labels[:wanted].numpy()
+
+
+def _calibration_images(data: Dataset | None, images: Tensor, seed: int) -> Tensor:
+    """Return the images to calibrate on: the same ones however many a run takes, since they decide the weights."""
+    needs = Needs(CALIBRATION_IMAGES, CALIBRATION_IMAGES, seed)
+    return _images(data, tuple(images.shape[1:]), needs)[0][:CALIBRATION_IMAGES]
 
 
 def _checkpoint_accuracy(meta: dict[str, Any]) -> dict[str, Any] | None:

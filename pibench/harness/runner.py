@@ -5,6 +5,7 @@ Whatever ends it (Ctrl-C, a full disk, a failed party), the record holds what wa
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pibench.errors import PartyError, PibenchError
+from pibench.errors import PartyError, PibenchError, UsageError
 from pibench.harness.assemble import assemble, check, score, why_invalid
 from pibench.harness.children import Launch
 from pibench.harness.launch import Nurseries, spawn
@@ -31,6 +32,10 @@ from pibench.mpc.glooprobe import round_ms
 from pibench.mpc.link import Link as LinkAsked
 from pibench.mpc.link import LinkUp, link_from, measure_well, open_link, probe_problems
 from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
+
+
+class OtherSettings(UsageError):
+    """The record to go on with holds sessions that this plan would not have made."""
 
 
 @dataclass
@@ -55,10 +60,13 @@ class Run:
         try:
             self._save()
             self._prepare_all(scratch)
+            self._open_all()
             with Nurseries(self._modules()) as nurseries:
                 self._launch = nurseries.start
                 self._run_all(scratch)
             self._close_cases(finished=True)
+        except OtherSettings:
+            raise  # the record stays as it was
         except BaseException as error:
             self._close_cases(finished=False, why=_word(error))
             raise
@@ -82,10 +90,30 @@ class Run:
                 self._prepared[name] = self.prepare(name, scratch / f"network{number}", needs)
             except PibenchError as error:
                 self._fail(cases, error)
-        for case in self.plan.cases:
-            if case.network in self._prepared:
-                self._open_case(case, self._prepared[case.network])
+
+    def _open_all(self) -> None:
+        """Put the cases into the record; OtherSettings where its sessions are of other settings than the plan's."""
+        ready = [case for case in self.plan.cases if case.network in self._prepared]
+        for case in ready:
+            self._refuse_other_settings(case)
+        self.record = self.record.model_copy(update={"finished": False})
+        for case in ready:
+            self._open_case(case, self._prepared[case.network])
         self._save()
+
+    def _fingerprint(self, case: CasePlan) -> str:
+        prepared = self._prepared[case.network]
+        return self.plan.fingerprint(case, prepared.program.sha256, prepared.weights_digest)
+
+    def _refuse_other_settings(self, case: CasePlan) -> None:
+        """Sessions of other settings do not belong into one case; dropping them would lose what was measured."""
+        earlier = next((old for old in self.record.cases if old.id == case.id and old.sessions), None)
+        if earlier is not None and earlier.fingerprint != self._fingerprint(case):
+            made_by = f" (it was begun with: {shlex.join(self.record.command)})" if self.record.command else ""
+            raise OtherSettings(
+                f"its {len(earlier.sessions)} sessions of {case.id} are of other settings or weights",
+                where=str(self.path), remedy=f"go on with the same options{made_by}, or start a new record",
+            )  # fmt: skip
 
     def _modules(self) -> list[str]:
         """Return what parties are going to import, for the process that they are forked from."""
@@ -97,9 +125,7 @@ class Run:
 
     def _open_case(self, case: CasePlan, prepared: Prepared) -> None:
         """Put the case into the record, with the finished sessions of a run that goes on."""
-        fingerprint = self.plan.fingerprint(case, prepared.program.sha256, prepared.weights_digest)
-        earlier = next((old for old in self.record.cases if old.id == case.id), None)
-        kept = earlier.sessions if earlier is not None and earlier.fingerprint == fingerprint else ()
+        kept = next((old.sessions for old in self.record.cases if old.id == case.id), ())
         try:
             declared = declared_cost(case, prepared)
             batches = self.plan.warmups + self.plan.inferences
@@ -109,7 +135,12 @@ class Run:
             self._fail([case], error)
             return
         fresh = _blank(case).model_copy(
-            update={"network": prepared.network, "fingerprint": fingerprint, "declared": declared, "sessions": kept}
+            update={
+                "network": prepared.network,
+                "fingerprint": self._fingerprint(case),
+                "declared": declared,
+                "sessions": kept,
+            }
         )
         self.record = self.record.with_case(fresh)
         for session in kept:
