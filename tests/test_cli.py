@@ -1,0 +1,67 @@
+"""The command's exit statuses: what a user can mend says how, and nothing but a regression ends with 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import fake_record
+
+from pibench.cli import main
+from pibench.harness.record import save_record
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    save_record(fake_record(("full",), ("masked",), sessions=6), Path("a.json"))
+    return "a.json"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "a.json", "a.json", "-o", "absent/x.md"],
+        ["gate", "a.json", "--baseline", "a.json", "-o", "absent/x.md"],
+        ["export", "a.json", "--to", "bencher", "-o", "absent/x.json"],
+        ["zoo", "--folder", ".", "--write", "absent/x.md"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_regression(
+    record: str, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"pibench {words[0]}: {words[-1]}: No such file or directory" in said
+    assert "Traceback" not in said
+
+
+def test_an_error_of_its_own_has_a_status_of_its_own(
+    record: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("pibench.harness.compare.compare", broken)
+    assert main(["compare", record, record]) == 3
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: planted" in said
+    assert "an error of pibench itself" in said
+
+
+def test_a_suite_in_another_encoding_is_refused(record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_bytes("name: mine\n".encode("utf-16"))
+    assert main(["validate", "mine.yaml"]) == 4
+    assert "mine.yaml: not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_gate_with_nothing_to_judge_does_not_pass(record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", record, "--baseline", record, "--time", "never", "-m", "online_s"]) == 4
+    assert "no measure is left to judge" in capsys.readouterr().err
+
+
+def test_a_picture_of_an_unknown_format_is_refused_before_anything_is_read(
+    record: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", "full", "--picture", "x.foo"]) == 4
+    assert "'.foo'" in capsys.readouterr().err
