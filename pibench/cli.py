@@ -83,10 +83,20 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
     except BrokenPipeError:
         return EXIT_INTERNAL
-    except Exception:  # this project's fault; Python's own status for it, 1, would say "regression"
-        traceback.print_exc()
-        print(f"pibench {verb}: internal error, please report it with the lines above", file=sys.stderr)
-        return EXIT_INTERNAL
+    except OSError as error:
+        if error.filename is None:
+            return _own_fault(verb)
+        print(f"pibench {verb}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    except Exception:
+        return _own_fault(verb)
+
+
+def _own_fault(verb: str) -> int:
+    """Show what went wrong in this project itself; Python's own status for it, 1, would say "regression"."""
+    traceback.print_exc()
+    print(f"pibench {verb}: an error of pibench itself; please report it with the lines above", file=sys.stderr)
+    return EXIT_INTERNAL
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -84,6 +84,10 @@ def read_yaml(path: Path, text: bytes | None = None) -> tuple[Any, dict[Loc, int
         source = path.read_bytes() if text is None else text
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        source.decode("utf-8")  # YAML's parser would take UTF-16 too, and records, which keep the text, would not
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8 text", where=str(path), remedy="save it as UTF-8") from error
     if len(source) > MAX_BYTES or any(source.count(opening) > MAX_NESTING for opening in _OPENINGS):
         raise UsageError("too large or too deep for a suite or card", where=str(path))
     lines: dict[Loc, int] = {}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
@@ -146,6 +146,11 @@ class Suite(Strict):
     def path(self) -> Path:
         """The file that the suite was read from."""
         return self._path
+
+    def lying_at(self, path: Path) -> Self:
+        """Return it as if it had been read from there: relative files that it names lie beside that."""
+        self._path = path
+        return self
 
     @property
     def text(self) -> str:

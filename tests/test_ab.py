@@ -18,6 +18,7 @@ from pibench.harness.ab import Side, adapted_suite, paired, run_pairs, tree_of
 from pibench.harness.record import Record, dump_record
 from pibench.harness.turnstile import Turnstile
 from pibench.mpc.turn import ADDRESS, SIDE, Turn
+from pibench.suite import load_suite
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -169,11 +170,16 @@ def test_ab_of_two_trees_exits_with_the_verdict(
         assert row["verdict"] == "too few sessions"
     assert len(list((tmp_path / "kept").glob("*/base*.json"))) == (1 if turns else 7)
 
+    again = captured.err.partition("to judge them again: pibench ")[2].split("\n")[0]
+    assert main([*again.split(), "--json"]) == found
+    [other] = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["measure"] == "online_s"]
+    assert other == row
+
 
 def test_a_tree_that_cannot_run_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     base, head = tree(tmp_path / "base", record(1)), tree(tmp_path / "head", record(2))
     (head / "broken").touch()
-    suite = adapted_suite(SUITE, tmp_path / "suites")
+    suite = adapted_suite(SUITE, tmp_path, tmp_path / "suites")
     sides = [Side(path.name, path.name, path, sys.executable, suite) for path in (base, head)]
     with pytest.raises(PartyError, match=r"head \(head\) ended with status 3\n.*the tree is broken"):
         run_pairs(sides[0], sides[1], tmp_path / "kept", 2, [], seed=0)
@@ -198,10 +204,34 @@ def test_two_cards_are_matched_case_by_case(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_sides_suite_waits_for_the_other_and_may_name_one_card(tmp_path: Path) -> None:
-    text = adapted_suite(SUITE, tmp_path, "digits-tiny").read_text()
+    text = adapted_suite(SUITE, tmp_path, tmp_path / "here", "digits-tiny").read_text()
     assert "digits-tiny" in text
     assert "digits-full" not in text
     assert "timeout_s: 600" in text
+
+
+def test_a_sides_suite_means_the_same_weights(tmp_path: Path) -> None:
+    text = "name: ci\nnetworks: [{card: digits-full, weights: w/x.safetensors}]\nprotocols: [masked]\n"
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "x.safetensors").touch()
+    suite = load_suite(adapted_suite(text, tmp_path, tmp_path / "elsewhere"))
+    assert suite.networks[0].weights == str(tmp_path / "w" / "x.safetensors")
+
+
+def test_what_is_wrong_in_the_judging_shows_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("it has measured already")
+
+    monkeypatch.setattr("pibench.harness.ab.run_pairs", measured)
+    here = tree(tmp_path / "here", record(1))
+    (tmp_path / "ci.yaml").write_text(SUITE)
+    words = ["ab", str(here), str(here), "--suite", str(tmp_path / "ci.yaml"), "--environment", "shared"]
+    assert main([*words, "--alpha", "5"]) == 4
+    assert main([*words, "-t", "absent=3%"]) == 4
+    assert main([*words, "-o", str(tmp_path / "absent" / "x.md")]) == 2
+    assert "absent/x.md" in capsys.readouterr().err
 
 
 def test_a_revision_is_checked_out_beside_the_tree_and_removed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pibench.harness import runner
 from pibench.harness.fromsuite import plan_of
 from pibench.harness.plan import CasePlan, OwnModel, RunPlan, estimate_s, select
 from pibench.harness.prepare import Needs, prepare_instance, preparer
-from pibench.harness.record import SCHEMA, Machine, Record, SuiteInfo, load_record
+from pibench.harness.record import SCHEMA, Machine, Record, SuiteInfo, load_record, save_record
 from pibench.harness.runner import Run
 from pibench.harness.selection import matches
 
@@ -281,6 +281,7 @@ def test_a_record_can_be_run_again(suite: Path, capsys: pytest.CaptureFixture[st
     assert main(["run", "here.json", "-q", "--record", "again.json", "-k", "masked"]) == 0
     again = load_record(Path("again.json"))
     assert [case.protocol for case in again.cases] == ["masked"]
+    assert again.suite.path == str(suite)
     assert again.suite.sha256 == load_record(Path("here.json")).suite.sha256
 
 
@@ -394,3 +395,11 @@ def test_two_real_parties_under_two_protocols(tmp_path: Path, monkeypatch: pytes
                 assert inference.server.sent_bytes == case.declared.server_bytes
                 assert inference.client.sent_bytes == case.declared.client_bytes
                 assert max(inference.server.rounds, inference.client.rounds) == case.declared.rounds
+
+
+def test_a_records_suite_finds_its_weights_where_they_lay(tmp_path: Path) -> None:
+    text = "name: mine\nnetworks: [{card: digits-full, weights: w/x.safetensors}]\nprotocols: [masked]\n"
+    info = SuiteInfo(name="mine", path=str(tmp_path / "there" / "mine.yaml"), text=text)
+    save_record(fake_record(("full",), ("masked",)).model_copy(update={"suite": info}), tmp_path / "r.json")
+    [source] = plan_of(str(tmp_path / "r.json")).sources.values()
+    assert source.weights == tmp_path / "there" / "w" / "x.safetensors"

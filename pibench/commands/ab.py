@@ -15,6 +15,7 @@ from pibench.errors import UsageError
 if TYPE_CHECKING:
     from pibench.harness.ab import Side
     from pibench.harness.record import Record
+    from pibench.suite import Suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,23 +44,33 @@ def run(args: argparse.Namespace) -> int:
     """Run the pairs and judge; exit status 1 on a regression."""
     from pibench.harness.ab import SESSIONS, paired, run_pairs
     from pibench.harness.compare import compare
+    from pibench.harness.fromsuite import info_of
+    from pibench.harness.record import save_record
+    from pibench.suite import load_suite
 
+    suite = load_suite(args.suite)
+    judging = options(args, info_of(suite), paired=True)  # what is wrong in it shows before the measurement
+    if args.output:
+        args.output.open("a").close()
     more = (["-k", args.k] if args.k else []) + (["--inferences", str(args.inferences)] if args.inferences else [])
     with contextlib.ExitStack() as stack:
-        base, head = _sides(args, stack)
+        base, head = _sides(args, suite, stack)
         _tell(f"base {base.label}\nhead {head.label}")
         if not (base.takes_turns and head.takes_turns):
             _tell("a revision from before turns: whole sessions alternate, which sees less")
         folder = (args.keep / _stamp()).resolve()
         records = run_pairs(base, head, folder, args.sessions or SESSIONS, more, args.seed)
     first, second = paired(*_matched(records, args))
-    comparison = compare(first, second, options(args, second, paired=True))
+    kept = [folder / f"judged-{side}.json" for side in ("base", "head")]
+    for record, path in zip((first, second), kept, strict=True):
+        save_record(record, path)
+    _tell(f"to judge them again: pibench compare --paired {kept[0]} {kept[1]}")
+    comparison = compare(first, second, judging)
     return finish(args, dataclasses.replace(comparison, base_name=base.label, head_name=head.label))
 
 
-def _sides(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Side, Side]:
+def _sides(args: argparse.Namespace, suite: Suite, stack: contextlib.ExitStack) -> tuple[Side, Side]:
     from pibench.harness.ab import Side, adapted_suite, tree_of
-    from pibench.suite import load_suite
 
     if args.base is None and not (args.cards or args.python_base or args.python_head):
         raise UsageError("name a base: a revision or a folder", remedy="or compare --cards A B, or --python-base/-head")
@@ -68,14 +79,13 @@ def _sides(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Side,
         stack.enter_context(tree_of(name or here)) for name in (args.base, args.head)
     )
     pythons = _pythons(args, base_tree, head_tree)
-    text = load_suite(args.suite).text
     cards = args.cards or (None, None)
     sides = []
     for name, tree, label, python, card in zip(
         ("base", "head"), (base_tree, head_tree), (base_label, head_label), pythons, cards, strict=True
     ):
-        suite = adapted_suite(text, tree / ".pibench" / "ab-suites" / name, card)
-        sides.append(Side(name, _label(args, label, python, card), tree, python, suite))
+        own = adapted_suite(suite.text, suite.path.parent, tree / ".pibench" / "ab-suites" / name, card)
+        sides.append(Side(name, _label(args, label, python, card), tree, python, own))
     return sides[0], sides[1]
 
 

@@ -10,7 +10,7 @@ from pibench.errors import EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:
     from pibench.harness.compare import Options
-    from pibench.harness.record import Record
+    from pibench.harness.record import SuiteInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", help="record that is the yardstick: a file, an id, or `latest`, `latest~1`, ...")
     parser.add_argument("head", help="record to judge")
     parser.add_argument("-o", "--output", type=Path, help="write there instead of the screen")
+    parser.add_argument(
+        "--paired", action="store_true", help="session i of both was made side by side, as `pibench ab` does"
+    )
     add_judging(parser)
 
 
@@ -39,15 +42,18 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; exit status 1 on a regression."""
+    from pibench.harness.ab import paired
     from pibench.harness.compare import compare
     from pibench.harness.record import open_record
 
     base, head = open_record(args.base), open_record(args.head)
-    comparison = compare(base, head, options(args, head))
+    if args.paired:
+        base, head = paired(base, head)
+    comparison = compare(base, head, options(args, head.suite, paired=args.paired))
     return finish(args, comparison)
 
 
-def options(args: argparse.Namespace, head: Record, *, paired: bool = False) -> Options:
+def options(args: argparse.Namespace, suite: SuiteInfo, *, paired: bool = False) -> Options:
     """Return how to compare: the suite's thresholds first, the command line's after them (the last one counts)."""
     from pibench.harness.compare import Options
     from pibench.harness.power import Rule
@@ -56,7 +62,7 @@ def options(args: argparse.Namespace, head: Record, *, paired: bool = False) -> 
     alpha = Rule().alpha if args.alpha is None else args.alpha
     if not 0 < alpha < 1:
         raise UsageError(f"--alpha {alpha:g} is not a probability", remedy="give a number such as 0.01")
-    given = [*suite_thresholds(head.suite), *(parse_threshold(text) for text in args.threshold)]
+    given = [*suite_thresholds(suite), *(parse_threshold(text) for text in args.threshold)]
     return Options.of(args.measure, given, rule=Rule(alpha=alpha), seed=args.seed, paired=paired)
 
 

@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
         before = load_baseline(args.baseline) if args.baseline.is_file() else None
         save_baseline(record, args.baseline)
         if before is not None:
-            finish(args, judge(slim(record), before, options(args, record), time=False))
+            finish(args, judge(slim(record), before, options(args, record.suite), time=False))
         print(f"baseline: {args.baseline} is now {record.id}")
         return EXIT_OK
-    comparison = judge(record, load_baseline(args.baseline), options(args, record), time=args.time != "never")
+    comparison = judge(record, load_baseline(args.baseline), options(args, record.suite), time=args.time != "never")
     return finish(args, comparison)

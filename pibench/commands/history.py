@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pibench.errors import EXIT_OK, UsageError
 
+PICTURES = (".svg", ".png", ".pdf")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
@@ -28,6 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from pibench.harness.history import history
     from pibench.harness.index import open_index
 
+    if args.picture and args.picture.suffix not in PICTURES:
+        raise UsageError(
+            f"no picture format is called {args.picture.suffix!r}", where=str(args.picture),
+            remedy=f"end the name in {', '.join(PICTURES)}",
+        )  # fmt: skip
     if args.share:
         _share(args)
     with open_index(args.store, args.runs) as index:

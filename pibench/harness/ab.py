@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pibench.documents import read_yaml
 from pibench.errors import EXIT_FAILED, EXIT_OK, PartyError, UsageError
+from pibench.harness.fromsuite import near
 from pibench.harness.record import Record, Session, load_record
 from pibench.harness.turnstile import Turnstile, variables
 
@@ -235,11 +237,18 @@ def requirements(tree: Path) -> Any:
         return None
 
 
-def adapted_suite(text: str, folder: Path, card: str | None = None) -> Path:
-    """Write the suite for one side: with patience for the other, and for one card only where cards are compared."""
+def adapted_suite(text: str, home: Path, folder: Path, card: str | None = None) -> Path:
+    """Write the suite that lies at `home` for one side, into `folder`.
+
+    With patience for the other side, and for one card only where cards are compared. Weights that it names keep their
+    place: a relative path would mean another file there.
+    """
     import yaml
 
-    data = yaml.safe_load(text)
+    data, _ = read_yaml(home, text.encode())
+    for entry in data["networks"]:
+        if isinstance(entry, dict) and entry.get("weights"):
+            entry["weights"] = str(near(Path(entry["weights"]), home).resolve())
     data["timeout_s"] = max(float(data.get("timeout_s", 60.0)), PATIENCE_S)
     if card is not None:
         data["networks"] = [card]

@@ -39,12 +39,17 @@ def plan_from(suite: Suite, own: OwnModel | None = None) -> RunPlan:
         sources = {own.name: own}
         cases = [dataclasses.replace(case, network=own.name) for case in cases]
     return RunPlan(
-        suite=SuiteInfo(name=suite.name, path=str(suite.path), sha256=suite.sha256, text=suite.text),
+        suite=info_of(suite),
         cases=tuple({case.id: case for case in cases}.values()), sources=sources, sessions=suite.sessions,
         inferences=suite.inferences, warmups=suite.warmups, seed=suite.seed, pin=suite.pin,
         interleave=suite.interleave, offline_chunk=suite.offline_chunk, timeout_s=suite.timeout_s,
         deadline_s=suite.deadline_s, accuracy_images=suite.accuracy_images, merge=suite.merge,
     )  # fmt: skip
+
+
+def info_of(suite: Suite) -> SuiteInfo:
+    """Return what a record says of its suite."""
+    return SuiteInfo(name=suite.name, path=str(suite.path), sha256=suite.sha256, text=suite.text)
 
 
 def _case(cell: Case) -> CasePlan:
@@ -56,13 +61,13 @@ def _case(cell: Case) -> CasePlan:
 
 def _source(cell: Case, folder: Path) -> Source:
     entry = cell.entry
-    weights = None if entry.weights is None else _near(Path(entry.weights), folder)
+    weights = None if entry.weights is None else near(Path(entry.weights), folder)
     if cell.card is not None:
         return CardSource(cell.card, weights)
     return OwnModel(str(entry.model), tuple(entry.input or ()), weights, entry.dataset)
 
 
-def _near(path: Path, folder: Path) -> Path:
+def near(path: Path, folder: Path) -> Path:
     """Return a file that a suite names: from the current folder, else from the suite's."""
     return path if path.exists() or path.is_absolute() else folder / path
 
@@ -73,4 +78,4 @@ def _suite_of_record(path: Path) -> Suite:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"{record.suite.name}.yaml"
         copy.write_text(record.suite.text, encoding="utf-8")
-        return load_suite(copy)
+        return load_suite(copy).lying_at(Path(record.suite.path))

@@ -21,6 +21,10 @@ def judge(record: Record, baseline: Record, options: Options | None = None, *, t
     options = options or Options()
     if not time:
         options = replace(options, measures=tuple(m for m in options.measures if m.exact))
+    if not options.measures:
+        raise UsageError(
+            "no measure is left to judge: times are not", remedy="name a counted one too, such as -m rounds"
+        )
     return compare(baseline, record, options)
 
 
