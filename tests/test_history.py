@@ -11,6 +11,7 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
+from pibench.errors import UsageError
 from pibench.harness import steps
 from pibench.harness.history import history
 from pibench.harness.index import open_index
@@ -131,6 +132,34 @@ def test_times_of_other_machines_are_left_out_and_said(tmp_path: Path) -> None:
     assert (found.machine, len(found.points), found.left_out) == ("here", 5, 3)
     assert len(exact.points) == 8
     assert "3 runs on other machines left out" in series.as_text(found)
+
+
+def test_times_of_other_threads_are_left_out_and_said(tmp_path: Path) -> None:
+    for number in range(10):
+        record = run_at(number, "1" * 40, slowdown=0.7 if number >= 5 else 1.0)
+        if number < 5:
+            record = record.with_case(record.cases[0].model_copy(update={"threads": 2}))
+        save_record(record, tmp_path / "runs" / f"{record.id}.json")
+    with open_index(runs=tmp_path / "runs") as index:
+        index.refresh()
+        found, exact = history(index, CASE), history(index, CASE, "rounds")
+    assert (len(found.points), found.left_out, found.left_out_settings, found.steps) == (5, 0, 5, ())
+    assert "5 runs not of 1 thread a party, loopback" in series.as_text(found)
+    assert len(exact.points) == 10
+
+
+def test_a_shared_store_of_older_tables_keeps_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/team.sqlite"
+    monkeypatch.setattr("pibench.harness.index.VERSION", 1)
+    with open_index(url) as index:
+        index.share([run_at(1, "1" * 40)])
+    monkeypatch.undo()
+    with open_index(url) as index:
+        assert index.cases() == [(CASE, 1)]
+    monkeypatch.setattr("pibench.harness.index.VERSION", 1)
+    with pytest.raises(UsageError, match="of a newer pibench"):
+        open_index(url)
 
 
 def test_the_index_follows_the_files(tmp_path: Path) -> None:

@@ -295,7 +295,12 @@ def _verdict(row: Row, base: Case, head: Case, options: Options, tests: int) -> 
 
 def _alike(base: Case, head: Case) -> bool:
     """Whether times of the two may be compared: same threads, same nominal link."""
-    return base.threads == head.threads and _link(base) == _link(head)
+    return setting(base) == setting(head)
+
+
+def setting(case: Case) -> str:
+    """Return in words what must be the same where times are compared: threads and nominal link."""
+    return f"{case.threads} thread{'s' if case.threads > 1 else ''} a party, {_link(case)}"
 
 
 def _link(case: Case) -> str:

@@ -49,13 +49,18 @@ class History:
     points: tuple[Point, ...]
     steps: tuple[Step, ...]
     commits: tuple[Commits, ...]
+    setting: str = ""  # threads and link of the times
     left_out: int = 0  # runs on other machines
+    left_out_settings: int = 0  # runs on this one with other threads or over another link
 
 
 def history(
     index: Index, case_id: str, measure_name: str = "online_s", machine: str | None = None, tree: Path | None = None
 ) -> History:
-    """Return the history of a case. Times are those of one machine (the newest run's by default)."""
+    """Return the history of a case.
+
+    Times are those of one machine (the newest run's by default), and of the threads and link of its newest run.
+    """
     if measure_name not in MEASURES:
         raise UsageError(f"no measure is named {measure_name!r}", remedy=f"choose among {', '.join(MEASURES)}")
     measure = MEASURES[measure_name]
@@ -69,12 +74,14 @@ def history(
         raise UsageError(
             f"no run of {case_id!r} on machine {chosen!r}", remedy=f"machines: {', '.join(sorted(set(keys)))}"
         )
+    here, words = len(kept), kept[-1]["setting"]
+    kept = [row for row in kept if measure.exact or row["setting"] == words]
     points = in_commit_order([_point(row) for row in kept], tree)
     steps = find_steps([point.value for point in points], exact=measure.exact)
     commits = tuple(_between(points[step.index - 1], points[step.index], tree) for step in steps)
     return History(
         match_case(index, case_id), measure, "any" if measure.exact else chosen, tuple(points), tuple(steps), commits,
-        len(rows) - len(kept),
+        "any" if measure.exact else words, len(rows) - here, here - len(kept),
     )  # fmt: skip
 
 

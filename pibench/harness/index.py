@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 from pibench.errors import UsageError
 from pibench.harness import samples, stats
+from pibench.harness.compare import setting
 from pibench.harness.measures import MEASURES, Measure
 from pibench.harness.record import Case, Record, dump_record, load_record, parse_record
 
 RUNS = Path(".pibench/runs")
 INDEX = "index.sqlite"
-VERSION = 1  # of the tables; another one is thrown away and built again
+VERSION = 2  # of the tables; those of an older one are derived again
 Params = dict[str, Any]
 
 TABLES = (
@@ -29,14 +30,16 @@ TABLES = (
     " created_utc VARCHAR(40), suite VARCHAR(200), machine VARCHAR(64), commit_id VARCHAR(64), dirty INTEGER,"
     " finished INTEGER, body TEXT)",
     "CREATE TABLE IF NOT EXISTS pibench_points (run_id VARCHAR(200), case_id VARCHAR(500), measure VARCHAR(60),"
-    " value DOUBLE PRECISION, low DOUBLE PRECISION, high DOUBLE PRECISION, sessions INTEGER,"
+    " setting VARCHAR(300), value DOUBLE PRECISION, low DOUBLE PRECISION, high DOUBLE PRECISION, sessions INTEGER,"
     " PRIMARY KEY (run_id, case_id, measure))",
 )
 INSERT_RUN = (
     "INSERT INTO pibench_runs VALUES (:id, :source, :stamp, :created_utc, :suite, :machine, :commit_id, :dirty,"
     " :finished, :body)"
 )
-INSERT_POINT = "INSERT INTO pibench_points VALUES (:run_id, :case_id, :measure, :value, :low, :high, :sessions)"
+INSERT_POINT = (
+    "INSERT INTO pibench_points VALUES (:run_id, :case_id, :measure, :setting, :value, :low, :high, :sessions)"
+)
 
 
 class Connection(Protocol):
@@ -63,8 +66,12 @@ class Index:
         for statement in TABLES:
             self._db.execute(statement)
         versions = self._db.execute("SELECT version FROM pibench_meta")
+        if versions and versions[0][0] > VERSION:
+            raise UsageError(
+                f"the store is of a newer pibench (its tables are version {versions[0][0]})", remedy="update"
+            )
         if versions != [(VERSION,)]:
-            self._clear()
+            self._derive_again()
 
     def __enter__(self) -> Index:
         return self
@@ -94,12 +101,16 @@ class Index:
 
     def rebuild(self) -> list[str]:
         """Throw everything derived away and derive it again."""
+        self._derive_again()
+        return self.refresh()
+
+    def _derive_again(self) -> None:
+        """Make the tables anew, with the records that the store itself holds."""
         bodies = self._db.execute("SELECT body FROM pibench_runs WHERE body IS NOT NULL")
-        self._clear()
+        self._clear()  # made permanent together with what follows: a shared store holds the only copy
         for (body,) in bodies:
             self.add(parse_record(body, where="shared store"), body=body, commit=False)
         self._db.commit()
-        return self.refresh()
 
     def add(
         self, record: Record, *, source: str = "", stamp: str = "", body: str | None = None, commit: bool = True
@@ -140,9 +151,12 @@ class Index:
 
     def series(self, case_id: str, measure: str) -> list[dict[str, Any]]:
         """Return the points of one measure of one case, oldest run first."""
-        names = ("run_id", "created_utc", "machine", "commit_id", "dirty", "value", "low", "high", "sessions")
+        names = (
+            "run_id", "created_utc", "machine", "commit_id", "dirty", "setting", "value", "low", "high", "sessions",
+        )  # fmt: skip
         rows = self._db.execute(
-            "SELECT p.run_id, r.created_utc, r.machine, r.commit_id, r.dirty, p.value, p.low, p.high, p.sessions"
+            "SELECT p.run_id, r.created_utc, r.machine, r.commit_id, r.dirty, p.setting, p.value, p.low, p.high,"
+            " p.sessions"
             " FROM pibench_points p JOIN pibench_runs r ON r.id = p.run_id"
             " WHERE p.case_id = :case_id AND p.measure = :measure ORDER BY r.created_utc, r.id",
             {"case_id": case_id, "measure": measure},
@@ -165,7 +179,6 @@ class Index:
         for statement in TABLES:
             self._db.execute(statement)
         self._db.execute("INSERT INTO pibench_meta VALUES (:version)", {"version": VERSION})
-        self._db.commit()
 
 
 class _Sqlite:
@@ -238,7 +251,7 @@ def _points(record: Record) -> Iterator[Params]:
             continue  # a speed without correctness has no place in a history
         for measure in MEASURES.values():
             if (point := _point(case, measure, record.seed)) is not None:
-                yield {"case_id": case.id, "measure": measure.name, **point}
+                yield {"case_id": case.id, "measure": measure.name, "setting": setting(case), **point}
 
 
 def _point(case: Case, measure: Measure, seed: int) -> Params | None:

@@ -19,6 +19,8 @@ def as_text(history: History) -> str:
     lines = [f"{history.case}  {history.measure.title}  ({len(history.points)} runs, machine {history.machine})"]
     if history.left_out:
         lines.append(f"{history.left_out} runs on other machines left out")
+    if history.left_out_settings:
+        lines.append(f"{history.left_out_settings} runs not of {history.setting} left out")
     lines.append("")
     low, high = min(p.low for p in history.points), max(p.high for p in history.points)
     at = {step.index: number for number, step in enumerate(history.steps)}
@@ -38,6 +40,7 @@ def to_data(history: History) -> dict[str, Any]:
         "measure": history.measure.name,
         "unit": history.measure.unit,
         "machine": history.machine,
+        "setting": history.setting,
         "points": [vars(point) for point in history.points],
         "steps": [
             {**vars(step), "change": step.change, "commits": commits.lines, "note": commits.note}
@@ -60,7 +63,7 @@ def save_picture(history: History, path: Path) -> None:
     above = [(point.high - point.value) * scale for point in history.points]
     figure, axes = pyplot.subplots(figsize=(9.0, 3.6), layout="constrained")
     places = range(len(values))
-    axes.errorbar(places, values, yerr=[below, above], fmt="o", ms=3, lw=0.8, color="#4477aa", label="median, 95 %")
+    axes.errorbar(places, values, yerr=[below, above], fmt="o", ms=3, lw=0.8, color="#4477aa")
     _draw_levels(axes, history, scale)
     axes.set_xticks(*_ticks(history.points), rotation=45, ha="right", fontsize=7)
     axes.set_ylabel(f"{history.measure.title} [{unit}]" if unit else history.measure.title)
