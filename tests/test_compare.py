@@ -234,3 +234,31 @@ def test_every_measure_reads_a_record() -> None:
     case = record().cases[0]
     assert all(measure.samples(case) for measure in MEASURES.values())
     assert not any(measure.varies(case) for measure in MEASURES.values())
+
+
+def with_right(record: Record, lost: int, sessions: int = 12) -> Record:
+    """Return the record with so many private answers wrong, in its first sessions, one each."""
+    case = record.cases[0]
+    kept = [
+        s.model_copy(update={"accuracy": Accuracy(correct=s.accuracy.n - (s.index < lost), n=s.accuracy.n)})
+        for s in case.sessions[:sessions] if s.accuracy
+    ]  # fmt: skip
+    return record.with_case(case.model_copy(update={"sessions": tuple(kept)}))
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(1, Verdict.SAME), (2, Verdict.WORSE)])
+def test_one_image_on_the_edge_is_no_regression_in_a_small_record(lost: int, verdict: Verdict) -> None:
+    base = fake_record(("full",), ("masked",), sessions=6, inferences=2)
+    n = sum(s.accuracy.n for s in base.cases[0].sessions if s.accuracy)
+    assert 1 / n > 0.02
+    [row] = [r for r in compare(base, with_right(base, lost)).rows if r.measure.name == "accuracy"]
+    assert row.verdict is verdict
+
+
+def test_accuracies_of_other_images_are_not_compared() -> None:
+    base = fake_record(("full",), ("masked",), sessions=6, inferences=2)
+    comparison = compare(base, with_right(base, 3, sessions=3))
+    [row] = [r for r in comparison.rows if r.measure.name == "accuracy"]
+    assert row.verdict is Verdict.ELSEWHERE
+    assert not comparison.regressed
+    assert "not the same images" in as_text(comparison, all_rows=True)

@@ -206,6 +206,12 @@ def _exact(measure: Measure, base: Case, head: Case, tolerance: float, options: 
         missing = Verdict.NEW if before is None else Verdict.MISSING
         return Row(head.id, measure, missing, before, after, tolerance, notes=notes)
     room = tolerance if measure.unit == "share" else tolerance * abs(before)
+    if measure.answers:
+        one, other = measure.answers(base), measure.answers(head)
+        if one.n != other.n:
+            note = f"of {one.n:,} answers and of {other.n:,}: not the same images"
+            return Row(head.id, measure, Verdict.ELSEWHERE, before, after, tolerance, notes=(*notes, note))
+        room = max(room, (max(one.ties, other.ties) + 1) / one.n)  # one image on the edge is no regression
     verdict = Verdict.SAME
     if abs(after - before) > room + 1e-12 * abs(before):
         verdict = Verdict.WORSE if measure.worse(before, after) else Verdict.BETTER

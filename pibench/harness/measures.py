@@ -16,6 +16,14 @@ Samples = list[list[float]]  # session by session
 
 
 @dataclass(frozen=True)
+class Answers:
+    """How many answers a share is of, and how many of them stand on the edge between two classes."""
+
+    n: int
+    ties: int
+
+
+@dataclass(frozen=True)
 class Measure:
     """What is compared: `exact` measures are counted and equal in every inference, the others are samples."""
 
@@ -28,6 +36,7 @@ class Measure:
     gated: bool = True  # judged without being asked for
     tolerance: float = 0.0  # relative; absolute for `share`s
     sees: float = 0.05  # the relative change that a sample should be able to see (statistical measures)
+    answers: Callable[[Case], Answers] | None = None  # of a share of answers, whose right ones may change by chance
 
     def worse(self, base: float, head: float) -> bool:
         """Whether `head` is worse than `base` at all."""
@@ -84,6 +93,11 @@ def _accuracy(case: Case) -> float | None:
     return sum(a.correct for a in counted) / sum(a.n for a in counted) if counted else None
 
 
+def _answers(case: Case) -> Answers:
+    counted = [session for session in case.sessions if session.accuracy and session.accuracy.n]
+    return Answers(sum(s.accuracy.n for s in counted if s.accuracy), sum(s.correctness.ties for s in counted))
+
+
 def _plain_accuracy(case: Case) -> float | None:
     plain = case.network.plain_accuracy
     return plain.correct / plain.n if plain and plain.n else None
@@ -102,7 +116,10 @@ MEASURES: dict[str, Measure] = {
         Measure("agreement", "share", "agreement with plaintext", _session(_agreement), True, "higher"),
         Measure("plain_accuracy", "share", "accuracy in plaintext", _network(_plain_accuracy), True, "higher"),
         # Private logits carry the protocol's random rounding: an image on the edge may change sides between runs.
-        Measure("accuracy", "share", "accuracy in private", _network(_accuracy), True, "higher", tolerance=0.02),
+        Measure(
+            "accuracy", "share", "accuracy in private", _network(_accuracy), True, "higher", tolerance=0.02,
+            answers=_answers,
+        ),
         Measure("offline_s", "s", "offline time for one inference", _session(_offline_s), False, gated=False),
         Measure(
             "setup_s", "s", "setup time", _session(lambda s: max(s.setup.server.time_s, s.setup.client.time_s)),
