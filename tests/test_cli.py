@@ -65,3 +65,15 @@ def test_a_picture_of_an_unknown_format_is_refused_before_anything_is_read(
 ) -> None:
     assert main(["history", "full", "--picture", "x.foo"]) == 4
     assert "'.foo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["show", "digits-full", "--batch", "-3"], ["run", "--sessions", "0"]])
+def test_a_count_is_at_least_one(record: str, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="4"):
+        main(words)
+    assert f"argument {words[-2]}: '{words[-1]}' is no count" in capsys.readouterr().err
+
+
+def test_a_zoo_that_is_not_there_is_not_an_empty_one(record: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo", "--folder", "absent"]) == 4
+    assert "absent: there is no such folder" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pibench.commands.arguments import positive
 from pibench.commands.compare import add_judging, finish, options
 from pibench.errors import UsageError
 
@@ -24,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", help="git revision or folder (default: the working tree as it is)")
     parser.add_argument("--suite", default="ci", help="what to run: a suite's name or file (default ci)")
     parser.add_argument("-k", metavar="EXPR", help="only the cases whose id fits")
-    parser.add_argument("--sessions", type=int, metavar="N", help="pairs of sessions a case (default 36)")
-    parser.add_argument("--inferences", type=int, metavar="N", help="inferences a session, instead of the suite's")
+    parser.add_argument("--sessions", type=positive, metavar="N", help="pairs of sessions a case (default 36)")
+    parser.add_argument("--inferences", type=positive, metavar="N", help="inferences a session, instead of the suite's")
     parser.add_argument("--cards", nargs=2, metavar=("BASE", "HEAD"), help="compare two cards, one tree")
     parser.add_argument("--python-base", metavar="PYTHON", help="interpreter of the base's environment")
     parser.add_argument("--python-head", metavar="PYTHON", help="interpreter of the head's environment")

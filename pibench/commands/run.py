@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pibench.commands.arguments import positive
 from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 from pibench.registry import DATASETS
 
@@ -24,10 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pibench run`."""
     parser.add_argument("suite", nargs="?", default="quick", help="a suite's name or file (default: quick)")
     parser.add_argument("-k", metavar="EXPR", help="run the cases whose id fits, such as 'masked and not wan'")
-    parser.add_argument("--sessions", type=_positive, metavar="N", help="sessions a case, instead of the suite's")
-    parser.add_argument(
-        "--inferences", type=_positive, metavar="N", help="inferences a session, instead of the suite's"
-    )
+    parser.add_argument("--sessions", type=positive, metavar="N", help="sessions a case, instead of the suite's")
+    parser.add_argument("--inferences", type=positive, metavar="N", help="inferences a session, instead of the suite's")
     parser.add_argument(
         "--seed", type=int, metavar="N", help="decides order and random weights, instead of the suite's"
     )
@@ -217,13 +216,6 @@ def _own_model(args: argparse.Namespace) -> OwnModel | None:
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
     return OwnModel(args.model, args.input, args.weights, args.dataset)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _shape(text: str) -> tuple[int, ...]:

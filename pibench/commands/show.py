@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pibench.commands.arguments import positive
 from pibench.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sites", action="store_true", help="list every ReLU site")
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
     parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="for this many images at once")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="for this many images at once")
     parser.add_argument("--no-merge", action="store_true", help="predict without merging linear neighbours")
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from pibench.networks.build import stage_of
     from pibench.networks.card import load_card
     from pibench.networks.census import census
+    from pibench.training.ensure import find_checkpoint
 
     card = load_card(args.card)
     checkpoint = find_checkpoint(card)
@@ -49,16 +51,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(card, counted, facts, args.sites)
     return EXIT_OK
-
-
-def find_checkpoint(card: Card) -> Path | None:
-    """Return the card's trained weights: shipped, or trained here."""
-    from pibench.library import data_folders
-
-    name = card.checkpoint or f"{card.name}.safetensors"
-    candidates = [folder / name for folder in data_folders("zoo")]
-    candidates += sorted(Path(".pibench/checkpoints").glob(f"{card.name}-*.safetensors"))
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _module(card: Card, checkpoint: Path | None) -> Any:

@@ -45,6 +45,8 @@ def _folder(given: Path | None) -> Path:
     from pibench.library import data_folders
 
     if given is not None:
+        if not given.is_dir():
+            raise UsageError("there is no such folder", where=str(given), remedy="make it, or name another")
         return given
     if not (folders := data_folders("zoo")):
         raise UsageError("there is no folder zoo/", remedy="--folder names another place")
