@@ -218,7 +218,7 @@ def _case(net: FakeNetwork, protocol: str, link: str, sessions: tuple[Session, .
         network=Network(
             card=net.card, title=f"Fake {net.card}", method="deepreduce", dataset="digits", sha256="1" * 64,
             relu_count=net.relu_count, macs=net.macs, macs_merged=net.macs, parameters=net.macs // 50,
-            relu_rounds=net.relu_rounds, checkpoint_accuracy={"accuracy": net.correct / 360, "n": 360},
+            relu_rounds=net.relu_rounds, checkpoint_accuracy={"accuracy": 100.0 * net.correct / 360, "n": 360},
             plain_accuracy=Accuracy(correct=net.correct, n=360),
         ),
         link=Link(name=link), tolerance=0.05, status="done", declared=declared, sessions=sessions,

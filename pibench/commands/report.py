@@ -11,6 +11,7 @@ from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_OK, StoreError, UsageErro
 
 if TYPE_CHECKING:
     from pibench.reporting.answer import Answer
+    from pibench.reporting.cells import Setting
     from pibench.reporting.view import View
     from pibench.reporting.whatif import Option
 
@@ -48,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         _page(args, view, asked)
     _files(args, view, found)
-    if args.deadline is not None:
-        _what_if(view, args.link or "loopback", args.deadline)
+    if args.deadline is not None and ladder:
+        _what_if(view, ladder.setting, args.link or "loopback", args.deadline)
     return EXIT_OK if found else EXIT_NOTHING_SELECTED
 
 
@@ -123,16 +124,17 @@ def _order(option: Option, deadline_s: float) -> tuple[bool, float, float]:
     return late, 0.0 if late else -(option.percent or 0.0), option.online_s
 
 
-def _what_if(view: View, link: str, deadline_s: float) -> None:
-    """Print what makes the deadline, the best first, and how far the others are off."""
+def _what_if(view: View, setting: Setting, link: str, deadline_s: float) -> None:
+    """Print what of the report's data set and batch makes the deadline, the best first, and how far others are off."""
     from pibench.reporting.axes import seconds
-    from pibench.reporting.whatif import best_within, options, wire_named
+    from pibench.reporting.whatif import best_within, of_setting, options, wire_named
 
-    found = options(view, wire_named(link), systems=("delphi",))
+    found = of_setting(options(view, wire_named(link), systems=("delphi",)), setting)
     measured = [o for o in found if o.basis != "on paper"]
     best = best_within(measured, deadline_s)
     verdict = f"{best.network} under {best.system} ({best.percent:.1f} %)" if best else "no network with an accuracy"
-    print(f"\nWithin {seconds(deadline_s)} over {link}: {verdict}")
+    task = ", ".join([*([setting.dataset] if setting.dataset else []), f"batch {setting.batch}"])
+    print(f"\nWithin {seconds(deadline_s)} over {link} ({task}): {verdict}")
     for option in sorted(found, key=lambda o: _order(o, deadline_s)):
         made = "makes it" if option.online_s <= deadline_s else "too slow"
         score = f"{option.percent:6.2f} %" if option.percent is not None else " " * 8

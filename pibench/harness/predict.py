@@ -57,12 +57,16 @@ def total_cost(program: Program, protocol: str, batch: int, options: dict[str, A
 
 
 def wire_seconds(
-    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: dict[str, Any] | None = None
-) -> tuple[float, float]:
-    """Return seconds of latency (rounds times hops times one way) and of transfer (bytes over the rate)."""
+    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: dict[str, Any] | None = None,
+    *, up_mbit_s: float | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Return seconds of latency (rounds times hops times one way) and of transfer (bytes over the rate).
+
+    `mbit_s` is the rate of both directions; `up_mbit_s` that of what the client sends, where it is another.
+    """
     together = sum if protocol in ONE_AT_A_TIME else max
-    n_bytes = together((cost.server_bytes, cost.client_bytes))
-    transfer_s = n_bytes / (mbit_s * 125_000) if mbit_s else 0.0
+    ways = ((cost.server_bytes, mbit_s), (cost.client_bytes, up_mbit_s or mbit_s))
+    transfer_s = together([n_bytes / (rate * 125_000) if rate else 0.0 for n_bytes, rate in ways])
     return cost.rounds * hops(protocol, options or {}) * (rtt_ms or 0.0) / 2e3, transfer_s
 
 

@@ -164,7 +164,7 @@ class Network(_Model):
     parameters: int = 0
     relu_rounds: int = 0
     published: tuple[dict[str, Any], ...] = ()
-    checkpoint_accuracy: dict[str, Any] | None = None  # {accuracy, n}: as the training measured it
+    checkpoint_accuracy: dict[str, Any] | None = None  # {accuracy (percent), n}: as the training measured it
     plain_accuracy: Accuracy | None = None  # of this lowered program in plaintext, on the first n test images
     note: str | None = None  # what is missing and why: no data set, random weights
 

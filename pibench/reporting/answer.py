@@ -78,7 +78,7 @@ def _headline(ladder: Ladder) -> str:
     if ladder.close:
         firm = ladder.fit.slope_interval[0] > 0
         return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}" if firm else "No firm price of a ReLU here"
-    if ladder.joint and ladder.joint.r2 >= 0.9:
+    if ladder.joint and ladder.joint.firm and ladder.joint.r2 >= 0.9:
         return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
     return "The ReLU count does not decide latency here"
 
@@ -93,8 +93,8 @@ def _two(ladder: Ladder) -> str:
 
 
 def _price_sentence(ladder: Ladder) -> str:
-    fit = ladder.fit
-    setting = f"Online, {where(ladder)}"
+    fit, batch = ladder.fit, ladder.setting.batch
+    setting = f"Online, {where(ladder)}" + (f", batch {batch}" if batch > 1 else "")
     if fit.n < 3:
         return _difference_sentence(ladder, setting)
     low, high = (seconds(v) for v in fit.slope_interval)
@@ -115,10 +115,14 @@ def _price_sentence(ladder: Ladder) -> str:
             "is quoted. Counted figures (bytes, rounds, accuracy) hold."
         )
     text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
-    if ladder.joint and ladder.joint.r2 >= 0.8:
+    joint = ladder.joint
+    if joint and joint.firm and joint.r2 >= 0.8:
+        relu_low, relu_high = (seconds(v) for v in joint.relu_interval)
+        mac_low, mac_high = (seconds(v) for v in joint.mmac_interval)
         text += (
-            f" ReLUs and multiply-accumulates together explain {percent(max(ladder.joint.r2, 0.0))}: 1,000 ReLUs cost "
-            f"{seconds(ladder.joint.relu_s)}, a million multiply-accumulates {seconds(ladder.joint.gmac_s / 1e3)}."
+            f" ReLUs and multiply-accumulates together explain {percent(joint.r2)}: 1,000 ReLUs cost "
+            f"{seconds(joint.relu_s)} (95 % interval {relu_low} to {relu_high}), a million multiply-accumulates "
+            f"{seconds(joint.mmac_s)} ({mac_low} to {mac_high})."
         )
     return text
 
@@ -129,9 +133,10 @@ def _difference_sentence(ladder: Ladder, setting: str) -> str:
     fewer, saved = first.relu_count - last.relu_count, first.online_s - last.online_s
     if fewer <= 0 or saved <= 0:
         return f"{setting}: too few networks for a price of a ReLU."
+    price = 1e3 * saved / (fewer * ladder.setting.batch)
     return (
         f"{setting}: {last.network} has {fewer:,} ReLUs fewer than {first.network} and takes {seconds(saved)} less, "
-        f"{seconds(1e3 * saved / fewer)} for 1,000. Two networks make no line: other differences are in it."
+        f"{seconds(price)} for 1,000. Two networks make no line: other differences are in it."
     )
 
 

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pibench.harness.precision import FEWEST
 from pibench.harness.record import Machine
 from pibench.reporting.cells import Cell
 from pibench.reporting.view import View
 
-INTERVALS = "Bars are 95 % intervals (latency: bootstrap over sessions; accuracy: share of n images)."
+
+def latency_interval(cells: Iterable[Cell]) -> str:
+    """Return in words what the intervals of some latencies are: a bootstrap of few sessions need not cover 95 %.
+
+    Empty where nothing was measured.
+    """
+    counts = [cell.online.n_sessions for cell in cells if cell.online]
+    if not counts:
+        return ""
+    if max(counts) == 1:
+        return "range: bootstrap over the inferences of one session, which says nothing about another run"
+    over = f"bootstrap over {_count(counts, 'session')}"
+    if min(counts) >= FEWEST:
+        return f"95 % interval: {over}"
+    alone = "; of one, it says nothing about another run" if min(counts) == 1 else ""
+    return f"range: {over}, which may cover far less than 95 % below {FEWEST}{alone}"
+
+
+def interval_title(cells: Iterable[Cell]) -> str:
+    """Return what to call a column of latencies' intervals."""
+    return "[95 % CI]" if latency_interval(cells).startswith("95 %") else "[range]"
+
+
+def bars(cells: Sequence[Cell]) -> str:
+    """Return the sentence that says what a figure's bars are."""
+    return f"Bars: latency, {latency_interval(cells)}; accuracy, 95 % interval of a share of n images."
 
 
 def machine_words(machine: Machine) -> str:

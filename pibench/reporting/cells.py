@@ -90,6 +90,7 @@ class Cell:
     setup: PhaseView | None
     peak_rss_bytes: int | None
     published: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the protocol's own
 
     @property
     def usable(self) -> bool:
@@ -99,7 +100,12 @@ class Cell:
     @property
     def private_protocol(self) -> bool:
         """Whether the protocol keeps anything secret (`plaintext` does not)."""
-        return self.protocol.partition("+")[0] != "plaintext"
+        return self.base_protocol != "plaintext"
+
+    @property
+    def base_protocol(self) -> str:
+        """The protocol's own name, without the label of an option set."""
+        return self.protocol.partition("+")[0]
 
     @property
     def noisy(self) -> bool:
@@ -159,11 +165,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Joint:
-    """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once."""
+    """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once.
 
-    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates; above 0
-    gmac_s: float  # above 0
+    Intervals are Student's of 95 %, of each coefficient by itself.
+    """
+
+    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates
+    mmac_s: float  # of a million multiply-accumulates, at equal ReLUs
     r2: float
+    relu_interval: tuple[float, float]
+    mmac_interval: tuple[float, float]
+
+    @property
+    def firm(self) -> bool:
+        """Whether both coefficients are clearly above nothing: otherwise the plane prices neither."""
+        return self.relu_interval[0] > 0 and self.mmac_interval[0] > 0
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,10 @@ class Ladder:
     def reference(self) -> str:
         """What to call the reference: only a network of method `full` is the full one."""
         return "the full network" if self.full.method == "full" else self.full.network
+
+    def line_s(self, relu_count: float) -> float:
+        """Return the seconds that the fitted line gives a batch of a network with so many ReLUs."""
+        return self.fit.intercept_s + self.fit.slope_s * relu_count * self.setting.batch / 1e3
 
     @property
     def close(self) -> bool:

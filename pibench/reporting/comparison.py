@@ -10,6 +10,7 @@ from typing import Any
 
 from pibench.harness.compare import Comparison, Row, Verdict
 from pibench.harness.measures import Measure
+from pibench.harness.precision import FEWEST
 from pibench.harness.stats import Estimate
 
 HEADINGS = ("case", "measure", "base", "head", "change", "interval", "p", "verdict")
@@ -136,13 +137,18 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 def _foot(comparison: Comparison) -> list[str]:
     rule, level = comparison.rule, f"{comparison.rule.level:.0%}"
-    design = (
-        "pairs of sessions side by side, signed ranks" if comparison.paired else "independent sessions, Mann-Whitney"
-    )
+    if comparison.paired:
+        ratio = f"Hodges and Lehmann's ratio over pairs with its {level} signed-rank interval"
+        ratio += " (of too few pairs for one: bootstrap)"
+        design = "pairs of sessions side by side, signed ranks"
+    else:
+        ratio = f"ratio of medians with its {level} bootstrap interval over sessions"
+        ratio += f" (below {FEWEST} a side it may cover less)"
+        design = "independent sessions, Mann-Whitney"
     lines = []
     if comparison.tests:
         lines.append(
-            f"times: ratio of medians with its {level} bootstrap interval over sessions; exact p ({design}), "
+            f"times: {ratio}; exact p ({design}), "
             f"after Holm over {comparison.tests}; worse: p < {rule.alpha:g} and the interval beyond the tolerance"
         )
     worse = comparison.of(Verdict.WORSE, Verdict.MISSING, Verdict.FAILED)

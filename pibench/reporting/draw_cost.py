@@ -27,9 +27,8 @@ def price(ladder: Ladder, width: float) -> Canvas:
         canvas, (LEFT, top, width - RIGHT, bottom), relus, (0.0, high), write_x=short, write_y=axis_seconds,
         title_y="Online latency", title_x="ReLUs",
     )  # fmt: skip
-    fit = ladder.fit
-    if fit.n >= 3:
-        ends = [(r, fit.intercept_s + fit.slope_s * r / 1e3) for r in (0.0, relus[1] / 1.04)]
+    if ladder.fit.n >= 3:
+        ends = [(r, ladder.line_s(r)) for r in (0.0, relus[1] / 1.04)]
         canvas.path([(area.x(r), area.y(s)) for r, s in ends], "muted", 1.5, (5.0, 4.0))
     labels = []
     for cell in ladder.cells:

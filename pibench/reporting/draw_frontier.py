@@ -163,7 +163,7 @@ def _latency_half(
     )  # fmt: skip
     if ladder.explains:
         steps = [relus[0] * (relus[1] / relus[0]) ** (k / 40) for k in range(41)]
-        line = [(r, ladder.fit.intercept_s + ladder.fit.slope_s * r / 1e3) for r in steps]
+        line = [(r, ladder.line_s(r)) for r in steps]
         points = [(area.x(r), area.y(s)) for r, s in line if times[0] <= s <= times[1]]
         if len(points) > 1:
             canvas.path(points, "muted", 1.5, (5.0, 4.0))

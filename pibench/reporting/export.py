@@ -25,7 +25,7 @@ BENCHER = {
 
 
 def to_github(record: Record) -> list[dict[str, Any]]:
-    """Return the `customSmallerIsBetter` list of github-action-benchmark: `range` is half the 95 % interval."""
+    """Return the `customSmallerIsBetter` list of github-action-benchmark: `range` is half the bootstrap interval."""
     found = []
     for case in _done(record):
         for name in GITHUB:
@@ -42,7 +42,7 @@ def to_github(record: Record) -> list[dict[str, Any]]:
 
 
 def to_bencher(record: Record) -> dict[str, dict[str, dict[str, float]]]:
-    """Return Bencher Metric Format: bounds are those of the 95 % interval, latency in nanoseconds."""
+    """Return Bencher Metric Format: bounds are those of the bootstrap interval, latency in nanoseconds."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case in _done(record):
         for name, slug in BENCHER.items():

@@ -11,7 +11,7 @@ from pibench.reporting import draw_compare, draw_cost, draw_frontier
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import percent, seconds
 from pibench.reporting.canvas import Canvas, framed
-from pibench.reporting.captions import INTERVALS, listed, setting_words
+from pibench.reporting.captions import bars, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costcheck import beyond
 from pibench.reporting.costmodel import WIRES, estimate
@@ -62,7 +62,7 @@ def budget_figure(view: View, answer: Answer) -> Figure:
     ring = f" Ringed: {answer.chosen.network}." if answer.chosen and answer.chosen is not ladder.full else ""
     return Figure(
         "budget", "What a ReLU budget buys, and what it costs",
-        f"{INTERVALS}{fit}{ring} {setting_words(view, ladder.cells)}.",
+        f"{bars(ladder.cells)}{fit}{ring} {setting_words(view, ladder.cells)}.",
         "Accuracy and online latency over the number of ReLUs. " + _spoken(ladder.cells),
         partial(draw_frontier.budget, ladder, answer.chosen),
     )  # fmt: skip
@@ -91,7 +91,7 @@ def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
         note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
         made.append(
             Figure(
-                f"frontier-{over}", title, f"{INTERVALS}{line}{note} {setting_words(view, ladder.cells)}.",
+                f"frontier-{over}", title, f"{bars(ladder.cells)}{line}{note} {setting_words(view, ladder.cells)}.",
                 f"{title}. {_spoken(scored)}{note}",
                 partial(draw_frontier.frontier, scored, published, over),
             )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pibench.errors import StoreError
+from pibench.harness.precision import FEWEST
 from pibench.reporting.answer import Answer, answer, main_ladder
-from pibench.reporting.captions import machine_words
+from pibench.reporting.captions import latency_interval, machine_words
 from pibench.reporting.cells import NOISY, Cell
 from pibench.reporting.costcheck import WHERE_IT_DOES_NOT_FIT
 from pibench.reporting.figures import NARROW, WIDE, Figure, figures_of
@@ -67,6 +68,7 @@ def render(
         sentences=found.sentences if found else ("The cases below say why.",),
         hero=_drawn(hero) if hero else None, sections=_sections(figures[1:], tables), troubles=_troubles(view),
         facts=_facts(view), kicker=_kicker(view), suites=[r.suite for r in view.records], misfits=WHERE_IT_DOES_NOT_FIT,
+        interval=latency_interval(view.cells),
         css=_css(), js=(TEMPLATES / "page.js").read_text("utf-8").strip(),
     )  # fmt: skip
     return re.sub(r"\n\s*\n+", "\n", page)
@@ -148,9 +150,9 @@ def _troubles(view: View) -> list[str]:
             names = ", ".join(c.case_id for c in cells[:3]) + (" …" if len(cells) > 3 else "")
             said.append(f"{len(cells)} of {len(view.cells)} cases {status}: {names}")
     said += [f"run {r.id} did not finish" for r in view.records if not r.finished]
-    few = sum(c.online.n_sessions < 3 for c in view.cells if c.usable and c.online)
+    few = sum(c.online.n_sessions < FEWEST for c in view.cells if c.usable and c.online)
     if few:
-        said.append(f"{few} cases rest on fewer than 3 sessions: their intervals say little about another day")
+        said.append(f"{few} cases rest on fewer than {FEWEST} sessions: their ranges may cover far less than 95 %")
     said += [
         f"the machine was busy when run {r.id} began (load {r.machine.load_1min:.1f} on {r.machine.cores} cores)"
         for r in view.records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pibench.reporting.answer import Answer
 from pibench.reporting.axes import seconds, size
-from pibench.reporting.captions import setting_words
+from pibench.reporting.captions import interval_title, latency_interval, setting_words
 from pibench.reporting.cells import Cell
 from pibench.reporting.theme import METHOD_TITLES
 from pibench.reporting.view import View
@@ -22,7 +22,7 @@ _HEAD = r"""%% needs \usepackage{booktabs} and, for microseconds, \usepackage{te
 \label{tab:relu-budget}
 \begin{tabular}{llrrrrr}
 \toprule
-Network & Method & ReLUs & Accuracy, \%% & Online [95\,\%%] & Sent & Rounds \\
+Network & Method & ReLUs & Accuracy, \%% & Online %s & Sent & Rounds \\
 \midrule
 """
 _FOOT = r"""\bottomrule
@@ -40,8 +40,8 @@ def to_latex(view: View, found: Answer) -> str:
     """Return the report's main table."""
     cells = found.ladder.cells
     price = found.sentences[0] if found.sentences else ""
-    caption = escape(f"{price} {setting_words(view, cells)}.")
-    return _HEAD % caption + "".join(_row(cell) for cell in cells) + _FOOT
+    caption = escape(f"{price} Online: medians, {latency_interval(cells)}. {setting_words(view, cells)}.")
+    return _HEAD % (caption, escape(interval_title(cells))) + "".join(_row(cell) for cell in cells) + _FOOT
 
 
 def _row(cell: Cell) -> str:

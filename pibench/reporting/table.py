@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pibench.harness.record import Record
+from pibench.reporting.captions import interval_title, latency_interval
 from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.plain import plain_table
 from pibench.reporting.rivals import ranking_blocks
-from pibench.reporting.units import count, digits, interval, n_bytes, seconds
+from pibench.reporting.units import bounds, count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"
@@ -36,7 +37,7 @@ def answer(record: Record) -> RenderableType:
     groups = _grouped(view.cells)
     for place, cells in groups.items():
         title = [Text(f"  {_where(place)}", style="bold")] if len(groups) > 1 else []
-        blocks += [*title, *_cases(cells), Text()]
+        blocks += [*title, *_cases(cells, interval_title(view.cells)), Text()]
     ladders = view.ladders()
     for place in groups:
         blocks += _frontier(place, [ladder for ladder in ladders if _place(ladder.setting) == place], view)
@@ -57,13 +58,13 @@ def _head(record: Record) -> Text:
 # -- every case -------------------------------------------------------------------------------------------------------
 
 
-def _cases(cells: Sequence[Cell]) -> list[RenderableType]:
+def _cases(cells: Sequence[Cell], interval_column: str) -> list[RenderableType]:
     """Network by network: a line of what it is, then a row a protocol."""
     networks = dict.fromkeys(cell.network for cell in sorted(cells, key=lambda c: -c.relu_count))
-    blocks: list[RenderableType] = [_detail([], header=True)]
+    blocks: list[RenderableType] = [_detail([], interval_column, header=True)]
     for network in networks:
         rows = sorted((c for c in cells if c.network == network), key=lambda c: _column(c.protocol))
-        blocks += [_network_line(rows), _detail(rows, header=False)]
+        blocks += [_network_line(rows), _detail(rows, interval_column, header=False)]
     return blocks
 
 
@@ -84,15 +85,16 @@ def _accuracy(cell: Cell) -> str:
     return f"{cell.score.percent:.1f} % of {count(cell.score.n)} images ({where})"
 
 
-def _detail(rows: Sequence[Cell], *, header: bool) -> Table:
+def _detail(rows: Sequence[Cell], interval_column: str, *, header: bool) -> Table:
     """Rows of one network; widths are fixed, so that the tables of all networks line up."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=header, header_style="dim")
     for title, width, right in (
-        ("  protocol", 18, False), ("online", 8, True), ("[95 % CI]", 16, False), ("sent by S", 9, True),
+        ("  protocol", 18, False), ("online", 8, True), (interval_column, 16, False), ("sent by S", 9, True),
         ("by client", 9, True), ("rounds", 7, True), ("ReLU", 5, True), ("wait", 5, True), ("offline", 8, True),
         ("off. data", 9, True), ("error", 7, True), ("valid", 7, False),
     ):  # fmt: skip
-        table.add_column(title, min_width=width, max_width=width, justify="right" if right else "left", no_wrap=True)
+        heading = Text(title)  # not a str: rich would take [range] for markup
+        table.add_column(heading, min_width=width, max_width=width, justify="right" if right else "left", no_wrap=True)
     for cell in rows:
         table.add_row(*_detail_row(cell), style="dim" if cell.online is None else "")
     return table
@@ -201,15 +203,18 @@ def _prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
 
 def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
     """Return the price of a ReLU beside that of a multiplication: reshaping a network removes both at once."""
-    table = _price_table("1,000 ReLUs", "a million MACs", "R^2")
-    for ladder in ladders:
-        if joint := ladder.joint:
-            prices = seconds(joint.relu_s), seconds(joint.gmac_s / 1e3)
-            table.add_row(ladder.setting.protocol, *prices, f"{joint.r2:.3f}")
-    if not table.row_count:
+    table = _price_table("1,000 ReLUs", "[95 % CI]", "a million MACs", "[95 % CI]", "R^2")
+    planes = [(ladder.setting.protocol, ladder.joint) for ladder in ladders if ladder.joint]
+    if not planes:
         return []
+    for protocol, joint in planes:
+        relu, mac = (seconds(price) if joint.firm else MISSING for price in (joint.relu_s, joint.mmac_s))
+        around = bounds(joint.relu_s, *joint.relu_interval), bounds(joint.mmac_s, *joint.mmac_interval)
+        table.add_row(protocol, relu, around[0], mac, around[1], f"{joint.r2:.3f}")
     heading = Text("The same with multiplications priced apart: a plane through the medians", style="bold")
-    return [Text(), heading, Padding(table, (0, 0, 0, 2))]
+    unsure = not all(joint.firm for _, joint in planes)
+    note = [Text(f"  {MISSING}: an interval includes 0, so the plane prices neither", style="dim")] if unsure else []
+    return [Text(), heading, Padding(table, (0, 0, 0, 2)), *note]
 
 
 def _price_table(*numbers: str) -> Table:
@@ -246,13 +251,10 @@ def _notes(view: View, record: Record) -> Iterable[RenderableType]:
     missing = {case.network.card: case.network.note for case in record.cases if case.network.note}
     for network, note in missing.items():
         yield Text(f"{network}: {note}", style="dim")
-    sessions = sorted({len(case.sessions) for case in record.cases if case.sessions})
-    if sessions:
-        spread = f"{sessions[0]}" if len(sessions) == 1 else f"{sessions[0]} to {sessions[-1]}"
-        few = " (one session: the interval says nothing about another run)" if sessions[0] == 1 else ""
+    if spread := latency_interval(view.cells):
         yield Text(
-            f"Medians over {spread} session{'' if spread == '1' else 's'} a case{few}. S: server. error: worst logit "
-            "against plaintext. ReLU, wait: shares of the online time. Offline figures are for one inference.",
+            f"Medians; {spread}. S: server. error: worst logit against plaintext. ReLU, wait: shares of the online "
+            "time. Offline figures are for one inference.",
             style="dim",
         )
 

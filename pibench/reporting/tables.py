@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.reporting.axes import axis_seconds, percent, seconds, size, times
+from pibench.reporting.captions import latency_interval
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.costcheck import FITS_WITHIN, beyond, checks
 from pibench.reporting.costmodel import SYSTEMS, WIRES, estimate
@@ -13,7 +14,7 @@ from pibench.reporting.draw_frontier import published_points
 from pibench.reporting.rivals import rankings
 from pibench.reporting.theme import METHOD_TITLES
 from pibench.reporting.view import View
-from pibench.reporting.whatif import Option, best_within, options, workload_of_cell
+from pibench.reporting.whatif import Option, best_within, of_setting, options, workload_of_cell
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
         ))  # fmt: skip
     marked = ladder.cells.index(chosen) if chosen is not None and chosen is not ladder.full else None
     note = (
-        f"Medians with 95 % intervals. Faster: than {ladder.reference}. Sent: online payload of the party that sends "
-        "more. ReLU share: of the online time, waiting included. Published figures are others'."
+        f"Medians, {latency_interval(ladder.cells)}. Faster: than {ladder.reference}. Sent: online payload of the "
+        "party that sends more. ReLU share: of the online time, waiting included. Published figures are others'."
     )
     return _table("budgets", "By ReLU budget", note, columns, rows, marked)
 
@@ -151,7 +152,10 @@ def price_table(view: View) -> Table:
             duration(fit.slope_s, *fit.slope_interval), duration(fit.intercept_s),
             Entry(f"{fit.r2:.3f}", fit.r2, _networks(ladder)),
         ))  # fmt: skip
-    note = "Least squares over the networks of a setting. A low R² means that something else than ReLUs decides there."
+    note = (
+        "Least squares over the networks of a setting. A low R² means that something else than ReLUs decides there. "
+        "Without any: a batch of a network without ReLUs."
+    )
     return _table("prices", "The price of 1,000 ReLUs", note, columns, rows)
 
 
@@ -252,7 +256,7 @@ def whatif_table(view: View, ladder: Ladder, extra: Sequence[tuple[str, float]] 
     from pibench.reporting.whatif import wire_named
 
     wires = list(dict.fromkeys([c.link for c in view.cells if c.usable] + ["lan", "wan"] + [w for w, _ in extra]))
-    found = {name: _same_data(options(view, wire_named(name)), ladder) for name in wires if _known(name)}
+    found = {name: of_setting(options(view, wire_named(name)), ladder.setting) for name in wires if _known(name)}
     deadlines = sorted({d for d in DEADLINES_S if _decides(found.values(), d)} | {d for _, d in extra})
     if not deadlines or not any(o.percent is not None for row in found.values() for o in row):
         return None
@@ -265,8 +269,8 @@ def whatif_table(view: View, ladder: Ladder, extra: Sequence[tuple[str, float]] 
     columns = [("Link", False), *((f"within {axis_seconds(d)}", False) for d in deadlines)]
     note = (
         "The most accurate network whose online latency makes the deadline, under any private protocol of these "
-        "records. Predicted: loopback measurement plus bytes over the rate and half a round trip a round. Empty: "
-        "none makes it."
+        "records. Predicted: loopback measurement plus bytes over the rate and, a round, half a round trip (over "
+        "gloo: two). Empty: none makes it."
     )
     return _table("whatif", "What if there is a deadline", note, columns, rows)
 
@@ -292,11 +296,6 @@ def _known(name: str) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _same_data(found: Iterable[Option], ladder: Ladder) -> list[Option]:
-    setting = ladder.setting
-    return [o for o in found if o.dataset == setting.dataset and o.batch == setting.batch]
 
 
 def _decides(rows: Iterable[Sequence[Option]], deadline_s: float) -> bool:

@@ -28,10 +28,14 @@ def seconds(value: float) -> str:
 
 def interval(estimate: Estimate) -> str:
     """Return the interval in the unit of its point: `[49.8, 51.2]`."""
-    scale, _ = _time_unit(estimate.point)
-    places = digits(estimate.point / scale)
-    decimals = len(places.partition(".")[2])
-    return f"[{estimate.low / scale:.{decimals}f}, {estimate.high / scale:.{decimals}f}]"
+    return bounds(estimate.point, estimate.low, estimate.high)
+
+
+def bounds(point: float, low: float, high: float) -> str:
+    """Return two seconds in the unit and with the decimals of the point between them."""
+    scale, _ = _time_unit(point)
+    decimals = len(digits(point / scale).partition(".")[2])
+    return f"[{low / scale:.{decimals}f}, {high / scale:.{decimals}f}]"
 
 
 def n_bytes(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pibench.harness.record import Accuracy, Case, Inference, Machine, PartKey, PartyOnline, Record, Session
 from pibench.harness.samples import without_warmup
-from pibench.harness.stats import fit_price, median_interval
+from pibench.harness.stats import LEVEL, fit_price, median_interval, student
 from pibench.reporting.cells import Cell, Joint, Ladder, PhaseView, Score, Setting, Site
 
 
@@ -36,24 +36,30 @@ class View:
 
 
 def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
-    """Return the ladder of cells that share a setting."""
+    """Return the ladder of cells that share a setting; a latency is that of a batch, so all its ReLUs are counted."""
     ordered = tuple(sorted(cells, key=lambda c: (-c.relu_count, c.online_s)))
-    fit = fit_price([c.relu_count for c in ordered], [c.online_s for c in ordered])
+    fit = fit_price([c.relu_count * c.batch for c in ordered], [c.online_s for c in ordered])
     return Ladder(setting, ordered, fit, _joint(ordered))
 
 
 def _joint(cells: Sequence[Cell]) -> Joint | None:
-    """Fit both counts; None below five networks, or where the two cannot be told apart or one would cost nothing."""
+    """Fit both counts of a batch, with Student intervals; None below five networks, or where the two go together."""
     y = np.array([c.online_s for c in cells])
-    x = np.array([[1.0, c.relu_count / 1e3, c.macs_run / 1e9] for c in cells])
-    if len(cells) < 5 or np.linalg.matrix_rank(x / np.maximum(x.max(axis=0), 1e-30)) < 3:
+    counts = np.array([[1.0, c.relu_count * c.batch / 1e3, c.macs_run * c.batch / 1e6] for c in cells])
+    units = np.maximum(counts.max(axis=0), 1e-30)  # columns of one size, so that the squares below stay exact
+    x = counts / units
+    if len(cells) < 5 or np.linalg.matrix_rank(x) < 3:
         return None
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
-    if min(coefficients[1:]) <= 0:
-        return None
-    total = float(((y - y.mean()) ** 2).sum())
-    residual = float(((y - x @ coefficients) ** 2).sum())
-    return Joint(float(coefficients[1]), float(coefficients[2]), 1.0 - residual / total if total else 1.0)
+    total, residual = float(((y - y.mean()) ** 2).sum()), float(((y - x @ coefficients) ** 2).sum())
+    degrees = len(cells) - 3
+    errors = np.sqrt(residual / degrees * np.diag(np.linalg.inv(x.T @ x)))
+    reach = student(LEVEL, degrees) * errors
+    (_, relu, mac), (_, relu_low, mac_low), (_, relu_high, mac_high) = (
+        (row / units).tolist() for row in (coefficients, coefficients - reach, coefficients + reach)
+    )
+    r2 = 1.0 - residual / total if total else 1.0
+    return Joint(relu, mac, r2, (relu_low, relu_high), (mac_low, mac_high))
 
 
 def view_of(records: Iterable[Record]) -> View:
@@ -88,7 +94,7 @@ def _cell(record: Record, case: Case) -> Cell:
         rounds=_largest([max(i.server.rounds, i.client.rounds) for i in measured]),
         sites=_sites(sessions, online.point) if online else (), offline=_offline(sessions), setup=_setup(sessions),
         peak_rss_bytes=_largest([max(s.peak_rss_bytes.server, s.peak_rss_bytes.client) for s in sessions]),
-        published=net.published,
+        published=net.published, options=case.options,
     )  # fmt: skip
 
 
@@ -109,13 +115,19 @@ def _private(sessions: Sequence[Session]) -> Score | None:
 
 
 def _score(private: Score | None, plain: Accuracy | None, trained: dict[str, Any] | None) -> Score | None:
-    """Return the accuracy over the most images; the private classes are checked against the plaintext's apart."""
-    scores = [private] if private else []
+    """Return the accuracy over the most images; the private classes are checked against the plaintext's apart.
+
+    Sessions take the test images in turn, around their end: beyond the images that another score rests on, private
+    answers may be to the same images again, and more of them tell no more.
+    """
+    scores: list[Score] = []
     if plain and plain.n:
         scores.append(Score(100.0 * plain.correct / plain.n, plain.n, "plaintext"))
     if trained and trained.get("accuracy") is not None and trained.get("n"):
-        share = float(trained["accuracy"])
-        scores.append(Score(100.0 * share if share <= 1.0 else share, int(trained["n"]), "training"))
+        scores.append(Score(float(trained["accuracy"]), int(trained["n"]), "training"))
+    images = max((score.n for score in scores), default=None)
+    if private and (images is None or private.n <= images):
+        scores.insert(0, private)
     return max(scores, key=lambda score: score.n, default=None)
 
 

@@ -1,7 +1,7 @@
 """What if: the most accurate network that makes a deadline on a link, and how rankings move from system to system.
 
 Measured values are used where a record has them. Where it has none for a link, the loopback measurement is carried
-over by arithmetic (bytes over the rate, half a round trip a round) and marked as predicted.
+over by the arithmetic of harness/predict.py (bytes over the rate, one ways of a round) and marked as predicted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.errors import UsageError
-from pibench.reporting.cells import Cell, Ladder
+from pibench.registry import PROTOCOLS
+from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.costmodel import WIRES, Wire, Workload, estimate
 from pibench.reporting.view import View
 
@@ -52,8 +53,16 @@ def predicted_s(cell: Cell, wire: Wire) -> float | None:
     """Return a loopback measurement carried over to a link; None where the cell does not lend itself."""
     if not cell.usable or cell.rtt_ms or cell.mbit_s or cell.sent_bytes is None or cell.rounds is None:
         return None
-    down, up = wire.seconds(cell.server_bytes or 0, 0, 0), wire.seconds(0, cell.client_bytes or 0, 0)
-    return cell.online_s + max(down, up) + cell.rounds * wire.rtt_ms / 2e3  # both directions run at once
+    if cell.base_protocol not in PROTOCOLS:  # a record from elsewhere: how its messages go is not known here
+        return None
+    from pibench.harness.predict import wire_seconds  # brings torch, for which no other part of a report waits
+    from pibench.mpc.protocol import Cost
+
+    sent = Cost(rounds=cell.rounds, server_bytes=cell.server_bytes or 0, client_bytes=cell.client_bytes or 0)
+    latency_s, transfer_s = wire_seconds(
+        sent, cell.base_protocol, wire.rtt_ms, wire.down_mbit_s, cell.options, up_mbit_s=wire.up_mbit_s
+    )
+    return cell.online_s + latency_s + transfer_s
 
 
 def workload_of_cell(cell: Cell) -> Workload:
@@ -72,6 +81,11 @@ def options(view: View, wire: Wire, *, systems: Iterable[str] = ()) -> list[Opti
             found[key] = made
     on_paper = [_paper(cell, system, wire) for cell in networks_of(view.cells) for system in systems]
     return sorted([*found.values(), *on_paper], key=lambda option: option.online_s)
+
+
+def of_setting(found: Iterable[Option], setting: Setting) -> list[Option]:
+    """Return the options for a setting's data set and batch; systems on paper answer one image at a time."""
+    return [o for o in found if o.dataset == setting.dataset and o.batch == setting.batch]
 
 
 def networks_of(cells: Iterable[Cell]) -> list[Cell]:
