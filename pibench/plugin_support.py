@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pibench.harness.plan import CasePlan
     from pibench.harness.stats import Estimate
 
-HEADINGS = ("case", "online", "95 % interval", "sent by S", "by C", "rounds", "ReLUs", "right", "link")
+HEADINGS = ("case", "online", "range", "sent by S", "by C", "rounds", "ReLUs", "right", "link")
 
 
 class OnlineClock:
@@ -105,7 +105,8 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield "S: server, C: client; online: median over sessions; right: answers as in plaintext, and accuracy where known"
+    yield "S: server, C: client; right: answers as in plaintext, and accuracy where known"
+    yield f"online: median over sessions; {_range_words(cases)}"
 
 
 def _row(case: Case) -> tuple[str, ...]:
@@ -120,6 +121,12 @@ def _row(case: Case) -> tuple[str, ...]:
     link = f"{case.link.name} {case.link.rtt_ms:g} ms{rate}" if case.link.rtt_ms or rate else case.link.name
     relus = show(MEASURES["relu_count"], case.network.relu_count)
     return (case.id, show(online, estimate.point if estimate else None), interval, *exact, relus, _right(case), link)
+
+
+def _range_words(cases: Sequence[Case]) -> str:
+    from pibench.reporting.captions import interval_words
+
+    return interval_words([len(case.sessions) for case in cases if case.sessions])
 
 
 def _right(case: Case) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pibench.harness.compare import Options, compare
 from pibench.harness.record import Record
+from pibench.plugin_support import table
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.captions import bars, interval_title, latency_interval
 from pibench.reporting.comparison import as_text
@@ -86,3 +87,10 @@ def test_a_comparison_names_the_interval_that_it_has() -> None:
     assert "Mann-Whitney" in apart
     assert "Hodges and Lehmann's ratio over pairs with its 95% signed-rank interval" in paired
     assert "ratio of medians" not in paired
+
+
+def test_the_plugins_table_says_what_its_range_is() -> None:
+    assert (
+        list(table(record_of(2).cases))[-1] == f"online: median over sessions; range: bootstrap over 2 sessions, {FEW}"
+    )
+    assert "95 % interval: bootstrap over 6 sessions" in list(table(record_of(6).cases))[-1]

@@ -11,11 +11,12 @@ from pibench.reporting.view import View
 
 
 def latency_interval(cells: Iterable[Cell]) -> str:
-    """Return in words what the intervals of some latencies are: a bootstrap of few sessions need not cover 95 %.
+    """Return in words what the intervals of some latencies are; empty where nothing was measured."""
+    return interval_words([cell.online.n_sessions for cell in cells if cell.online])
 
-    Empty where nothing was measured.
-    """
-    counts = [cell.online.n_sessions for cell in cells if cell.online]
+
+def interval_words(counts: Sequence[int]) -> str:
+    """Return in words what intervals over so many sessions are: a bootstrap of few need not cover 95 %."""
     if not counts:
         return ""
     if max(counts) == 1:
