@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pibench.errors import DataError
+from pibench.harness.prepare import Needs, prepare_card
+from pibench.networks.build import build
+from pibench.networks.card import load_card
+from pibench.networks.spec import ResNetSpec
 from pibench.training.checkpoint import load_checkpoint, packed, read_metadata, save_checkpoint, unpacked
+from pibench.training.metadata import differences
 from pibench.training.runs import load_into
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
@@ -94,6 +101,46 @@ def test_checkpoints_of_another_shape_are_refused(tmp_path: Path, state: dict[st
     save_checkpoint(tmp_path / "x.safetensors", state, {})
     with pytest.raises(DataError, match=message):
         load_into(nn.Linear(3, 2), tmp_path / "x.safetensors")
+
+
+SPEC = ResNetSpec.model_validate(
+    {"family": "resnet", "base_width": 4, "multipliers": [2], "blocks": [1, 1], "classes": 3, "input": [1, 8, 8]}
+)
+# what changes no tensor's shape
+SHAPELESS: list[dict[str, Any]] = [{"culled": [2]}, {"thinning": "bottom"}, {"stem_stride": 2}, {"stem_relu": False}]
+
+
+def changed(**fields: Any) -> ResNetSpec:
+    return ResNetSpec.model_validate({**SPEC.model_dump(), **fields})
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["as-trained", "as-reduced"])
+@pytest.mark.parametrize("fields", SHAPELESS, ids=lambda fields: next(iter(fields)))
+def test_checkpoints_of_another_function_are_refused(tmp_path: Path, short: bool, fields: dict[str, Any]) -> None:
+    path, other = tmp_path / "x.safetensors", changed(**fields)
+    save_checkpoint(path, build(other).state_dict(), {"network": other.model_dump(exclude_defaults=short)})
+    load_into(build(other), path, other)
+    load_into(build(SPEC), path)  # nobody says what it should be
+    [(name, value)] = fields.items()
+    with pytest.raises(DataError, match=re.escape(f"{name} is {value}, not {getattr(SPEC, name)}")):
+        load_into(build(SPEC), path, SPEC)
+
+
+def test_a_run_refuses_given_weights_of_another_function(tmp_path: Path) -> None:
+    card = load_card("digits-culled")
+    other = type(card.network).model_validate({**card.network.model_dump(), "culled": []})
+    save_checkpoint(tmp_path / "x.safetensors", build(other).state_dict(), {"network": other.model_dump()})
+    with pytest.raises(DataError, match=r"culled is \[\], not"):
+        prepare_card(card, tmp_path, Needs(1, 1, 0), lambda _: None, tmp_path / "x.safetensors")
+
+
+def test_networks_are_told_apart_by_what_they_compute() -> None:
+    one, same = changed(culled=[1, 2]), {"network": changed(culled=[2, 1]).model_dump()}
+    assert differences(same, one) == {}
+    assert differences({}, one) == {}  # made elsewhere
+    assert differences({"network": {"family": "vgg"}}, one) == {"family": ("vgg", "resnet")}
+    assert differences({"network": "?"}, one) == {"family": (None, "resnet")}
+    assert differences({"network": {**one.model_dump(), "later": 7}}, one) == {"later": (7, None)}
 
 
 @given(st.integers(0, 1000))

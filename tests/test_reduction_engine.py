@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from reduction_fakes import little, little_card, little_study, noise
 
 from pibench import cli
@@ -111,15 +113,36 @@ def test_the_plan_names_what_will_run_and_trains_nothing(tmp_path: Path, cache: 
     assert forecast.forecast(study, METHODS, cache).left == []
 
 
-@pytest.mark.parametrize(("settings", "steps"), [({}, 4), ({"samples": 64}, 2)])
+@pytest.mark.parametrize(("settings", "steps"), [({}, {4, 3}), ({"samples": 64}, {2})])
 def test_the_plan_expects_the_images_that_will_be_shown(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, counted: list[str],
-    settings: dict[str, int], steps: int,
+    settings: dict[str, int], steps: set[int],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(forecast, "_speed", lambda _study: (1.0, 0.0, 1.0))  # every step takes a second
     study = little_study(tmp_path, 512, settings=settings, overrides={"batch_size": 32})
     plan = forecast.forecast(study, ["deepreduce"], cache)
-    assert set(plan.seconds.values()) == {steps}  # criticality, teacher and students alike
+    assert set(plan.seconds.values()) == steps  # criticality does without the images held out
+
+
+def test_criticality_is_judged_on_training_images_held_out(tmp_path: Path) -> None:
+    data, study = noise(), little_study(tmp_path, 512)
+    split = actions.held_out(data, int(study.alone("one", "One", little(culled=[2])).options["held_out"] or 0))
+    everything = torch.cat([split.train_images, split.test_images])
+    assert (len(split.train_labels), len(split.test_labels)) == (116, 12)
+    assert sorted(map(bytes, everything.numpy())) == sorted(map(bytes, data.train_images.numpy()))
+    again = actions.held_out(data, 10)
+    assert torch.equal(split.test_images, again.test_images)  # all stages by the same images
+    assert actions.held_out(data, 0) is data
+    assert all("held_out" not in task.options for task in (study.base(), study.student("s", "S", little(), "snl")))
+
+
+def test_the_test_images_do_not_decide_about_criticality(tmp_path: Path, cache: Cache) -> None:
+    data = noise()
+    alone = little_study(tmp_path, 512).alone("one", "One", little(culled=[2]))
+    found = actions.perform(alone, cache, lambda _text: None, data)
+    flipped = dataclasses.replace(data, test_labels=(data.test_labels + 1) % 10)
+    other = actions.perform(alone, Cache(tmp_path / "other"), lambda _text: None, flipped)
+    assert (found.accuracy, found.n_test) == (other.accuracy, 12)
 
 
 def test_a_failed_task_is_tried_again_and_the_others_finish(
@@ -183,6 +206,9 @@ def test_a_given_checkpoint_is_taken_over(tmp_path: Path, cache: Cache, counted:
     assert study.student("s", "S", little(culled=[1]), "deepreduce").start == base.key
     jobs.run_here([base], cache, lambda _text: None)
     assert counted == ["little", "little"]
+    card = study.card.model_copy(update={"network": little(culled=[2])})
+    with pytest.raises(DataError, match=r"culled is \[\], not \[2\]"):
+        dataclasses.replace(study, card=card).base()
     with pytest.raises(DataError, match="cannot be read"):
         little_study(tmp_path, checkpoint=tmp_path / "nothing").base()
 
@@ -297,6 +323,15 @@ def test_the_table_says_what_an_epoch_showed(tmp_path: Path, cache: Cache, count
     assert ["recipe" in output.card_document(row) for row in rows] == [False, True]
     outcome = drive.drive(whole, ["snl"], run_here(cache))
     assert [output.spent_epochs(row) for row in output.rows(outcome)] == ["1", "3"]
+
+
+def test_a_search_that_meets_its_budget_early_counts_the_epochs_it_ran(tmp_path: Path, cache: Cache) -> None:
+    study, data = little_study(tmp_path), noise()
+    options = {"budget": 1024, "threshold": 0.01, "strength": 1e-5, "growth": 1.1}  # the budget is the whole network
+    search = study.search("search", "snl", little(activation="masked"), options)
+    search = search.model_copy(update={"recipe": {**search.recipe, "epochs": 5}})
+    base, found = (actions.perform(task, cache, lambda _text: None, data) for task in (study.base(), search))
+    assert (base.epochs_in_all, found.epochs, found.epochs_in_all) == (1, 1, 2)
 
 
 def test_dominated_candidates_are_marked_and_may_be_left_out(tmp_path: Path, cache: Cache, counted: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reduction_fakes import little, little_study, noise
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pibench.errors import DataError, UsageError
 from pibench.lowering.lower import lower
 from pibench.networks.build import build, masks_of, stage_of
 from pibench.networks.census import census
+from pibench.reduction import drive, forecast
 from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
 from pibench.reduction.masks import export_masks, import_masks
 from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
 from pibench.reduction.search import Setting
 from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_out
 from pibench.reduction.snl import SnlSearch
+from pibench.reduction.study import Study
+from pibench.reduction.tasks import Result, Task
 from pibench.training.checkpoint import save_checkpoint
-from pibench.training.distill import Teacher
+from pibench.training.distill import Teacher, distillation_loss
 from pibench.training.recipe import Distillation, Precision, Recipe
 
 SEARCHES = {"snl": SnlSearch, "senet": SenetSearch}
@@ -67,6 +72,71 @@ def test_keep_largest_by_channel_keeps_whole_channels_within_the_budget() -> Non
     assert masks["a"].flatten(1).sum(1).tolist() == [0, 4, 4]
 
 
+def test_keep_largest_breaks_ties_by_the_second_key() -> None:
+    shapes = {"a": (2, 1, 1), "b": (3, 1, 1)}
+    scores = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    scores["b"][0] = 1.0
+    ties = {"a": torch.tensor([1.0, 2.0]).reshape(2, 1, 1), "b": torch.tensor([0.0, 5.0, 4.0]).reshape(3, 1, 1)}
+    masks = keep_largest(scores, shapes, 3, ties)
+    assert masks["a"].flatten().tolist() == [False, False]
+    assert masks["b"].flatten().tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_snl_tells_gates_at_one_end_apart_by_their_way_there(end: float) -> None:
+    search = SnlSearch(setting(3))
+    for gate in search.gates.values():
+        gate.gate.data.fill_(2 * end - 0.5)
+    search.gates["layer2.0.relu2"].gate.data.flatten()[7:10] += 0.25  # the last site: wanted a little more
+    search.after_step()
+    assert all(bool((gate.gate == end).all()) for gate in search.gates.values())
+    masks = search.masks()
+    assert masks["layer2.0.relu2"].flatten().nonzero().flatten().tolist() == [7, 8, 9]
+    assert sum(int(mask.sum()) for mask in masks.values()) == 3
+
+
+def test_snl_minimises_half_of_the_public_codes_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [search_task] = [task for wave in _waves(little_study(tmp_path, 300)) for task in wave if task.action == "snl"]
+    recipe = Recipe.model_validate(search_task.recipe)
+    how = recipe.distillation
+    assert how is not None
+    s = setting(300)
+    s.recipe = recipe
+    search = SnlSearch(s, strength=0.25)
+    logits, taught, labels = torch.randn(4, 10), torch.randn(4, 10), torch.tensor([1, 2, 3, 4])
+    soft, wanted = (logits / 4).log_softmax(1), (taught / 4).softmax(1)
+    kl = functional.kl_div(soft, wanted, reduction="batchmean") * 16
+    public = functional.cross_entropy(logits, labels) + kl + 0.25 * 1024
+    ours = distillation_loss(logits, taught, labels, recipe, how) + torch.as_tensor(search.penalty()).detach()
+    assert float(ours) == pytest.approx(float(public) / 2, rel=1e-6)
+
+
+def _waves(study: Study) -> list[list[Task]]:
+    """Return the waves of SNL's tasks, as a plan goes through them."""
+    waves: list[list[Task]] = []
+
+    def seen(tasks: Sequence[Task]) -> Mapping[str, Result]:
+        waves.append(list(tasks))
+        return {task.key: forecast._imagined(task) for task in tasks}
+
+    drive.drive(study, ["snl"], seen)
+    return waves
+
+
+def test_snl_tunes_with_the_loss_of_its_search(tmp_path: Path) -> None:
+    _, [search], [student] = _waves(little_study(tmp_path, 300))
+    assert search.recipe["distillation"]["weight"] == student.recipe["distillation"]["weight"] == 0.5
+
+
+def test_a_search_that_ends_above_its_budget_says_so() -> None:
+    said: list[str] = []
+    search = SnlSearch(setting(300, epochs=1, say=said.append), strength=1e-9)
+    search.run()
+    assert not search.done
+    assert search.relus() == 1024
+    assert "above its budget: 1,024 ReLUs are open, cut to 300" in said[-1]
+
+
 @pytest.mark.parametrize("kind", SEARCHES)
 @pytest.mark.parametrize("granularity", ["pixel", "channel"])
 @pytest.mark.parametrize("budget", [512, 100])
@@ -92,6 +162,7 @@ def test_a_search_goes_on_where_it_stopped(kind: str, tmp_path: Path, monkeypatc
     resumed = SEARCHES[kind](setting(300, state=state, identity="x"))
     found = resumed.run()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(value, resumed.tensors()[name]) for name, value in whole.tensors().items())
     for a, b in zip(whole.setting.module.parameters(), resumed.setting.module.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -217,11 +288,11 @@ def test_matching_sees_the_teacher_on_the_images_of_the_step(
     trainer.match(1000.0)
     seen: list[Tensor] = []
     teacher.module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    loss, _ = next(trainer._epoch())
+    next(trainer._epoch())
     assert len(seen) == passes  # with kept views: one batch of all images beforehand, one for matching
     own = trainer._student.values
     assert {value.dtype for value in trainer._teacher.values.values()} == {getattr(torch, precision)}
     with torch.no_grad():
         teacher.module(seen[-1])
     assert len(seen[-1]) == 32
-    assert loss > 500 * float(mismatch(own, trainer._teacher.values).detach()) > 0
+    assert trainer.place.loss > 500 * float(mismatch(own, trainer._teacher.values).detach()) > 0

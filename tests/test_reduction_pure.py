@@ -9,8 +9,9 @@ from pibench.lowering.lower import lower
 from pibench.networks.build import skeleton, stage_of
 from pibench.networks.card import load_card
 from pibench.networks.census import Census, census
-from pibench.networks.spec import AnyNetwork, MiniOnnSpec, ResNetSpec, WideResNetSpec
+from pibench.networks.spec import AnyNetwork, MiniOnnSpec, ResNetSpec, VggSpec, WideResNetSpec
 from pibench.reduction import equalize, families, steps
+from pibench.reduction.counting import stage_relus
 from pibench.reduction.criticality import criticality, order
 from pibench.reduction.pareto import best_within, frontier
 
@@ -147,6 +148,15 @@ def test_a_wide_network_loses_its_last_relu_with_its_last_stage() -> None:
     wide = WideResNetSpec(family="wideresnet", classes=100, input=[3, 32, 32])
     assert count(steps.cull(wide, [1, 2, 3])).relu_count == 0
     assert count(steps.only(wide, 3)).relus_by_stage["head"] > 0
+
+
+def test_a_vggs_hidden_layers_are_culled_and_thinned_with_its_last_group() -> None:
+    vgg = VggSpec.model_validate({"family": "vgg", "classes": 100, "input": [3, 32, 32], "hidden": [64, 32]})
+    for stage, relus in stage_relus(vgg, 5).items():
+        assert count(steps.only(vgg, stage)).relu_count == relus
+    assert count(steps.cull(vgg, [5])).relus_by_stage.get("head", 0) == 0
+    assert count(steps.thin(vgg, "bottom")).relus_by_stage["head"] == 64
+    assert count(steps.thin(vgg, "top")).relus_by_stage["head"] == 32
 
 
 def test_what_cannot_be_culled_is_refused() -> None:

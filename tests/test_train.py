@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pibench.cli import main
-from pibench.errors import DataError, PibenchError, UsageError
+from pibench.errors import PibenchError, UsageError
 from pibench.networks.card import Card, load_card
-from pibench.training import ensure_trained
 from pibench.training.augment import Augmenter, draw_view, resize
 from pibench.training.checkpoint import load_checkpoint, read_metadata
 from pibench.training.data import Dataset
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss
-from pibench.training.ensure import find_checkpoint, target_of
-from pibench.training.plan import Plan, Round, TeacherChoice, load_plan
+from pibench.training.plan import TeacherChoice
 from pibench.training.progress import Lines, Progress
 from pibench.training.recipe import Distillation, Phase, Recipe, recipe_for
-from pibench.training.runs import Job, run_job, run_plan, with_teacher
+from pibench.training.runs import Job, run_job, with_teacher
 from pibench.training.train import Trainer
 
 CARD = """
@@ -168,28 +164,6 @@ def test_a_small_network_learns(card: Card, in_tmp: Path) -> None:
     assert seen[-1].epoch == 8
     assert seen[-1].test_accuracy is not None
     assert not (in_tmp / "state" / "out.state.safetensors").exists()
-
-
-class Stop(KeyboardInterrupt):
-    """Ctrl-C, as the tests press it."""
-
-
-@pytest.mark.parametrize("at", [(0, 3), (1, 0), (2, 5)])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(card: Card, in_tmp: Path, at: tuple[int, int]) -> None:
-    recipe, data = recipe_for("digits", {**QUICK, "channels_last": True}), make_data()
-    whole = run_job(Job(card, recipe, in_tmp / "a.safetensors", in_tmp), data=data)
-
-    def stop(p: Progress) -> None:
-        if (p.epoch, p.step) == at:
-            raise Stop
-
-    job = Job(card, recipe, in_tmp / "b.safetensors", in_tmp)
-    with pytest.raises(Stop):
-        run_job(job, data=data, report=stop)
-    assert (in_tmp / "b.state.safetensors").is_file()
-    resumed = run_job(job, data=data)
-    first, second = load_checkpoint(whole)[0], load_checkpoint(resumed)[0]
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_time_left_knows_sizes_and_leaves_the_teacher_out(
@@ -344,125 +318,6 @@ def test_a_student_follows_its_teacher(card: Card, in_tmp: Path, views: int) -> 
     trainer.run()
     trainer.module.eval()
     assert trainer.module(torch.randn(20, 1, 8, 8)).argmax(1).tolist() == [0] * 20
-
-
-# -- what is missing is trained ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make_data()
-    monkeypatch.setattr("pibench.training.runs.load_dataset", lambda name: data)
-
-
-@pytest.mark.usefixtures("small_digits")
-def test_what_is_missing_is_trained_the_teacher_first(in_tmp: Path) -> None:
-    recipe = "recipe: {epochs: 1, batch_size: 16, crop: 1}"
-    make_card(in_tmp, "big", recipe)
-    pupil = make_card(in_tmp, "pupil", f"teacher: big\n{recipe}")
-    told: list[str] = []
-    path = ensure_trained(pupil, told.append)
-    assert path == find_checkpoint(pupil) == target_of(pupil)
-    assert [line.split(":")[0] for line in told] == ["training big", "training pupil"]
-    meta = read_metadata(target_of(pupil))
-    assert meta["teachers"][0]["name"] == "big"
-    assert meta["recipe"]["distillation"] is not None
-    assert ensure_trained(pupil, told.append) == path
-    assert len(told) == 2
-
-
-def test_shipped_checkpoints_are_found_and_long_training_is_left_to_the_user(in_tmp: Path) -> None:
-    path = in_tmp / "networks" / "far.yaml"
-    make_card(in_tmp, "far")
-    path.write_text(path.read_text().replace("dataset: digits", "dataset: cifar100"))
-    far = load_card(path)
-    assert ensure_trained(far) is None
-    (in_tmp / "zoo").mkdir()
-    (in_tmp / "zoo" / "far.safetensors").touch()
-    assert ensure_trained(far) == in_tmp / "zoo" / "far.safetensors"
-
-
-# -- plans and the verb --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("small_digits")
-def test_a_plan_trains_in_order_and_only_what_is_missing(in_tmp: Path) -> None:
-    make_card(in_tmp)
-    quick = {"epochs": 1, "batch_size": 16, "crop": 1}
-    plan = Plan(
-        recipe=quick,
-        rounds=[
-            Round(card="small", name="first", teachers=[]),
-            Round(card="small", start="first"),
-        ],
-        teachers=[{"card": "small", "checkpoint": "first"}],  # type: ignore[list-item]
-    )
-    state = in_tmp / "state"
-    assert [path.name for path in run_plan(lambda: plan, state)] == ["first.safetensors", "small.safetensors"]
-    assert read_metadata(state / "small.safetensors")["epochs_before"] == 1
-    taught = [len(read_metadata(state / f"{name}.safetensors")["teachers"]) for name in ("first", "small")]
-    assert taught == [0, 1]
-    assert run_plan(lambda: plan, state) == []
-
-
-@pytest.mark.usefixtures("small_digits")
-def test_rounds_of_a_plan_are_chosen_by_name(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_card(in_tmp)
-    rounds = "".join(f"  - {{card: small, name: {name}}}\n" for name in ("one", "two", "three"))
-    (in_tmp / "p.yaml").write_text(f"recipe: {{epochs: 1, batch_size: 16, crop: 1}}\nrounds:\n{rounds}")
-    assert main(["train", "--plan", "p.yaml", "--state", "state", "three", "one"]) == 0
-    assert sorted(path.name for path in (in_tmp / "state").glob("*.safetensors")) == [
-        "one.safetensors", "three.safetensors"
-    ]  # fmt: skip
-    capsys.readouterr()
-    assert main(["train", "--plan", "p.yaml", "--state", "state", "four"]) == 4
-    assert "the plan has no round four" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("small_digits")
-def test_a_plan_is_checked(in_tmp: Path) -> None:
-    (in_tmp / "p.yaml").write_text("rounds:\n  - card: small\n    recipe: {epochs: 0}\n")
-    with pytest.raises(UsageError, match="the recipe of small: epochs"):
-        load_plan(in_tmp / "p.yaml")
-    make_card(in_tmp)
-    with pytest.raises(UsageError, match="starts from 'gone'"):
-        run_plan(lambda: Plan(rounds=[Round(card="small", start="gone")]), in_tmp)
-    teachers = [{"card": "small", "checkpoint": "gone"}]
-    with pytest.raises(DataError, match="no checkpoint 'gone' of teacher small"):
-        run_plan(lambda: Plan(rounds=[Round(card="small", name="x", teachers=teachers)]), in_tmp)  # type: ignore[arg-type]
-
-
-@pytest.mark.usefixtures("small_digits")
-def test_the_verb_trains_once(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_card(in_tmp, more="recipe: {epochs: 1, batch_size: 16, crop: 1}")
-    assert main(["train", "small"]) == 0
-    assert "of 30 test images, .pibench/checkpoints/small-" in capsys.readouterr().out
-    assert main(["train", "small"]) == 0
-    assert "trained already" in capsys.readouterr().out
-    assert main(["train", "small", "--epochs", "2", "--no-resume"]) == 0
-    assert "trained already" not in capsys.readouterr().out
-
-
-def test_a_training_that_is_told_to_end_saves_where_it_stands(in_tmp: Path) -> None:
-    recipe = "recipe: {epochs: 1, batch_size: 2, crop: 1, lr: 0.001}"
-    (in_tmp / "p.yaml").write_text(f"{recipe}\nrounds: [{{card: digits-tiny}}]\n")
-    run = "from pibench.cli import main; raise SystemExit(main())"
-    command = [sys.executable, "-c", run, "train", "--plan", "p.yaml", "--state", "state", "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert "step" in process.stdout.readline()  # told of its first step; nothing is saved for minutes
-            process.terminate()
-            _, told = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert "interrupted" in told
-    assert read_metadata(in_tmp / "state" / "digits-tiny.state.safetensors")["place"]["step"] > 0
-
-
-@pytest.mark.parametrize("wrong", [[], ["small", "--epochs", "0"], ["--plan", "x", "--force"]])
-def test_wrong_options_are_refused(in_tmp: Path, wrong: list[str]) -> None:
-    assert main(["train", *wrong]) == 4
 
 
 def test_lines_tell_epochs_and_notes(capsys: pytest.CaptureFixture[str]) -> None:

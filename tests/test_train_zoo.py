@@ -6,17 +6,20 @@ import io
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from rich.console import Console
 from test_train import QUICK, make_card, make_data
 
 from pibench.cli import main
 from pibench.errors import DataError
 from pibench.library import data_folders
+from pibench.networks.build import build
+from pibench.networks.card import load_card
 from pibench.reporting.zoo import Entry, entries, markdown, on_screen
 from pibench.training import ship as shipping
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.recipe import recipe_for
-from pibench.training.runs import Job, run_job
+from pibench.training.runs import Job, load_into, run_job
 
 
 @pytest.fixture
@@ -58,6 +61,20 @@ def test_weights_of_unknown_origin_are_not_shipped(in_tmp: Path) -> None:
     save_checkpoint(in_tmp / "x.safetensors", {}, {})
     with pytest.raises(DataError, match="neither its card nor its accuracy"):
         shipping.ship(in_tmp / "x.safetensors", in_tmp)
+
+
+def test_weights_of_another_function_are_not_shipped(trained: Path, in_tmp: Path) -> None:
+    card = in_tmp / "networks" / "small.yaml"
+    card.write_text(card.read_text().replace("family: resnet", "family: resnet, stem_relu: false"))
+    with pytest.raises(DataError, match="stem_relu is True, not False"):
+        shipping.ship(trained, in_tmp / "zoo", make_data())
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "zoo").glob("*.safetensors")), ids=lambda path: path.stem)
+def test_what_is_shipped_is_of_its_cards_network(path: Path) -> None:
+    card = load_card(REPOSITORY / "networks" / f"{path.stem}.yaml")
+    meta = load_into(build(card.network), path, card.network)
+    assert (meta["card"], "network" in meta) == (card.name, True)
 
 
 def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Pa
     if checkpoint is not None:
         from pibench.training.runs import load_into
 
-        meta = load_into(module, checkpoint)
+        meta = load_into(module, checkpoint, card.network)
     else:
         tell(f"{card.name}: no checkpoint, random weights (accuracy not known)")
         note = note or "random weights: no accuracy"

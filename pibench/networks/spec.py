@@ -121,7 +121,7 @@ class VggSpec(ReducedSpec):
     widths: Annotated[list[Positive], Field(min_length=1, max_length=8)] = [64, 128, 256, 512, 512]
     convolutions: Annotated[list[Positive], Field(min_length=1, max_length=8)] = [2, 2, 3, 3, 3]
     pool: Pool = "avg"
-    hidden: list[Positive] = []  # widths of hidden fully connected layers
+    hidden: list[Positive] = []  # widths of hidden fully connected layers; their ReLUs go with the last group's
     stem_relu: Literal[True] = True  # the first ReLU belongs to the first group
 
     @property

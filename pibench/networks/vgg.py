@@ -9,7 +9,7 @@ from pibench.networks.spec import VggSpec
 
 
 class Vgg(nn.Module):
-    """layer1.. (a group each), pool after every group, hidden layers, linear head."""
+    """layer1.. (a group each), pool after every group, hidden layers (reduced with the last group), linear head."""
 
     def __init__(self, spec: VggSpec) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Vgg(nn.Module):
         self.head = nn.Sequential()
         for number, width in enumerate(spec.hidden, start=1):
             self.head.add_module(f"fc{number}", nn.Linear(features, width))
-            self.head.add_module(f"relu{number}", relu(True))
+            self.head.add_module(f"relu{number}", relu(_kept(spec, spec.stage_count, number - 1)))
             features = width
         self.linear = nn.Linear(features, spec.classes)
 
@@ -36,12 +36,16 @@ class Vgg(nn.Module):
         return logits
 
 
+def _kept(spec: VggSpec, stage: int, index: int) -> bool:
+    """Return whether a ReLU is kept; in a plain chain, thinning drops every other one (top: 0, 2.., bottom: 1, 3..)."""
+    return spec.keeps(stage, "bottom" if index % 2 else "top")
+
+
 def _group(spec: VggSpec, number: int, inputs: int, outputs: int) -> nn.Sequential:
-    """Return one group; in a plain chain, thinning drops every other ReLU (top: 1st, 3rd.., bottom: 2nd, 4th..)."""
+    """Return one group of convolutions and its pool."""
     group = nn.Sequential()
     for index in range(spec.convolutions[number - 1]):
         stride = spec.stem_stride if number == 1 and index == 0 else 1
-        kept = spec.keeps(number, "bottom" if index % 2 else "top")
-        group.append(ConvUnit(inputs if index == 0 else outputs, outputs, 3, stride, kept))
+        group.append(ConvUnit(inputs if index == 0 else outputs, outputs, 3, stride, _kept(spec, number, index)))
     group.add_module("pool", pool2(spec.pool))
     return group

@@ -58,6 +58,7 @@ class Outcome:
     wall_s: float
     notes: dict[str, Any]
     accuracy: float | None = None  # percent of all test images, where the action measured it
+    epochs: int | None = None  # that were trained, where not all of the task's: a search may meet its budget early
 
 
 def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> Result:
@@ -65,8 +66,8 @@ def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> 
     if done := cache.result(task.key):
         return done
     whole = data or load_dataset(task.dataset)
-    parts = (int(task.options.get(name) or 0) for name in ("samples", "test"))
-    place = Workplace(cache, part_of(whole, *parts), say)
+    one_in, samples, test = (int(task.options.get(name) or 0) for name in ("held_out", "samples", "test"))
+    place = Workplace(cache, part_of(held_out(whole, one_in), samples, test), say)
     outcome = ACTIONS[task.action](task, place)
     result = _result(task, outcome, place)
     meta = {
@@ -80,6 +81,22 @@ def perform(task: Task, cache: Cache, say: Say, data: Dataset | None = None) -> 
     save_checkpoint(cache.path(task.key), outcome.module.state_dict(), meta)
     cache.state_path(task.key).unlink(missing_ok=True)
     return result
+
+
+def held_out(data: Dataset, one_in: int) -> Dataset:
+    """Return the data set with one training image in `one_in` as its test images, the same ones every time; 0: as is.
+
+    What chooses among networks is judged on these, so that the real test images stay unseen.
+    """
+    if not one_in:
+        return data
+    count = len(data.train_labels)
+    order = torch.randperm(count, generator=generator("held out", one_in))
+    judges, learned = order[: count // one_in].sort().values, order[count // one_in :].sort().values
+    return replace(
+        data, train_images=data.train_images[learned], train_labels=data.train_labels[learned],
+        test_images=data.train_images[judges], test_labels=data.train_labels[judges],
+    )  # fmt: skip
 
 
 def part_of(data: Dataset, samples: int, test: int) -> Dataset:
@@ -96,6 +113,7 @@ def _result(task: Task, outcome: Outcome, place: Workplace) -> Result:
     data = place.data
     found = census(lower(outcome.module, outcome.network.input_shape, stage_of)[0])
     before, accuracy, n_test = 0, outcome.accuracy, len(data.test_labels)
+    epochs = task.epochs if outcome.epochs is None else outcome.epochs
     if accuracy is None:
         n_test = n_test if task.action == "given" else min(GLANCE, n_test)  # a glance at what goes on to be trained
         accuracy = evaluate(outcome.module, data.test_images[:n_test], data.test_labels[:n_test], data)
@@ -105,7 +123,7 @@ def _result(task: Task, outcome: Outcome, place: Workplace) -> Result:
         key=task.key, network=outcome.network, relu_count=found.relu_count, macs=found.macs,
         macs_merged=found.macs_merged, relu_rounds=found.relu_rounds, parameters=found.parameters,
         accuracy=accuracy, n_test=n_test,
-        epochs=task.epochs, epochs_in_all=task.epochs + before, wall_s=outcome.wall_s, notes=outcome.notes,
+        epochs=epochs, epochs_in_all=epochs + before, wall_s=outcome.wall_s, notes=outcome.notes,
     )  # fmt: skip
 
 
@@ -190,7 +208,8 @@ def _search(task: Task, place: Workplace) -> Outcome:
         search = SenetSearch(setting, density=float(task.options.get("density") or 0.1))
     search.run()
     kept = {name: int(mask.sum()) for name, mask in masks_of(module).items()}
-    return Outcome(task.network, module.eval(), search.wall_s, {"epochs_run": search.epoch, "kept": kept})
+    notes = {"open_at_the_end": search.relus(), "kept": kept}
+    return Outcome(task.network, module.eval(), search.wall_s, notes, epochs=search.epoch)
 
 
 def _prune(task: Task, place: Workplace) -> Outcome:

@@ -6,12 +6,14 @@ What each search does stands in its own module (snl.py, senet.py, pruning.py, po
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pibench.networks.spec import AnyNetwork
 from pibench.reduction.steps import changed_any
 from pibench.reduction.study import Results, Study, Wave
 from pibench.reduction.tasks import Action, Option, Task
+
+SNL_WEIGHT = 0.5  # of the teacher's part and of the cross-entropy: equal, as in SNL's public code
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ def _two_steps(study: Study, kind: _Kind, network: AnyNetwork) -> Generator[Wave
 
 def snl(study: Study) -> Generator[Wave, Results, list[Task]]:
     """Linearize selectively: gates with L1, cut at the budget, then tuned under the teacher."""
-    note = "Loss, threshold and factor as in the public code; gates and lambda move faster where there are few steps."
+    note = (
+        "Loss, threshold and factor as in the public code; gates and lambda move faster where there are few steps; "
+        "rate and length of fine-tuning are this project's."
+    )
+    study = replace(study, distillation={**study.distillation, "weight": SNL_WEIGHT})
     options: dict[str, Option] = {
         "granularity": study.word("granularity", "pixel"),
         "threshold": study.number("threshold", 1e-2),

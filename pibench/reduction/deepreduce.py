@@ -1,6 +1,7 @@
 """DeepReDuce (ICML 2021): estimate criticality, cull, thin, reshape, distil; the networks worth keeping come out.
 
-1. Train the network with the ReLUs of one stage alone, for every stage: its criticality C_k (criticality.py).
+1. Train the network with the ReLUs of one stage alone, for every stage: its criticality C_k (criticality.py), from
+   its accuracy on a tenth of the training images that was held out.
 2. Cull whole stages, the least critical first.
 3. Thin what survives: drop the bottom (or top) ReLU of every block.
 4. Reshape the thinned networks: half the channels (alpha), half the resolution (rho), both.

@@ -48,8 +48,7 @@ def forecast(study: Study, methods: Sequence[str], cache: Cache) -> Forecast:
     def expected(task: Task) -> float:
         batch = int(task.recipe["batch_size"])
         macs = count(task.network).macs + (teacher if task.teacher else 0)
-        shown = min(samples, int(task.options.get("samples") or samples))
-        return task.epochs * max(1, shown // batch) * (fixed_s + mac_s * batch * macs)
+        return task.epochs * max(1, task.images_an_epoch(samples) // batch) * (fixed_s + mac_s * batch * macs)
 
     return Forecast(outcome, frozenset(found), {task.key: expected(task) for task in left}, step_s)
 

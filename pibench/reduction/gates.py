@@ -71,16 +71,27 @@ def open_gates(gates: Mapping[str, GatedReLU], threshold: float) -> int:
 
 
 @torch.no_grad()
-def keep_largest(scores: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], budget: int) -> dict[str, Tensor]:
-    """Return the masks that keep the highest scores over all sites within the budget; ties go to the earlier one.
+def keep_largest(
+    scores: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    budget: int,
+    ties: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the masks that keep the highest scores over all sites within the budget.
 
     A score stands for one element, or for a channel (its later dimensions are 1), whose elements stay together.
+    Of equal scores the higher value in `ties` (of the scores' shapes) wins, and then the earlier position.
     """
     flat = torch.cat([score.flatten().double() for score in scores.values()])
     weights = torch.cat(
         [torch.full((s.numel(),), torch.Size(shapes[n]).numel() // s.numel()) for n, s in scores.items()]
     )
-    order = torch.argsort(flat, descending=True, stable=True)
+    order = torch.arange(len(flat))
+    if ties is not None:
+        order = torch.argsort(
+            torch.cat([ties[name].flatten().double() for name in scores]), descending=True, stable=True
+        )
+    order = order[torch.argsort(flat[order], descending=True, stable=True)]
     kept = torch.zeros(len(flat), dtype=torch.bool)
     kept[order] = weights[order].cumsum(0) <= budget
     parts = torch.split(kept, [score.numel() for score in scores.values()])

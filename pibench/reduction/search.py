@@ -83,8 +83,16 @@ class Search(ABC):
     def masks(self) -> dict[str, Tensor]:
         """Return the masks found, within the budget."""
 
+    @abstractmethod
+    def relus(self) -> int:
+        """Return the ReLUs of one image that are open, before masks are cut to the budget."""
+
     def numbers(self) -> dict[str, Any]:
         """Return the search's own state that is no parameter, as plain data."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the search's own state that is no parameter, as tensors; they are filled in place on resuming."""
         return {}
 
     def run(self) -> dict[str, Tensor]:
@@ -98,6 +106,8 @@ class Search(ABC):
             self.wall_s += time.monotonic() - began
             self.setting.say(f"search epoch {self.epoch}/{self.setting.recipe.epochs} loss {loss:.3f}{self.describe()}")
             self._save()
+        if (left := self.relus()) > (budget := self.setting.budget):
+            self.setting.say(f"the search ended above its budget: {left:,} ReLUs are open, cut to {budget:,} by rank")
         masks = self.masks()
         restore(self.setting.module, masks)
         return masks
@@ -128,6 +138,7 @@ class Search(ABC):
         tensors = {f"model.{name}": value for name, value in self.setting.module.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
+        tensors |= {f"search.{name}": value for name, value in self.tensors().items()}
         place = {"epoch": self.epoch, "done": self.done, "wall_s": self.wall_s, **self.numbers()}
         save_checkpoint(self.setting.state, tensors, {"identity": self.setting.identity, "place": place})
 
@@ -145,6 +156,8 @@ class Search(ABC):
                 _, index, key = name.split(".", 2)
                 saved["state"].setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(saved)
+        for name, value in self.tensors().items():
+            value.copy_(tensors[f"search.{name}"])
         for name, value in meta["place"].items():
             setattr(self, name, value)
 

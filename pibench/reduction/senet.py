@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pibench.reduction.gates import keep_largest
+from pibench.reduction.gates import keep_largest, open_gates
 from pibench.reduction.search import Search, batches, weight_parameters
 from pibench.training.data import Dataset
 from pibench.training.recipe import Recipe
@@ -104,13 +104,17 @@ class SenetSearch(Search):
         """Return the gates as they stand after the last epoch."""
         return {n: (g.gate.detach() > 0.5).expand(g.shape).clone() for n, g in self.gates.items()}
 
+    def relus(self) -> int:
+        """Return the ReLUs behind gates at 1."""
+        return open_gates(self.gates, 0.5)
+
     def numbers(self) -> dict[str, Any]:
         """Return what was shared out."""
         return {"sensitivity": self.sensitivity, "budgets": self.budgets}
 
     def describe(self) -> str:
         """Say how many ReLUs are left."""
-        return f", {sum(int(g.gate.sum()) * g.elements_a_gate for g in self.gates.values()):,} ReLUs"
+        return f", {self.relus():,} ReLUs"
 
     def _top(self, budgets: Mapping[str, int]) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}

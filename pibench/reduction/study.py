@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pibench.errors import DataError
+from pibench.errors import DataError, UsageError
 from pibench.networks.card import Card
 from pibench.networks.spec import AnyNetwork
 from pibench.reduction.tasks import Action, Option, Result, Task
+from pibench.training.metadata import read_metadata, require_network
 from pibench.training.recipe import recipe_for
 
 Wave = list[Task]  # tasks that do not wait for one another
 Results = Mapping[str, Result]  # by key
 Method = Callable[["Study"], Generator[Wave, Results, list[Task]]]
+HELD_OUT = 10  # one training image in so many judges criticality, in place of the test images
 SEARCH_SHARE, TUNE_SHARE = 0.5, 0.75  # epochs of a mask search and of fine-tuning, of the base network's
 
 
@@ -31,17 +33,29 @@ class Study:
     distillation: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 4.0, "weight": 0.9})
     warm: bool = False  # students start from the base network's weights where those fit
     settings: Mapping[str, Option] = field(default_factory=dict)  # of the methods, by name
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # of every recipe
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of every recipe; methods' schedules derive from them
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a base network that no method handles."""
+        if self.card.network.activation == "masked":
+            raise UsageError(
+                f"{self.card.name} is masked already, and its masks would be lost",
+                where=str(self.card.path), remedy="start from the network that it was made from",
+            )  # fmt: skip
 
     def base(self) -> Task:
-        """Return the task that yields the base network: teacher of all, starting point of many."""
+        """Return the task that yields the base network: teacher of all, starting point of many, itself not taught.
+
+        Raises DataError for a checkpoint that cannot be read or is of another network.
+        """
         card = self.card
         options = self._part()
         action: Action = "train"
-        recipe = {**(card.recipe or {}), **self.overrides}
+        recipe = {**self._own_recipe(), **self.overrides}
         if self.checkpoint is not None:
             action = "given"
             options |= {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
+            require_network(self.checkpoint, read_metadata(self.checkpoint), card.network)
             options.pop("samples", None)
         return Task(
             name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
@@ -50,11 +64,11 @@ class Study:
         )  # fmt: skip
 
     def alone(self, name: str, title: str, network: AnyNetwork) -> Task:
-        """Return a training from nothing and without a teacher (criticality)."""
+        """Return a training from nothing and without a teacher, judged on training images held out (criticality)."""
         return Task(
             name=f"{self.card.name}-{name}", title=title, method="deepreduce", dataset=self.card.dataset,
-            network=network, action="train", recipe=self._recipe({}), options=self._part(),
-            provenance="reconstructed",
+            network=network, action="train", recipe=self._recipe({}),
+            options={**self._part(), "held_out": HELD_OUT}, provenance="reconstructed",
         )  # fmt: skip
 
     def student(self, name: str, title: str, network: AnyNetwork, method: str, **fields: Any) -> Task:
@@ -115,13 +129,15 @@ class Study:
         return {name: int(self.number(name, 0)) for name in ("samples", "test") if self.number(name, 0)}
 
     def _epochs(self, share: float) -> int:
-        whole = self.epochs or int(self._recipe({})["epochs"])
-        return max(1, round(whole * share))
+        return max(1, round(int(self._recipe({})["epochs"]) * share))
+
+    def _own_recipe(self) -> dict[str, Any]:
+        return {name: value for name, value in (self.card.recipe or {}).items() if name != "distillation"}
 
     def _recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        own = {k: v for k, v in (self.card.recipe or {}).items() if k != "distillation"}
+        """Return a complete recipe; what a method gives is last, for it derived that from what was overridden."""
         whole = {"epochs": self.epochs} if self.epochs else {}
-        return recipe_for(self.card.dataset, {**own, **whole, **given, **self.overrides}).model_dump()
+        return recipe_for(self.card.dataset, {**self._own_recipe(), **whole, **self.overrides, **given}).model_dump()
 
 
 def _sha256(path: Path) -> str:

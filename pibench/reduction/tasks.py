@@ -57,6 +57,12 @@ class Task(Strict):
         """Epochs that this task trains."""
         return int(self.recipe["epochs"]) if self.action in {"train", "snl", "senet"} else 0
 
+    def images_an_epoch(self, images: int) -> int:
+        """Return how many of a data set's training images this task trains on: all but those held out, or `samples`."""
+        one_in = int(self.options.get("held_out") or 0)
+        left = images - (images // one_in if one_in else 0)
+        return min(left, int(self.options.get("samples") or left))
+
     def card(self, result: Result | None = None) -> Card:
         """Return the card of the network that this task makes (of its description, before it is made)."""
         fields: dict[str, Any] = {

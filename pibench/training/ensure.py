@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pibench.errors import DataError
 from pibench.library import data_folders
 from pibench.networks.card import Card, load_card
-from pibench.training.metadata import read_metadata
-from pibench.training.plan import TeacherChoice
+from pibench.training.metadata import differences, file_sha256, read_metadata
+from pibench.training.plan import TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Recipe, recipe_for
 
@@ -30,26 +31,33 @@ def recipe_of(card: Card) -> Recipe:
     return with_teacher(recipe_for(card.dataset, card.recipe), card.teacher is not None)
 
 
-def target_of(card: Card, recipe: Recipe | None = None) -> Path:
-    """Return where a card's own training puts its checkpoint: the name tells network, recipe and teacher."""
-    what = [card.network.model_dump(exclude_defaults=True), (recipe or recipe_of(card)).sha256, card.teacher]
-    if card.teacher:
-        what.append(target_of(load_card(card.teacher)).name)
+def target_of(card: Card, recipe: Recipe | None = None, teachers: Sequence[TeacherChoice] | None = None) -> Path:
+    """Return where a training of a card puts its checkpoint: the name tells network, recipe and teacher.
+
+    `teachers`, each with its weights' file, stand in for the card's own; an empty list: nobody teaches.
+    """
+    what: list[Any] = [card.network.model_dump(exclude_defaults=True), (recipe or recipe_of(card)).sha256]
+    if teachers:
+        what += [[load_card(each.card).name, file_sha256(Path(str(each.checkpoint)))] for each in teachers]
+    elif teachers is None and card.teacher:
+        what += [card.teacher, target_of(load_card(card.teacher)).name]
+    else:
+        what.append(None)
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     return CHECKPOINTS / f"{card.name}-{digest[:8]}.safetensors"
 
 
 def find_checkpoint(card: Card) -> Path | None:
-    """Return a card's checkpoint: trained here by its recipe, shipped, or trained here by another recipe."""
+    """Return a card's checkpoint: trained here by its recipe, shipped, or trained here by another recipe.
+
+    One whose metadata tells another network, of an earlier version of the card perhaps, is passed over.
+    """
     own = target_of(card)
     shipped = [folder / (card.checkpoint or f"{card.name}.safetensors") for folder in data_folders("zoo")]
-    for path in (own, *shipped):
-        if path.is_file():
-            return path
-    others = [] if card.dataset in QUICK else sorted(CHECKPOINTS.glob(f"{card.name}-????????.safetensors"))
-    network = card.network.model_dump(mode="json", exclude_defaults=True)
-    fitting = [path for path in others if read_metadata(path).get("network") == network]
-    return max(fitting, key=lambda path: path.stat().st_mtime, default=None)
+    others = [] if card.dataset in QUICK else list(CHECKPOINTS.glob(f"{card.name}-????????.safetensors"))
+    newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+    known = (path for path in (own, *shipped, *newest_first) if path.is_file())
+    return next((path for path in known if not differences(read_metadata(path), card.network)), None)
 
 
 def ensure_trained(card: Card, tell: Tell = lambda _: None, report: Report = silent) -> Path | None:
@@ -90,20 +98,24 @@ def train_card(
     """
     from pibench.training.runs import Job, run_job, with_teacher
 
-    teachers = [] if alone else [teacher] if teacher else [_teacher(card, tell, report)] if card.teacher else []
+    own = TeacherChoice(card=card.teacher) if card.teacher else None
+    wanted = None if alone else teacher or own
+    teachers = [_resolved(wanted, card, tell, report)] if wanted else []
     recipe = with_teacher(recipe or recipe_of(card), bool(teachers))
     tell(f"training {card.name}: {recipe.epochs} epochs on {card.dataset}")
-    job = Job(card, recipe, target_of(card, recipe), STATE, teachers)
-    return run_job(job, resume=resume, report=report, device=device)
+    target = target_of(card, recipe, None if wanted == own else teachers)
+    return run_job(Job(card, recipe, target, STATE, teachers), resume=resume, report=report, device=device)
 
 
-def _teacher(card: Card, tell: Tell, report: Report) -> TeacherChoice:
-    teacher = load_card(str(card.teacher))
-    path = ensure_trained(teacher, tell, report)
+def _resolved(choice: TeacherChoice, pupil: Card, tell: Tell, report: Report) -> TeacherChoice:
+    """Return a teacher with its weights' file, trained now where none was named and that takes seconds."""
+    card = load_card(choice.card)
+    path = None if choice.checkpoint else ensure_trained(card, tell, report)
+    path = path or find_weights(choice.checkpoint or card.name, [STATE])
     if path is None:
         raise DataError(
-            f"{card.name} is taught by {teacher.name}, which has no checkpoint",
-            where=str(card.path),
-            remedy=f"`pibench train {teacher.name}` first, or --teacher CARD=FILE, or --no-teacher",
+            f"{pupil.name} is taught by {card.name}, which has no checkpoint",
+            where=str(pupil.path),
+            remedy=f"`pibench train {card.name}` first, or --teacher CARD=FILE, or --no-teacher",
         )
-    return TeacherChoice(card=str(teacher.path), checkpoint=str(path))
+    return TeacherChoice(card=str(card.path), checkpoint=str(path))

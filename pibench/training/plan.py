@@ -50,6 +50,10 @@ class Plan(Strict):
         """Return the settings that the plan gives a round (None: the card's own)."""
         return {**self.recipe, **(item.recipe or {})} or None
 
+    def makes(self, name: str) -> bool:
+        """Return whether a round's result has this name."""
+        return any(item.result == name for item in self.rounds)
+
     def teachers_of(self, item: Round) -> list[TeacherChoice]:
         """Return who teaches a round."""
         return self.teachers if item.teachers is None else item.teachers

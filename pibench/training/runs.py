@@ -15,9 +15,11 @@ from torch import nn
 from pibench.errors import DataError, UsageError
 from pibench.networks.build import build
 from pibench.networks.card import Card, load_card
+from pibench.networks.spec import AnyNetwork
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.distill import Teacher
+from pibench.training.metadata import require_network
 from pibench.training.plan import Plan, Round, TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Distillation, Recipe, recipe_for
@@ -39,12 +41,26 @@ class Job:
 def job_of(item: Round, plan: Plan, state: Path) -> Job:
     """Resolve one round of a plan."""
     card = load_card(item.card)
-    teachers = plan.teachers_of(item)
+    teachers = [_teacher_of(item, choice, plan, state) for choice in plan.teachers_of(item)]
     recipe = with_teacher(recipe_for(card.dataset, plan.recipe_of(item) or card.recipe), bool(teachers))
-    start = find_weights(item.start, [state]) if item.start else None
-    if item.start and start is None:
-        raise UsageError(f"{item.result} starts from '{item.start}', which was not trained yet", remedy="put it first")
+    start = _made(item, item.start, "starts from", plan, state) if item.start else None
     return Job(card, recipe, state / f"{item.result}.safetensors", state, teachers, start)
+
+
+def _teacher_of(item: Round, choice: TeacherChoice, plan: Plan, state: Path) -> TeacherChoice:
+    name = choice.checkpoint or load_card(choice.card).name
+    if not plan.makes(name):
+        return choice
+    return TeacherChoice(card=choice.card, checkpoint=str(_made(item, name, "is taught by", plan, state)))
+
+
+def _made(item: Round, name: str, how: str, plan: Plan, state: Path) -> Path:
+    """Return the weights that a round names: another round's are this plan's own, not what the zoo has of that name."""
+    own = state / f"{name}.safetensors"
+    path = (own if own.is_file() else None) if plan.makes(name) else find_weights(name, [state])
+    if path is None:
+        raise UsageError(f"{item.result} {how} '{name}', which was not trained yet", remedy="put it first")
+    return path
 
 
 def with_teacher(recipe: Recipe, taught: bool) -> Recipe:
@@ -55,7 +71,7 @@ def with_teacher(recipe: Recipe, taught: bool) -> Recipe:
 
 
 def read_teacher(choice: TeacherChoice, state: Path, pupil: Card) -> Teacher:
-    """Read a teacher's weights; raises DataError where they are absent or of another shape."""
+    """Read a teacher's weights; raises DataError where they are absent or of another network."""
     card = load_card(choice.card)
     if (card.network.classes, card.network.input) != (pupil.network.classes, pupil.network.input):
         raise UsageError(f"{card.name} cannot teach {pupil.name}: its input or its classes are others")
@@ -64,14 +80,19 @@ def read_teacher(choice: TeacherChoice, state: Path, pupil: Card) -> Teacher:
         named = choice.checkpoint or card.name
         raise DataError(f"there is no checkpoint '{named}' of teacher {card.name}", remedy="train it first")
     module = build(card.network)
-    load_into(module, path)
+    load_into(module, path, card.network)
     module = module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(card.name, module, file_sha256(path))
 
 
-def load_into(module: nn.Module, path: Path) -> dict[str, Any]:
-    """Put a checkpoint's tensors into a module, whatever their precision; returns the metadata."""
+def load_into(module: nn.Module, path: Path, network: AnyNetwork | None = None) -> dict[str, Any]:
+    """Put a checkpoint's tensors into a module, whatever their precision; returns the metadata.
+
+    Raises DataError where tensors are others, or where the metadata tells another network than `network`, if given.
+    """
     state, meta = load_checkpoint(path)
+    if network is not None:
+        require_network(path, meta, network)
     own = module.state_dict()
     wrong = [f"{k} is missing" for k in own if k not in state and not k.endswith("num_batches_tracked")]
     wrong += [f"{k} is unknown" for k in state if k not in own]

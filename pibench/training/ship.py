@@ -12,6 +12,7 @@ from pibench.networks.build import build
 from pibench.networks.card import Card, load_card
 from pibench.training.checkpoint import Form, load_checkpoint, packed, save_checkpoint, unpacked
 from pibench.training.data import Dataset, load_dataset
+from pibench.training.metadata import require_network
 from pibench.training.train import evaluate
 
 MAX_BYTES = 12_000_000
@@ -23,12 +24,14 @@ def ship(checkpoint: Path, zoo: Path, data: Dataset | None = None) -> Path:
     """Write a checkpoint into the zoo in 8 bits, or 16, or 32: the fewest that keep its accuracy.
 
     Where none within MAX_BYTES keeps it, the most bits that fit. The accuracy in the file is that of the
-    shipped weights on all test images. Raises DataError where the file is no training result or too large in 8 bits.
+    shipped weights on all test images. Raises DataError where the file is no training result, of another network
+    than its card's, or too large in 8 bits.
     """
     state, meta = load_checkpoint(checkpoint)
     if "card" not in meta or "accuracy" not in meta:
         raise DataError("says neither its card nor its accuracy", where=str(checkpoint))
     card = load_card(meta["card"])
+    require_network(checkpoint, meta, card.network)
     data = data or load_dataset(card.dataset, train=False)
     forms = [form for form in FORMS if _bytes(packed(state, form)) <= MAX_BYTES]
     if not forms:

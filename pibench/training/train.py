@@ -22,6 +22,7 @@ from pibench.training.augment import Augmenter, View, draw_view, generator, resi
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits, precision_of
+from pibench.training.interrupts import held_back
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
 
@@ -37,6 +38,20 @@ class Place:
     step: int = 0
     wall_s: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    # of the epoch under way: images shown, the sum of their losses, how many were told right
+    seen: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the epoch so far."""
+        return self.loss_sum / max(self.seen, 1)
+
+    @property
+    def train_accuracy(self) -> float:
+        """Percent of the epoch's images so far."""
+        return 100 * self.correct / max(self.seen, 1)
 
 
 @dataclass
@@ -115,7 +130,6 @@ class Trainer:
         folder = teacher_folder or state_path.parent / "teachers"
         self.logits = ViewLogits(teachers, self.data, recipe, folder, self._note)
         self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
-        self._last = Progress(card.name, 0, recipe.epochs)
         self._pace = Pace()
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -126,38 +140,37 @@ class Trainer:
         before = self.place.wall_s
         try:
             while self.place.epoch < self.recipe.epochs:
-                for loss, correct in self._epoch():
+                for _ in self._epoch():
                     now = time.monotonic()
                     self.place.wall_s = before + now - began
-                    self._tell(loss, correct)
+                    self.report(self._progress())
                     if now - saved > SAVE_EVERY_S:
                         self.save()
                         saved = now
                 self._finish_epoch()
                 saved = time.monotonic()
-        except KeyboardInterrupt:
-            self.save()
+        except KeyboardInterrupt:  # never within a step: module, momenta and place belong together
+            with held_back():
+                self.save()
             raise
-        accuracy = evaluate(self.module, self.data.test_images, self.data.test_labels, self.data)
-        return accuracy
+        return evaluate(self.module, self.data.test_images, self.data.test_labels, self.data)
 
-    def _epoch(self) -> Iterator[tuple[float, float]]:
+    def _epoch(self) -> Iterator[None]:
         recipe, epoch = self.recipe, self.place.epoch
         count = len(self.data.train_labels)
         view_number = epoch % self._views()
         view = draw_view(count, recipe.crop, recipe.flip, recipe.seed, view_number, self.device)
         kept = self.logits[view_number] if self._cached() else None
         order = torch.randperm(count, generator=generator("order", recipe.seed, epoch)).to(self.device)
-        loss_sum, correct, seen = 0.0, 0, 0
         self.module.train()
         for step in range(self.place.step, self.steps_an_epoch):
             index = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             began = time.monotonic()
-            loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
+            with held_back():
+                loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
+                self._count(step + 1, loss, hits, len(index))
             self._pace.add(time.monotonic() - began, self._size(epoch))
-            loss_sum, correct, seen = loss_sum + loss * len(index), correct + hits, seen + len(index)
-            self.place.step = step + 1
-            yield loss_sum / seen, 100 * correct / seen
+            yield
 
     def _step(self, index: Tensor, view: View, kept: Tensor | None, step: int) -> tuple[float, int]:
         recipe = self.recipe
@@ -190,15 +203,21 @@ class Trainer:
             return distillation_loss(logits, taught, labels, self.recipe, self.recipe.distillation)
         return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
+    def _count(self, step: int, loss: float, hits: int, images: int) -> None:
+        place = self.place
+        place.step, place.seen = step, place.seen + images
+        place.loss_sum, place.correct = place.loss_sum + loss * images, place.correct + hits
+
     def _finish_epoch(self) -> None:
-        self.place.epoch += 1
-        self.place.step = 0
         n = min(GLANCE, len(self.data.test_labels))
         glance = evaluate(self.module, self.data.test_images[:n], self.data.test_labels[:n], self.data)
-        last = self._last
-        row = {"epoch": self.place.epoch, "loss": last.loss, "train_accuracy": last.train_accuracy}
-        self.place.history.append({**row, "test_accuracy": glance, "n_test": n, "wall_s": round(self.place.wall_s, 1)})
-        self.report(replace(last, epoch=self.place.epoch, step=0, test_accuracy=glance))
+        place, epoch = self.place, self.place.epoch + 1
+        row = {"epoch": epoch, "loss": place.loss, "train_accuracy": place.train_accuracy, "test_accuracy": glance}
+        row |= {"n_test": n, "wall_s": round(place.wall_s, 1)}
+        told = replace(self._progress(), epoch=epoch, step=0, test_accuracy=glance)
+        with held_back():
+            self.place = Place(epoch, 0, place.wall_s, [*place.history, row])
+        self.report(told)
         self.save()
 
     # -- views ---------------------------------------------------------------------------------------------------
@@ -225,22 +244,21 @@ class Trainer:
         this = self._size(epoch) * (self.steps_an_epoch - self.place.step)
         return self._pace.pixel_s * (this + self.steps_an_epoch * sum(map(self._size, later)))
 
-    def _tell(self, loss: float, train_accuracy: float) -> None:
+    def _progress(self) -> Progress:
         place, steps = self.place, self.recipe.epochs * self.steps_an_epoch
-        self._last = Progress(
+        return Progress(
             card=self.card.name,
             epoch=place.epoch,
             epochs=self.recipe.epochs,
             step=place.step,
             steps=self.steps_an_epoch,
-            loss=loss,
-            train_accuracy=train_accuracy,
+            loss=place.loss,
+            train_accuracy=place.train_accuracy,
             test_accuracy=place.history[-1]["test_accuracy"] if place.history else None,
             lr=self.recipe.lr_at(self._done(), steps),
             elapsed_s=place.wall_s,
             remaining_s=self._remaining_s(),
         )
-        self.report(self._last)
 
     def _note(self, text: str) -> None:
         self.report(Progress(self.card.name, self.place.epoch, self.recipe.epochs, note=text))
