@@ -17,7 +17,8 @@ from test_tls import no_certificate, no_tls, old_tls
 
 from pibench.errors import PartyError, PibenchError, UsageError
 from pibench.harness import hosts
-from pibench.harness.hosts import NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
+from pibench.harness import lender as lender_module
+from pibench.harness.hosts import LOCAL_OPTIONS, NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
 from pibench.harness.lender import Lender
 from pibench.harness.session import run_session
 from pibench.harness.talk import Talk
@@ -159,7 +160,8 @@ def test_strangers_of_six_kinds_are_refused_and_logged_while_a_session_runs_on(h
         ({"remote": {"program": "abc"}}, "not what this host makes of the card"),
         ({"role": "client"}, "a server here, and nothing else"),
         ({"protocol": "../evil"}, "no protocol is named"),
-        ({"options": {"dealer_module": "os"}}, "no other host may set"),
+        *(({"options": {name: 1}}, f"the options name {name}, which no other host may set") for name in LOCAL_OPTIONS),
+        ({"options": "keep_dir"}, "its options are no mapping"),
         ({"weights": "/etc/passwd"}, "has weights, which no other host may set"),
         ({"module": "os"}, "has module, which no other host may set"),
         ({"batch": 1, "token": None, "role": "server", "inferences": "x", "connection": {}}, "connection"),
@@ -179,7 +181,7 @@ def job_of(folder):
     remote = {"card": "name: small", "images": 1, "seed": 0, "program": program.sha256}
     return Job(
         role="server", protocol="fake", module="fake_protocol", program=program.to_json(), weights="w", masks="m",
-        token="t" * 64, remote=remote, options={"dealer_module": "x", "error": 0.0},
+        token="t" * 64, remote=remote, options={"error": 0.0},
     )  # fmt: skip
 
 
@@ -190,6 +192,32 @@ def test_a_job_travels_without_files_addresses_and_code(tmp_path):
     assert values["options"] == {"error": 0.0}
     arrived = accepted(values, {"kind": "tls"}, {"weights": "mine", "masks": None})
     assert (arrived.weights, arrived.module, arrived.images) == ("mine", "fake_protocol", None)
+
+
+@pytest.mark.parametrize("name", LOCAL_OPTIONS)
+def test_a_job_with_options_of_one_host_does_not_travel(tmp_path, name):
+    with pytest.raises(UsageError, match=f"the options name {name}, which no other host may set"):
+        carried(dataclasses.replace(job_of(tmp_path), options={name: "x"}))
+
+
+def test_a_caller_has_ten_seconds_in_all_not_for_every_word(host, keys, monkeypatch):
+    monkeypatch.setattr(lender_module, "HANDSHAKE_S", 2.0)
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    with socket.create_connection(host.address, timeout=5) as sock:
+        talk = Talk(known(sock))
+        time.sleep(1.5)
+        talk.send(hosts.hello())
+        talk.next(5)
+        with pytest.raises(PartyError, match="closed the connection"):
+            talk.next(1.5)
+    assert "said nothing" in host.log[-1]
+
+
+def test_more_callers_than_are_questioned_are_sent_away_at_once(host, keys):
+    host.lender._free = threading.Semaphore(1)
+    with socket.create_connection(host.address), socket.create_connection(host.address, timeout=5) as second:
+        assert second.recv(1) == b""
+    assert "too many callers" in host.log[0]
 
 
 def test_a_caller_who_vanishes_leaves_nothing_running(host, keys, tmp_path):

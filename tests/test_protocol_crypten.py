@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +175,30 @@ def test_a_peer_that_leaves_is_an_error_and_no_hang() -> None:
         "the gloo connection broke"
         in run_two("test_protocol_crypten:one_leaves", timeout_s=280, preload=PRELOAD)[SERVER]
     )
+
+
+def addresses(side: Side) -> list[str]:
+    """Set up over gloo; return the addresses at which this process listens then."""
+    meter = Meter()
+    program, weights = program_of("residual")
+    channel = Channel(side.sock, meter, timeout_s=20)
+    party = Party(side.rank, channel, meter, options={"rendezvous": side.rendezvous})
+    runner = protocol_class("crypten")(program, party)
+    runner.setup(weights if side.rank == SERVER else None)
+    mine = {os.readlink(link.path) for link in os.scandir("/proc/self/fd") if os.path.exists(link.path)}
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/self/net/{name}").read_text().splitlines()]
+    found = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]  # 0A: it listens
+    channel.barrier()
+    runner.close()
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_gloo_listens_on_the_links_address_alone() -> None:
+    server, client = run_two("test_protocol_crypten:addresses", timeout_s=280, preload=PRELOAD)
+    assert len(server) == 2  # the store, and gloo's own
+    assert len(client) == 1
+    assert {address.rpartition(":")[0] for address in (*server, *client)} == {"0100007F"}  # 127.0.0.1
 
 
 def alone(side: Side) -> str:

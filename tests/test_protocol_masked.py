@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from dataclasses import replace
 
 import masked_pair
 import networks_for_tests as networks
@@ -15,7 +16,7 @@ from masked_pair import Outcome, run_masked, words
 from scipy import stats
 
 from pibench.errors import MaterialError, PartyError, UsageError
-from pibench.lowering.program import Add, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
+from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
 from pibench.mpc.masked.options import Options
@@ -97,6 +98,17 @@ def test_long_linear_chains_extend_the_ring():
     plan = plan_program(chain(4, 5)[0], Options())
     assert any(isinstance(step, Extend) for step in plan.steps)
     assert all(value.bits <= 64 for value in plan.values.values())
+
+
+def test_a_value_with_more_bits_than_a_relu_makes_is_refused():
+    ops = (
+        Input(name="input", inputs=(), shape=(1, 448, 448)),
+        Relu(name="relu", inputs=("input",), shape=(1, 448, 448)),
+        AvgPool(name="first", inputs=("relu",), shape=(1, 28, 28), kernel=(16, 16), stride=(16, 16)),
+        AvgPool(name="second", inputs=("first",), shape=(1, 1, 1), kernel=(28, 28), stride=(28, 28)),
+    )
+    with pytest.raises(UsageError, match="need more than 62 ring bits"):
+        plan_program(Program(ops), Options())
 
 
 def test_a_shortcut_is_extended_beside_the_relu_instead_of_the_larger_value_before_both():
@@ -279,7 +291,10 @@ def test_debug_mode_finds_what_is_out_of_range():
     program, weights = identity_relu(8)
     image = torch.zeros(1, 1, 1, 8)
     image[..., 3] = 5000.0
-    with pytest.raises(PartyError, match=r"relu reaches 5000\.0, outside the protocol's range of 4096"):
+    with pytest.raises(PartyError, match=r"relu reaches 5000\.0, .* outside the protocol's range of 4096"):
+        run_masked(program, weights, [image], check_ranges=True)
+    image[..., 3] = -12000.0  # seen modulo 16384: up to three times the range for certain
+    with pytest.raises(PartyError, match=r"reaches 4384\.0, or that and a multiple of 16384,"):
         run_masked(program, weights, [image], check_ranges=True)
     image[..., 3] = 4000.0
     assert run_masked(program, weights, [image], check_ranges=True).logits[0].max() == 4000
@@ -288,7 +303,9 @@ def test_debug_mode_finds_what_is_out_of_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"digit_bits": 5}, "no option digit_bits"), ({"range_bits": 20}, "do not cover"), ({"fast": 1}, "no option fast"),
-     ({"provider": "nobody"}, "provider")],
+     ({"provider": "nobody"}, "provider"), ({"range_bits": -8}, "range_bits is -8"),
+     ({"range_bits": "12"}, "range_bits is '12'"), ({"fraction_bits": 0}, "fraction_bits is 0"),
+     ({"deal_ahead": -1}, "deal_ahead is -1")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
@@ -306,3 +323,29 @@ def test_pool_windows_may_hang_over_the_border():
     program, weights = Program(ops), {"w": torch.randn(4, 18), "b": torch.randn(4)}
     images = [-torch.rand(2, 2, 5, 5) * 100]
     close(run_masked(program, weights, images), program, weights, images)
+
+
+@pytest.mark.parametrize("range_bits", [8, 12, 14])
+@pytest.mark.parametrize("conv", [False, True])
+def test_max_pools_are_within_one_unit_over_the_whole_range(range_bits, conv):
+    """Of pairs as far apart as the range allows, and at the border, where what is outside must never win."""
+    program, weights = identity_relu(8)
+    top = 2.0**range_bits - 1
+    ops = [Input(name="input", inputs=(), shape=(1, 1, 8)), replace(program.ops[1], shape=(1, 1, 8))]
+    pool = MaxPool(name="pool", inputs=(ops[conv].name,), shape=(1, 1, 5), kernel=(1, 2), stride=(1, 2), padding=(0, 1))
+    image = torch.tensor([-top, top, -top, -top, top, -top + ULP, -top, -top]).view(1, 1, 1, 8)
+    outcome = run_masked(Program((*ops[: 1 + conv], pool)), weights, [image], range_bits=range_bits)
+    want = torch.tensor([-top, top, top, -top + ULP, -top]).view(1, 1, 1, 5)
+    assert (outcome.logits[0] - want).abs().max() <= ULP * 1.0001 + 2.0 ** (range_bits - 24)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 28])
+def test_averages_of_any_size_are_as_exact_as_the_fixed_point(size):
+    ops = (
+        Input(name="input", inputs=(), shape=(1, size, size)),
+        AvgPool(name="pool", inputs=("input",), shape=(1, 1, 1), kernel=(size, size), stride=(size, size)),
+        Flatten(name="flat", inputs=("pool",), shape=(1,)),
+        Linear(name="fc", inputs=("flat",), shape=(1,), weight="w", bias=None),
+    )
+    outcome = run_masked(Program(ops), {"w": torch.ones(1, 1)}, [torch.full((1, 1, size, size), 100.0)])
+    assert abs(outcome.logits[0].item() - 100) <= 100 * 2**-17 + 2 * ULP

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import networks_for_tests as networks
+import numpy as np
 import pytest
 import torch
 from masked_pair import Outcome, run_masked
 
-from pibench.errors import MaterialError
+from pibench.errors import MaterialError, TransportError
+from pibench.lowering.program import Weights
 from pibench.lowering.reference import evaluate
+from pibench.mpc.masked import protocol as masked
 from pibench.mpc.masked.shelf import Shelf
-from pibench.mpc.protocol import CLIENT, SERVER
+from pibench.mpc.meter import Meter
+from pibench.mpc.protocol import CLIENT, SERVER, Party
+from pibench.mpc.transport import channel_pair
 
 pytestmark = pytest.mark.timeout(120)
 
 
-def run(folder: Path, count: int, ahead: int = 0, scale: float = 1.0) -> Outcome:
-    program, weights = networks.program_of("residual")
-    weights = {name: w * scale for name, w in weights.items()}
+def run(
+    folder: Path, count: int, ahead: int = 0, name: str = "residual",
+    change: Callable[[Weights], Weights] = dict, **options: Any,
+) -> Outcome:  # fmt: skip
+    program, weights = networks.program_of(name)
+    weights = change(weights)
     images = [torch.randn(1, *networks.SHAPE) for _ in range(count)]
-    outcome = run_masked(program, weights, images, keep_dir=str(folder), deal_ahead=ahead)
+    outcome = run_masked(program, weights, images, keep_dir=str(folder), deal_ahead=ahead, **options)
     for logits, image in zip(outcome.logits, images, strict=True):
         assert (logits - evaluate(program, weights, image)).abs().max() < 2**-8
     return outcome
@@ -44,18 +56,77 @@ def test_kept_material_is_used_in_place_of_fresh_material_and_is_gone(tmp_path):
     assert third.offline[CLIENT].total.sent_bytes > 0.3 * told
 
 
-def test_another_model_does_not_use_it(tmp_path):
+def halved(weights):
+    return {name: w * 0.5 for name, w in weights.items()}
+
+
+def other_biases(weights):
+    return {name: w + 1.0 if w.dim() == 1 else w for name, w in weights.items()}
+
+
+def other_constants(weights):
+    """Coefficients c2, c1 and another c0 a channel."""
+    c0 = torch.tensor([[0.0], [0.0], [1.0]])
+    return {name: w + c0 if w.shape == (3, 4) else w for name, w in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("residual", halved), ("residual", other_biases), ("poly", other_constants)]
+)
+def test_another_model_does_not_use_it(tmp_path, name, change):
+    run(tmp_path, 1, ahead=1, name=name)
+    before = items(tmp_path)
+    outcome = run(tmp_path, 1, name=name, change=change)
+    assert outcome.offline[SERVER].total.received_bytes > 500
+    assert not before["server"] & items(tmp_path)["server"]
+
+
+def test_what_the_server_dealt_does_not_serve_who_trusts_a_dealer(tmp_path):
+    run(tmp_path, 1, ahead=1, provider="first-party")
+    before = items(tmp_path)
+    run(tmp_path, 1, provider="dealer")
+    assert items(tmp_path) == before
+    assert before["server"]
+
+
+def test_another_plan_of_the_same_program_does_not_use_it(tmp_path, monkeypatch):
     run(tmp_path, 1, ahead=1)
     before = items(tmp_path)
-    outcome = run(tmp_path, 1, scale=0.5)
-    assert outcome.offline[SERVER].total.received_bytes > 1000
-    assert not before["server"] & items(tmp_path)["server"]
+    plan_program = masked.plan_program
+
+    def otherwise(program, options):
+        plan = plan_program(program, options)
+        return replace(plan, values={**plan.values, plan.output.name: replace(plan.output, bits=plan.output.bits + 1)})
+
+    monkeypatch.setattr(masked, "plan_program", otherwise)
+    run(tmp_path, 1)
+    assert items(tmp_path) == before
 
 
 def test_an_item_missing_on_one_side_is_not_used(tmp_path):
     run(tmp_path, 1, ahead=1)
     next(tmp_path.glob("*/client/item-*")).unlink()
     assert run(tmp_path, 1).offline[CLIENT].total.sent_bytes > 1000
+
+
+def test_an_item_missing_on_one_side_does_not_keep_others_from_being_used(tmp_path):
+    run(tmp_path, 1, ahead=2)
+    oldest, newest = sorted(tmp_path.glob("*/server/item-*"), key=lambda path: path.stat().st_mtime_ns)
+    os.unlink(next(tmp_path.glob(f"*/client/{oldest.name}")))
+    run(tmp_path, 1)
+    assert items(tmp_path)["server"] == {newest.name}
+    assert run(tmp_path, 1).offline[CLIENT].total.sent_bytes < 1000
+    assert items(tmp_path) == {"server": set(), "client": set()}
+
+
+@pytest.mark.parametrize("announced", [-1, 2, 1 << 36])
+def test_a_client_believes_no_count_of_items_that_it_did_not_ask_for(tmp_path, announced):
+    left, right = channel_pair((Meter(), Meter()), timeout_s=5)
+    program, _ = networks.program_of("residual")
+    client = masked.MaskedProtocol(program, Party(CLIENT, left, Meter(), options={"keep_dir": str(tmp_path)}))
+    right.send(np.array([announced], np.int64))
+    with pytest.raises(TransportError, match=f"offers {announced} kept items for 1 inferences"):
+        client._choose_kept(client._shelf, 1)
 
 
 def test_an_item_is_deleted_before_it_is_used_and_never_comes_twice(tmp_path):

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from pibench.errors import TransportError, UsageError
-from pibench.mpc import frames
+from pibench.mpc import connect, frames
 from pibench.mpc.connect import HANDSHAKE_S, accept, dial, listen, plain
 from pibench.mpc.handshake import agree, offer
 from pibench.mpc.meter import Meter
@@ -99,6 +99,78 @@ def test_pinned_peers_exchange_over_tls(folder):
     assert bytes(there) == big[::-1]
     left.close()
     right.close()
+
+
+@pytest.mark.timeout(30)
+def test_a_long_send_over_a_slow_link_is_no_dead_peer(folder):
+    """3 MB that a peer takes in about three seconds, with half a second of patience."""
+    door = Door(folder)
+    sock = door.call(Wrapper(identity(folder, "bob", "alice"), server=False))
+    door.end()
+    reader = door.found["client"]
+    for end, kind in ((sock, socket.SO_SNDBUF), (reader, socket.SO_RCVBUF)):
+        end.setsockopt(socket.SOL_SOCKET, kind, 1 << 16)
+    taken = bytearray()
+
+    def take():
+        while data := reader.recv(1 << 14):
+            taken.extend(data)
+            time.sleep(0.015)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    left, data = Channel(sock, Meter(), 0.5), secrets.token_bytes(3_000_000)
+    start = time.monotonic()
+    left.send(data)
+    assert time.monotonic() - start > 1.0
+    left.close()
+    thread.join(20)
+    assert bytes(taken) == data
+    reader.close()
+
+
+def hung_up_after_s(sock, pieces, pause_s):
+    """Send piece after piece with pauses; return when the other end hung up."""
+    start = time.monotonic()
+    sock.settimeout(pause_s)
+    with suppress(ConnectionError):
+        for piece in pieces:
+            sock.send(piece)
+            with suppress(TimeoutError):
+                if not sock.recv(1 << 12):
+                    break
+    return time.monotonic() - start
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_stranger_who_drips_bytes_is_sent_away_in_time(folder, secure, monkeypatch, capfd):
+    monkeypatch.setattr(connect, "HANDSHAKE_S", 1.0)
+    door = Door(folder, seconds=25, wrap=None if secure else plain)
+    hello = b"\x16\x03\x01\x02\x00" + b"\x01" * 50 if secure else connect.MAGIC + b"client  " + b"n" * 32
+    with socket.create_connection(door.address) as drip:
+        assert hung_up_after_s(drip, [bytes([b]) for b in hello], 0.2) < 4.0
+    door.call(Wrapper(identity(folder, "bob", "alice"), server=False) if secure else plain).close()
+    door.end()
+    door.found["client"].close()
+    assert "timed out" in capfd.readouterr().err
+
+
+@pytest.mark.timeout(30)
+def test_more_callers_than_are_questioned_are_sent_away_at_once(folder, monkeypatch, capfd):
+    monkeypatch.setattr(connect, "MAX_CALLERS", 2)
+    door = Door(folder, seconds=20)
+    silent = [socket.create_connection(door.address) for _ in range(2)]
+    with socket.create_connection(door.address) as third:
+        third.settimeout(HANDSHAKE_S / 2)
+        assert third.recv(1) == b""
+    assert "too many callers" in capfd.readouterr().err
+    for sock in silent:
+        sock.close()
+    time.sleep(0.5)  # until both have been given up
+    door.call(Wrapper(identity(folder, "bob", "alice"), server=False)).close()
+    door.end()
+    door.found["client"].close()
 
 
 def no_tls(sock):

@@ -30,7 +30,8 @@ CARRIED = (
     "role", "protocol", "program", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
     "dealer", "timeout_s", "token", "probe", "remote",
 )  # fmt: skip
-LOCAL_OPTIONS = ("dealer_module", "rendezvous")  # these name code and addresses of the host that sets them
+# these name code, addresses and files of the host that sets them, or show it what the other one computes
+LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges")
 NETWORK = Link(name="network", how="network")
 
 
@@ -98,10 +99,9 @@ class HostsUp(LinkUp):
 
 
 def carried(job: Job) -> dict[str, Any]:
-    """Return what the other host is told of a job."""
-    values = {name: getattr(job, name) for name in CARRIED}
-    values["options"] = {name: value for name, value in job.options.items() if name not in LOCAL_OPTIONS}
-    return values
+    """Return what the other host is told of a job; raises UsageError for one that it would refuse."""
+    _check_options(job.options)
+    return {name: getattr(job, name) for name in CARRIED}
 
 
 def hello() -> dict[str, Any]:
@@ -130,9 +130,19 @@ def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str
         raise UsageError("another host may have a server here, and nothing else")
     if values.get("protocol") not in PROTOCOLS:
         raise UsageError(f"no protocol is named {str(values.get('protocol'))[:40]!r} here")
-    if local := sorted(set(values.get("options") or {}) & set(LOCAL_OPTIONS)):
-        raise UsageError(f"the options name {', '.join(local)}, which no other host may set")
+    if not isinstance(options := values.get("options", {}), dict):
+        raise UsageError("the job is malformed: its options are no mapping")
+    _check_options(options)
     try:
         return Job(**values, module=PROTOCOLS[values["protocol"]], connection=connection, **files)  # type: ignore[arg-type]
     except TypeError as error:
         raise UsageError(f"the job is malformed: {error}") from error
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse what is a host's own business."""
+    if local := sorted(set(options) & set(LOCAL_OPTIONS)):
+        raise UsageError(
+            f"the options name {', '.join(local)}, which no other host may set",
+            remedy="leave them out of what runs between two hosts",
+        )

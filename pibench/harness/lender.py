@@ -69,7 +69,11 @@ class Lender:
                 sock, caller = self._socket.accept()
             except OSError:
                 return
-            threading.Thread(target=self._question, args=(sock, caller), daemon=True).start()
+            if self._free.acquire(blocking=False):
+                threading.Thread(target=self._receive, args=(sock, caller), daemon=True).start()
+            else:
+                self._refuse(caller, TransportError("too many callers at a time"))
+                sock.close()
 
     def close(self) -> None:
         """Accept no more callers, and remove what was prepared."""
@@ -78,22 +82,31 @@ class Lender:
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _question(self, sock: Any, caller: Any) -> None:
+    def _receive(self, sock: Any, caller: Any) -> None:
         """Let a caller in who is pinned and runs the same version; anybody else is refused."""
-        talk: Talk | None = None
-        with self._free:
-            try:
-                sock.settimeout(HANDSHAKE_S)
-                talk = Talk(self._wrap(sock))
-                theirs = talk.next(HANDSHAKE_S)
-                talk.send(hello())
-                greeted(theirs)
-                request = talk.next(HANDSHAKE_S)
-            except (PibenchError, OSError, AttributeError) as error:
-                self._refuse(caller, error)
-                (talk or sock).close()
-                return
+        try:
+            talk, request = self._question(sock)
+        except (PibenchError, OSError, AttributeError) as error:
+            self._refuse(caller, error)
+            return
+        finally:
+            self._free.release()
         self._admit(talk, request, caller)
+
+    def _question(self, sock: Any) -> tuple[Talk, dict[str, Any]]:
+        """Return the connection to a proven caller and its request; all of it within HANDSHAKE_S."""
+        deadline = time.monotonic() + HANDSHAKE_S
+        try:
+            sock.settimeout(HANDSHAKE_S)
+            sock = self._wrap(sock)
+            talk = Talk(sock)
+            theirs = talk.next(deadline - time.monotonic())
+            talk.send(hello())
+            greeted(theirs)
+            return talk, talk.next(deadline - time.monotonic())
+        except BaseException:
+            sock.close()
+            raise
 
     def _refuse(self, caller: Any, error: Exception) -> None:
         why = error.what if isinstance(error, PibenchError) else str(error)

@@ -56,6 +56,7 @@ def main() -> int:
 
 def call(job: Job) -> Talk:
     """Call the other host, greet, and hand over the job."""
+    values = carried(job)
     host, port = job.connection["peer"]
     wrap = Wrapper(Identity.from_json(job.connection["identity"]), server=False)
     try:
@@ -67,7 +68,7 @@ def call(job: Job) -> Talk:
     talk = Talk(wrap(sock))
     talk.send(hello())
     greeted(talk.next(CALL_S))
-    talk.send({"job": carried(job)})
+    talk.send({"job": values})
     return talk
 
 

@@ -142,7 +142,7 @@ def dial(address: Address, token: bytes, role: str, deadline: float, wrap: Wrap 
         sock = wrap(sock)
         mine = secrets.token_bytes(NONCE_BYTES)
         sock.sendall(MAGIC + role.encode().ljust(ROLE_BYTES) + mine)
-        reply = _read(sock, 2 * NONCE_BYTES)
+        reply = _read(sock, 2 * NONCE_BYTES, deadline)
         theirs, proof = reply[:NONCE_BYTES], reply[NONCE_BYTES:]
         if not hmac.compare_digest(proof, _proof(token, b"accept", role, mine, theirs)):
             raise TransportError("whoever listens there does not hold this session's token")
@@ -191,19 +191,25 @@ def _receive_callers(
     free = threading.Semaphore(MAX_CALLERS)
 
     def question(sock: socket.socket, caller: object) -> None:
-        with free:
-            try:
-                sock.settimeout(HANDSHAKE_S)
-                proven.put(_greet(wrap(sock), token))
-            except (OSError, TransportError) as error:
-                _refuse(sock, caller, error.what if isinstance(error, TransportError) else str(error) or "silence")
+        deadline = time.monotonic() + HANDSHAKE_S
+        try:
+            sock.settimeout(HANDSHAKE_S)
+            sock = wrap(sock)
+            proven.put(_greet(sock, token, deadline))
+        except (OSError, TransportError) as error:
+            _refuse(sock, caller, error.what if isinstance(error, TransportError) else str(error) or "silence")
+        finally:
+            free.release()
 
     while True:
         try:
             sock, caller = listener.accept()
         except OSError:
             return
-        threading.Thread(target=question, args=(sock, caller), daemon=True).start()
+        if free.acquire(blocking=False):
+            threading.Thread(target=question, args=(sock, caller), daemon=True).start()
+        else:
+            _refuse(sock, caller, "too many callers at a time")
 
 
 def _refuse(sock: socket.socket, caller: object, why: str) -> None:
@@ -212,15 +218,15 @@ def _refuse(sock: socket.socket, caller: object, why: str) -> None:
     sock.close()
 
 
-def _greet(sock: socket.socket, token: bytes) -> tuple[str, socket.socket]:
+def _greet(sock: socket.socket, token: bytes, deadline: float) -> tuple[str, socket.socket]:
     """Return the proven role at the other end; raises TransportError for a stranger."""
-    hello = _read(sock, len(MAGIC) + ROLE_BYTES + NONCE_BYTES)
+    hello = _read(sock, len(MAGIC) + ROLE_BYTES + NONCE_BYTES, deadline)
     role = hello[len(MAGIC) : len(MAGIC) + ROLE_BYTES].decode("ascii", "replace").strip()
     if not hello.startswith(MAGIC):
         raise TransportError("it does not speak this version of pibench's protocol")
     mine, theirs = secrets.token_bytes(NONCE_BYTES), hello[-NONCE_BYTES:]
     sock.sendall(mine + _proof(token, b"accept", role, theirs, mine))
-    if not hmac.compare_digest(_read(sock, NONCE_BYTES), _proof(token, b"dial", role, theirs, mine)):
+    if not hmac.compare_digest(_read(sock, NONCE_BYTES, deadline), _proof(token, b"dial", role, theirs, mine)):
         raise TransportError("it does not hold this session's token")
     return role, sock
 
@@ -229,9 +235,11 @@ def _proof(token: bytes, side: bytes, role: str, dialler: bytes, acceptor: bytes
     return hmac.digest(token, MAGIC + side + role.encode().ljust(ROLE_BYTES) + dialler + acceptor, "sha256")
 
 
-def _read(sock: socket.socket, size: int) -> bytes:
+def _read(sock: socket.socket, size: int, deadline: float) -> bytes:
+    """Read so many bytes by the deadline, in however small pieces they come; raises TimeoutError."""
     data = bytearray()
     while len(data) < size:
+        sock.settimeout(_left(deadline))
         chunk = sock.recv(size - len(data))
         if not chunk:
             raise TransportError("the other end closed the connection in the handshake")

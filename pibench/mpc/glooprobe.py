@@ -12,9 +12,9 @@ import json
 import os
 import sys
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pibench.mpc.connect import listen
 from pibench.mpc.link import LinkUp, pair_of_processes
 
 if TYPE_CHECKING:
@@ -65,18 +65,15 @@ def main(argv: list[str]) -> int:
     import torch
     import torch.distributed as dist
 
+    from pibench.mpc import gloo
+
     torch.set_num_threads(1)
     serves, host = argv[1] == "serve", argv[2]
-    if host.startswith("127."):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    patience = timedelta(seconds=PATIENCE_S)
-    port = 0 if serves else int(argv[3])
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        host, port, 2, is_master=serves, timeout=patience, wait_for_workers=False
-    )
+    listener = listen(host) if serves else None
+    port = listener.getsockname()[1] if listener is not None else int(argv[3])
     if serves:
-        print(store.port, flush=True)
-    dist.init_process_group("gloo", store=store, rank=int(not serves), world_size=2, timeout=patience)
+        print(port, flush=True)
+    gloo.join(host, port, PATIENCE_S, listener)
     found_s = measure(int(not serves), int(argv[-1]))
     if not serves:
         print(json.dumps({"round_ms": found_s * 1e3}), flush=True)

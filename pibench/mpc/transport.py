@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import ssl
+import sys
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from pibench.mpc.meter import Meter
 
 DEFAULT_TIMEOUT_S = 60.0
 SPIN_S = 200e-6
+TLS_BYTES = 256 << 10  # handed to TLS at a time
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -33,6 +35,8 @@ class Channel:
 
     def __init__(self, sock: socket.socket, meter: Meter, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._sock, self._meter, self.timeout_s = sock, meter, timeout_s
+        # TLS says that nothing was sent until all that it was given is out, which looks like a dead peer if it is much
+        self._most_bytes = TLS_BYTES if isinstance(sock, ssl.SSLSocket) else sys.maxsize
         self._poll = select.poll()
         self._last = ""  # direction of the last payload
         self.out_bytes = self.in_bytes = self.messages = 0  # all that ever moved, probes and barriers included
@@ -95,7 +99,7 @@ class Channel:
         while sent < n_out or received < n_in:
             moved = 0
             if out is not None and sent < n_out:
-                moved += (n := self._try_send(out[sent:]))
+                moved += (n := self._try_send(out[sent : sent + self._most_bytes]))
                 sent += n
             if into is not None and received < n_in:
                 moved += (n := self._try_recv(into[received:]))

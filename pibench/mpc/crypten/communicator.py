@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pibench.errors import TransportError
+from pibench.mpc import gloo
 from pibench.mpc.compat import crypten
+from pibench.mpc.connect import listen
 from pibench.mpc.meter import Meter
 from pibench.mpc.protocol import Party
 from pibench.mpc.transport import Channel
@@ -42,14 +43,9 @@ class MeteredGloo(_CRYPTEN.communicator.DistributedCommunicator):  # type: ignor
         self.ttp_initialized = False
         self._meter, self._peer = party.meter, 1 - party.rank
         self.reset_communication_stats()
+        host, _, port = rendezvous.rpartition(":")
         try:
-            dist.init_process_group(
-                "gloo",
-                init_method=f"tcp://{rendezvous}",
-                world_size=2,
-                rank=party.rank,
-                timeout=timedelta(seconds=timeout_s),
-            )
+            gloo.join(host, int(port), timeout_s, listen(host, int(port)) if party.is_server else None)
         except (RuntimeError, ValueError) as error:
             raise TransportError(
                 f"no gloo process group at {rendezvous}: {_first_line(error)}",

@@ -8,7 +8,6 @@ Options: `wire` is gloo (CrypTen's own; `rendezvous` is host:port) or channel (o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,8 +48,6 @@ class CrypTen(Protocol):
         rendezvous = str(self.party.options.get("rendezvous", ""))
         if self._wire == "gloo" and not rendezvous:
             raise UsageError("CrypTen over gloo needs option rendezvous, host:port")
-        if rendezvous.startswith(("127.", "localhost")):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would take the host name's address otherwise
         from pibench.mpc.crypten import communicator, kernels
 
         self._communicator = communicator.start(self.party, self._wire, rendezvous, self.party.peer.timeout_s)

@@ -21,7 +21,7 @@ Price = tuple[int, int]
 def assign_bits(draft: Plan) -> Plan:
     """Return the draft with the bits of every value and the cheapest extensions found.
 
-    Raises UsageError where a value needs more than 64.
+    Raises UsageError where a value needs more than a conversation can make.
     """
     chosen: frozenset[str] = frozenset()
     best = _assign(draft, chosen)
@@ -33,9 +33,10 @@ def assign_bits(draft: Plan) -> Plan:
         if _price(plan) >= _price(best):
             break
         best, chosen = plan, chosen | {name}
-    if over := [v.name for v in best.values.values() if v.bits > RING_BITS]:
+    most = RING_BITS if draft.options.whole_output else draft.options.headroom_bits
+    if over := [v.name for v in best.values.values() if v.bits > most]:
         raise UsageError(
-            f"values {over[:3]} need more than {RING_BITS} ring bits", remedy="lower range_bits or fraction_bits"
+            f"values {over[:3]} need more than {most} ring bits", remedy="lower range_bits or fraction_bits"
         )
     return _joined(best)
 
@@ -51,7 +52,7 @@ def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
     options, values = draft.options, dict(draft.values)
     output = draft.output
     need = dict.fromkeys(values, 0)
-    need[output.name] = RING_BITS if options.whole_output else options.window(output.scale).bits
+    need[output.name] = RING_BITS if options.whole_output else output.window(options).bits
     planned: list[Step] = []
     for step in reversed(draft.steps):
         bits = need[step.out]
@@ -64,7 +65,7 @@ def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
             planned.append(Extend(out=step.out, inputs=(made.name,), op=step.op, shift=0))
             values[made.name] = made
             step = replace(step, out=made.name)
-            bits = need[made.name] = options.window(made.scale).bits
+            bits = need[made.name] = made.window(options).bits
         for position, name in enumerate(step.inputs):
             need[name] = max(need[name], _bits_in(step, position, bits, values[name], options))
         planned.append(step)
@@ -75,7 +76,7 @@ def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
 def _bits_in(step: Step, position: int, bits: int, value: Value, options: Options) -> int:
     """Ring bits that a step needs of an input so that its output has `bits` valid ones."""
     if isinstance(step, ReluStep | Extend | Square):
-        return options.window(value.scale).bits
+        return value.window(options).bits
     if isinstance(step, Drop):
         return bits + step.shift
     if isinstance(step, Sum):

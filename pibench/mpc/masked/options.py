@@ -12,6 +12,7 @@ DIGITS = 4  # comparison digits
 TOP_BITS = 2  # of an opening: the sign, and a top bit that says whether the mask wrapped
 WRAP_BITS = 32  # of the shares that undo the wrap
 NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four
+LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Options:
         return max(NARROWEST_DIGIT, -(-(self.fraction_bits + self.range_bits) // DIGITS))
 
     def _check(self) -> None:
+        for name, least in LEAST.items():
+            if type(value := getattr(self, name)) is not int or value < least:
+                raise UsageError(f"{name} is {value!r}", remedy=f"it is a whole number from {least}")
         if self.digit_bits > WIDEST_DIGIT:
             raise UsageError(
                 f"{DIGITS} digits of {WIDEST_DIGIT} bits do not cover {self.fraction_bits} fractional and "
@@ -75,8 +79,8 @@ class Options:
             raise UsageError(f"provider is {self.provider!r}", remedy="choose dealer or first-party")
 
     def key(self) -> str:
-        """Return what kept material depends on."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.whole_output}"
+        """Return what kept material depends on; who made it too, since what the server dealt hides nothing from it."""
+        return f"{self.fraction_bits}/{self.range_bits}/{self.whole_output}/{self.provider}"
 
     @property
     def headroom_bits(self) -> int:

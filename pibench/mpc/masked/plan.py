@@ -7,6 +7,7 @@ A plan is made by `planner.py`, which turns a program into steps, and `bits.py`,
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,7 @@ class Value:
     scale: int  # fractional bits
     bits: int = 0  # valid ring bits, filled in by the backward pass
     drawn: bool = False  # the dealer knows the client's part
+    beyond: int = 0  # bits by which it may exceed the protocol's range: one for a difference of two values
 
     @property
     def count(self) -> int:
@@ -41,6 +43,10 @@ class Value:
     def wire_bytes(self) -> int:
         """Bytes a scalar on the wire."""
         return -(-self.bits // 8)
+
+    def window(self, options: Options) -> Window:
+        """Return what an opening of it compares: one more bit of range is as good as one more of scale."""
+        return options.window(self.scale + self.beyond)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,4 +205,14 @@ class Plan:
     @cached_property
     def windows(self) -> dict[str, Window]:
         """What an opening of each value compares, by the value's name."""
-        return {name: self.options.window(value.scale) for name, value in self.values.items()}
+        return {name: value.window(self.options) for name, value in self.values.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the steps and of the values that they make: material fits the plan that it was made for, alone."""
+        digest = hashlib.sha256()
+        for step in self.steps:
+            digest.update(f"{step} {self.values[step.out]}\n".encode())
+            if isinstance(step, Gather):
+                digest.update(step.index.tobytes())
+        return digest.hexdigest()

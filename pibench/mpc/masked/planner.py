@@ -61,11 +61,11 @@ class _Planner:
             raise UsageError(f"the masked protocol has no step for {type(op).__name__} ({op.name})")
         self.names[op.name] = handler(op, *[self.names[name] for name in op.inputs])
 
-    def _emit(self, step: Step, shape: Shape, scale: int, *, drawn: bool = False) -> str:
+    def _emit(self, step: Step, shape: Shape, scale: int, *, drawn: bool = False, beyond: int = 0) -> str:
         self.steps.append(step)
         local = isinstance(step, Sum | PoolSum | Gather | Drop)  # the dealer can follow what is done to what it knows
         known = local and all(self.values[name].drawn for name in step.inputs)
-        self.values[step.out] = Value(step.out, shape, scale, drawn=drawn or known)
+        self.values[step.out] = Value(step.out, shape, scale, drawn=drawn or known, beyond=beyond)
         return step.out
 
     def _once(self, what: str, source: str) -> str | None:
@@ -113,7 +113,8 @@ class _Planner:
         if not exact and scale > self.f:
             source = self._truncated(source, op)
             scale = self.values[source].scale
-        factor, extra = (1, size.bit_length() - 1) if exact else (round(2**self.f / size), self.f)
+        extra = size.bit_length() - 1 if exact else self.f + size.bit_length()  # the factor's own error is 2^-f or less
+        factor = 1 if exact else round(2**extra / size)
         step = PoolSum(
             out=op.name, inputs=(source,), op=op, kernel=op.kernel, stride=op.stride, padding=op.padding, factor=factor
         )
@@ -201,10 +202,13 @@ class _Planner:
         return self._gather(op, (self._truncated(out, op),), np.arange(n), value.shape, f"{source}/poly")
 
     def _maxpool(self, op: ir.MaxPool, source: str) -> str:
-        """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together."""
+        """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together.
+
+        What lies outside of the image is as low as the range goes, and the gap of two values has one bit more of range.
+        """
         value = self.values[source]
         lanes = _windows(value.shape, op)
-        size, low = lanes.shape[1], -(1 << (value.scale + self.options.range_bits - 1))
+        size, low = lanes.shape[1], -(1 << (value.scale + self.options.range_bits))
         current = self._gather(op, (source,), lanes.T.reshape(-1).copy(), (lanes.size,), f"{op.name}/windows", low)
         for level in range(size.bit_length() if size & (size - 1) else size.bit_length() - 1):
             current, size = self._round(op, current, len(lanes), size, level)
@@ -218,7 +222,7 @@ class _Planner:
         tag = f"{op.name}/{level}"
         a = self._gather(op, (source,), first, (len(first),), f"{tag}a")
         b = self._gather(op, (source,), first + windows, (len(first),), f"{tag}b")
-        gap = self._emit(Sum(out=f"{tag}gap", inputs=(a, b), op=op, sign=-1), (len(first),), scale)
+        gap = self._emit(Sum(out=f"{tag}gap", inputs=(a, b), op=op, sign=-1), (len(first),), scale, beyond=1)
         gain = self._relu_on(op, gap, 0)
         best = self._emit(Sum(out=f"{tag}best", inputs=(gain, b), op=op), (len(first),), scale)
         if size % 2 == 0:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pibench.errors import MaterialError, UsageError
+from pibench.errors import MaterialError, TransportError, UsageError
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.fixedpoint import encode
 from pibench.mpc.masked.client import Client, ClientMaterial
@@ -23,6 +23,7 @@ from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.masked.material import Dealing, weight_masks, weight_shapes
 from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Plan, Product
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.server import Server, ServerMaterial, layer_weights
 from pibench.mpc.masked.shelf import ID_BYTES, Shelf, new_item
@@ -48,7 +49,7 @@ class MaskedProtocol(Protocol):
         self._own_dealer: FirstPartyDealer | None = None
         self._shelf: Shelf | None = None
         if folder := self.options.keep_dir:
-            key = f"{program.sha256} {self.options.key()} {party.batch}"
+            key = f"{program.sha256} {self.plan.sha256} {self.options.key()} {party.batch}"
             self._shelf = Shelf(Path(folder), "server" if party.is_server else "client", key)
 
     def setup(self, weights: Weights | None) -> None:
@@ -63,7 +64,8 @@ class MaskedProtocol(Protocol):
     def _setup_server(self, weights: Weights) -> None:
         party, peer = self.party, self.party.peer
         encoded = {name: encode(weights[name], self.options.fraction_bits) for name in weight_shapes(self.plan)}
-        seed, model, kept = self._mask_seed(_digest(encoded))
+        digest = _digest(self.plan, weights)
+        seed, model, kept = self._mask_seed(digest)
         masks = weight_masks(self.plan, seed)
         peer.send(np.frombuffer(model, np.uint8))
         known = np.zeros(1, np.uint8)
@@ -72,7 +74,7 @@ class MaskedProtocol(Protocol):
             for name, mask in masks.items():
                 peer.send((encoded[name] - mask).numpy())
         if self._shelf is not None and not (kept and known[0]):
-            self._shelf.put_model({"seed": _bytes(seed), "model": _bytes(model), "digest": _bytes(_digest(encoded))})
+            self._shelf.put_model({"seed": _bytes(seed), "model": _bytes(model), "digest": _bytes(digest)})
         if party.dealer is None:
             self._own_dealer = FirstPartyDealer(self, masks)
         self._side = Server(self.plan, weights, peer, party.meter, party.batch)
@@ -130,26 +132,42 @@ class MaskedProtocol(Protocol):
 
     def _take_kept(self, shelf: Shelf, inferences: int) -> int:
         """Take what both parties have kept; returns how many batches still need fresh material."""
-        mine, peer = shelf.items(), self.party.peer
         if isinstance(self._side, Server):
-            peer.send(np.array([min(len(mine), inferences)], np.int64))
-            offered = mine[:inferences]
-            peer.send(np.frombuffer(b"".join(offered), np.uint8))
-            had = np.zeros(len(offered), np.uint8)
-            peer.recv_into(had)
-            for item in (item for item, both in zip(offered, had, strict=True) if both):
-                self._material.append(ServerMaterial.from_arrays(shelf.take(item), self.plan, self.party.batch))
-            return inferences - int(had.sum())
+            both = self._offer_kept(shelf, inferences)
+            made = [ServerMaterial.from_arrays(shelf.take(item), self.plan, self.party.batch) for item in both]
+            self._material += made
+        else:
+            both = self._choose_kept(shelf, inferences)
+            seeds = [shelf.take(item)["seed"].tobytes() for item in both]
+            self._material += [self._side.expand_material(seed, tell=False) for seed in seeds]
+        return inferences - len(both)
+
+    def _offer_kept(self, shelf: Shelf, inferences: int) -> list[bytes]:
+        """Server: name the oldest items, and return those that the client has too; the others serve nobody and go."""
+        offered, peer = shelf.items()[:inferences], self.party.peer
+        peer.send(np.array([len(offered)], np.int64))
+        peer.send(np.frombuffer(b"".join(offered), np.uint8))
+        had = np.zeros(len(offered), np.uint8)
+        peer.recv_into(had)
+        for item, both in zip(offered, had, strict=True):
+            if not both:
+                shelf.discard(item)
+        return [item for item, both in zip(offered, had, strict=True) if both]
+
+    def _choose_kept(self, shelf: Shelf, inferences: int) -> list[bytes]:
+        """Client: return what it has of the items that the server names."""
+        mine, peer = set(shelf.items()), self.party.peer
         size = np.zeros(1, np.int64)
         peer.recv_into(size)
-        names = np.empty(int(size[0]) * ID_BYTES, np.uint8)
+        if not 0 <= (announced := int(size[0])) <= inferences:
+            raise TransportError(
+                f"the server offers {announced} kept items for {inferences} inferences: this is no peer"
+            )
+        names = np.empty(announced * ID_BYTES, np.uint8)
         peer.recv_into(names)
-        offered = [names[k : k + ID_BYTES].tobytes() for k in range(0, names.size, ID_BYTES)]
-        has = [item in mine for item in offered]
-        peer.send(np.array(has, np.uint8))
-        for item in (item for item, both in zip(offered, has, strict=True) if both):
-            self._material.append(self._side.expand_material(shelf.take(item)["seed"].tobytes(), tell=False))
-        return inferences - sum(has)
+        offered = [name.tobytes() for name in names.reshape(-1, ID_BYTES)]
+        peer.send(np.array([item in mine for item in offered], np.uint8))
+        return [item for item in offered if item in mine]
 
     def _keep(self, shelf: Shelf, made: ServerMaterial | ClientMaterial, seed: bytes) -> None:
         if isinstance(made, ServerMaterial):
@@ -255,11 +273,12 @@ class FirstPartyDealer:
         return made
 
 
-def _digest(encoded: dict[str, Tensor]) -> bytes:
-    """Hash the encoded weights: kept material fits these and no others."""
+def _digest(plan: Plan, weights: Weights) -> bytes:
+    """Hash the weights and the biases of every layer: kept material holds products and biases of these, no others."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(encoded.items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    for layer in (step.layer for step in plan.steps if isinstance(step, Product)):
+        for name in filter(None, (layer.weight, layer.bias)):
+            digest.update(name.encode() + weights[name].detach().contiguous().numpy().tobytes())
     return digest.digest()
 
 

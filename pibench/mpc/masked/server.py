@@ -258,16 +258,19 @@ class Server:
         parts[step.out] = y.reshape(self.batch, *out.shape)
 
     def _check_range(self, step: ReluStep, x: Ints) -> Conversation:
-        """Debug mode only: the client shows its part, and the server sees the value."""
+        """Debug mode only: the client shows its part, and the server sees the value, modulo the opening's ring.
+
+        Nothing before a ReLU keeps more bits than that, and a plan that did would be another one than runs.
+        """
         source = self.plan.values[step.inputs[0]]
         heard = yield Await(8 * x.size)
         bits = self.plan.windows[source.name].bits
         value = ((x + heard.view(np.int64)) << (64 - bits)) >> (64 - bits)
-        limit = 1 << (source.scale + self.plan.options.range_bits)
-        if (worst := int(np.abs(value).max())) >= limit:
+        limit = 1 << (self.plan.options.range_bits + source.beyond)
+        if (worst := float(np.abs(value).max()) / 2**source.scale) >= limit:
             raise PartyError(
-                f"the input of {step.op.site or step.op.name} reaches {worst / 2**source.scale:.1f}, outside the "
-                f"protocol's range of {2**self.plan.options.range_bits}",
+                f"the input of {step.op.site or step.op.name} reaches {worst:.1f}, or that and a multiple of "
+                f"{2 ** (bits - source.scale)}, outside the protocol's range of {limit}",
                 remedy="raise range_bits in the protocol's options",
             )
 

@@ -55,6 +55,10 @@ class Shelf:
             with contextlib.suppress(FileNotFoundError):
                 taken.unlink()
 
+    def discard(self, item: bytes) -> None:
+        """Delete an item of which the other party lacks its half."""
+        self._path(item).unlink(missing_ok=True)
+
     def model(self) -> Arrays | None:
         """Return what was kept of the model's setup, or None."""
         path = self._folder / "model.safetensors"
@@ -63,7 +67,7 @@ class Shelf:
     def put_model(self, arrays: Arrays) -> None:
         """Keep a model's setup; items made for another one are worthless and go."""
         for item in self.items():
-            self._path(item).unlink()
+            self.discard(item)
         self._save(self._folder / "model.safetensors", arrays)
 
     def _path(self, item: bytes) -> Path:
