@@ -295,3 +295,22 @@ def test_the_command_line_makes_keys_and_says_what_is_missing(tmp_path):
     assert alone.returncode == 4
     assert "no peer is trusted" in alone.stderr
     assert "--key NAME.key --trust PEER.crt" in pibench("run", "quick", "--peer", "h:1").stderr
+
+
+def test_a_long_message_over_a_slow_link_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer's patience is for a standstill, not for the whole message."""
+    monkeypatch.setattr("pibench.harness.talk.SEND_S", 0.4)
+    here, there = socket.socketpair()
+    text, read = "x" * (4 << 20), bytearray()
+
+    def slowly() -> None:
+        while len(read) < len(text):
+            read.extend(there.recv(1 << 16))
+            time.sleep(0.02)
+
+    reader = threading.Thread(target=slowly, daemon=True)
+    with here, there:
+        reader.start()
+        Talk(here).send({"text": text})
+        reader.join(20)
+    assert len(read) >= len(text)

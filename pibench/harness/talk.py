@@ -13,7 +13,7 @@ from pibench.errors import TransportError
 from pibench.mpc import frames
 from pibench.mpc.transport import NOT_NOW
 
-READ_BYTES = 1 << 18
+READ_BYTES = SLICE_BYTES = 1 << 18
 SEND_S = 30.0  # a peer that takes nothing for so long is gone
 PAUSE_S = 0.005
 Message = dict[str, Any]
@@ -38,11 +38,12 @@ class Talk:
         return self._sock.fileno()
 
     def send(self, message: Message) -> None:
-        """Send one message."""
+        """Send one message, in slices: TLS tells of nothing moved before all that it was given is out."""
         data, deadline = memoryview(frames.encode(message, self._limit_bytes)), time.monotonic() + SEND_S
         while data:
             try:
-                data = data[self._sock.send(data) :]
+                data = data[self._sock.send(data[:SLICE_BYTES]) :]
+                deadline = time.monotonic() + SEND_S
             except NOT_NOW:
                 if time.monotonic() > deadline:
                     raise TransportError(f"the other host took nothing for {SEND_S:.0f} s") from None
