@@ -183,12 +183,15 @@ def test_a_session_may_start_its_parties_from_nothing(tmp_path: Path, pids: list
     assert wait_gone(pids)
 
 
-def test_a_killed_nursery_is_replaced(tmp_path: Path, pids: list[int]) -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["while it dies", "when it is gone"])
+def test_a_killed_nursery_is_replaced(tmp_path: Path, pids: list[int], gone: bool) -> None:
     session_plan, _ = plan(tmp_path)
     with Nurseries(["fake_protocol"]) as own:
         run_session_with(session_plan, launch=own.start)
         (nursery,) = own._found.values()
         nursery._process.kill()
+        if gone:  # then the system says so, and not the nursery's silence
+            nursery._process.wait()
         with pytest.raises(PartyError):
             run_session_with(session_plan, launch=own.start)
         run_session_with(session_plan, launch=own.start)

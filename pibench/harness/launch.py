@@ -102,9 +102,8 @@ class Nursery:
         control, ours = os.pipe()
         output, theirs = os.pipe()
         try:
-            socket.send_fds(self._socket, [b"fork"], [control, theirs, result_fd])
-            pid = int(self._expect("pid", 10.0))
-        except (OSError, PartyError):
+            pid = self._forked(control, theirs, result_fd)
+        except PartyError:
             self.alive = False
             os.close(ours)
             os.close(output)
@@ -113,6 +112,13 @@ class Nursery:
             os.close(control)
             os.close(theirs)
         return Forked(self, pid, ours, output)
+
+    def _forked(self, control: int, output: int, result: int) -> int:
+        try:
+            socket.send_fds(self._socket, [b"fork"], [control, output, result])
+        except OSError as error:
+            raise PartyError(f"the process that parties are forked from is gone: {error.strerror}") from error
+        return int(self._expect("pid", 10.0))
 
     def status(self, pid: int) -> int | None:
         """Return the exit status of a party that has ended."""
