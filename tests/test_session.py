@@ -223,12 +223,14 @@ def test_kills_at_random_moments_leave_nothing(tmp_path: Path, pids: list[int], 
 
 
 HARNESS = """
+import signal
 import sys
 from pathlib import Path
 import test_session as t
 from pibench.harness import children
 from pibench.mpc.protocol import PROTOCOLS
 PROTOCOLS["fake"] = "fake_protocol"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 start = children.Children.start
 def spy(self, *args):
     child = start(self, *args)
