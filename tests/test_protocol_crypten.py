@@ -16,7 +16,7 @@ from pibench.lowering.program import Op, Program
 from pibench.lowering.reference import evaluate
 from pibench.mpc.crypten.cost import max_pool
 from pibench.mpc.meter import Meter
-from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, Protocol, protocol_class
 from pibench.mpc.transport import Channel, channel_pair
 
 TOLERANCE = 3e-3
@@ -151,14 +151,20 @@ def test_a_larger_window_costs_more() -> None:
     assert max_pool(10, 4)[1] < max_pool(10, 9)[1]
 
 
-def one_leaves(side: Side) -> str:
-    """Set up; rank 1 then leaves without a word, and rank 0 asks for an inference."""
+def set_up(side: Side) -> tuple[Protocol, Channel]:
+    """Return one party of a small network over gloo, after its setup, and its channel to the other one."""
     meter = Meter()
     program, weights = program_of("residual")
     channel = Channel(side.sock, meter, timeout_s=20)
     party = Party(side.rank, channel, meter, options={"rendezvous": side.rendezvous})
     runner = protocol_class("crypten")(program, party)
     runner.setup(weights if side.rank == SERVER else None)
+    return runner, channel
+
+
+def one_leaves(side: Side) -> str:
+    """Set up; rank 1 then leaves without a word, and rank 0 asks for an inference."""
+    runner, _ = set_up(side)
     if side.rank == CLIENT:
         return "left"
     try:
@@ -179,12 +185,7 @@ def test_a_peer_that_leaves_is_an_error_and_no_hang() -> None:
 
 def addresses(side: Side) -> list[str]:
     """Set up over gloo; return the addresses at which this process listens then."""
-    meter = Meter()
-    program, weights = program_of("residual")
-    channel = Channel(side.sock, meter, timeout_s=20)
-    party = Party(side.rank, channel, meter, options={"rendezvous": side.rendezvous})
-    runner = protocol_class("crypten")(program, party)
-    runner.setup(weights if side.rank == SERVER else None)
+    runner, channel = set_up(side)
     mine = {os.readlink(link.path) for link in os.scandir("/proc/self/fd") if os.path.exists(link.path)}
     rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/self/net/{name}").read_text().splitlines()]
     found = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]  # 0A: it listens

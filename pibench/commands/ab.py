@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite)
     judging = options(args, info_of(suite), paired=True)  # what is wrong in it shows before the measurement
     if args.output:
-        args.output.open("a").close()
+        args.output.open("a").close()  # so does a place that cannot be written to
     more = (["-k", args.k] if args.k else []) + (["--inferences", str(args.inferences)] if args.inferences else [])
     with contextlib.ExitStack() as stack:
         base, head = _sides(args, suite, stack)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pibench.errors import UsageError
-from pibench.harness.record import Case, Inference, Session
+from pibench.harness.record import Accuracy, Case, Inference, Session
 
 Samples = list[list[float]]  # session by session
 
@@ -89,13 +89,18 @@ def _agreement(session: Session) -> float | None:
 
 
 def _accuracy(case: Case) -> float | None:
-    counted = [session.accuracy for session in case.sessions if session.accuracy and session.accuracy.n]
+    counted = [accuracy for accuracy, _ in _scored(case)]
     return sum(a.correct for a in counted) / sum(a.n for a in counted) if counted else None
 
 
 def _answers(case: Case) -> Answers:
-    counted = [session for session in case.sessions if session.accuracy and session.accuracy.n]
-    return Answers(sum(s.accuracy.n for s in counted if s.accuracy), sum(s.correctness.ties for s in counted))
+    counted = _scored(case)
+    return Answers(sum(accuracy.n for accuracy, _ in counted), sum(ties for _, ties in counted))
+
+
+def _scored(case: Case) -> list[tuple[Accuracy, int]]:
+    """Return each scored session's accuracy, and how many of its answers are ties."""
+    return [(s.accuracy, s.correctness.ties) for s in case.sessions if s.accuracy and s.accuracy.n]
 
 
 def _plain_accuracy(case: Case) -> float | None:
