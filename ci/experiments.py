@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pibench.harness.ab import SESSIONS, Side, adapted_suite, paired, run_pairs
-from pibench.harness.compare import Comparison, Options, Verdict, compare
-from pibench.harness.gate import judge, slim
-from pibench.harness.pairs import log_ratios, paired_ratio
-from pibench.harness.power import Rule
-from pibench.harness.record import Case, Record, Session, load_record
-from pibench.harness.stats import signed_rank_exact
+from pibench.records.compare import Comparison, Options, Verdict, compare
+from pibench.records.gate import judge, slim
+from pibench.records.pairs import log_ratios, paired_ratio
+from pibench.records.power import Rule
+from pibench.records.record import Case, Record, Session, load_record
+from pibench.records.stats import signed_rank_exact
+from pibench.run.ab import SESSIONS, Side, adapted_suite, paired, run_pairs
 
 TREE = Path(__file__).resolve().parents[1]
 SUITE = """\
@@ -44,7 +44,7 @@ accuracy_images: 100
 train_missing: true
 """
 # what is replaced, in which file, by what; each text must occur exactly once
-SLOW = ("pibench/mpc/party.py", "            logits = runner.online(batch)\n", """\
+SLOW = ("pibench/session/party.py", "            logits = runner.online(batch)\n", """\
             import time
             began = time.perf_counter()
             logits = runner.online(batch)
@@ -263,7 +263,7 @@ def show(name: str, comparison: Comparison) -> None:
 
 def overhead(args: argparse.Namespace) -> None:
     """Print the clock's resolution, the meter's price, and what a session of the null protocol costs."""
-    from pibench.mpc.meter import Meter
+    from pibench.links.meter import Meter
 
     ticks = [time.perf_counter() for _ in range(200_000)]
     steps = [b - a for a, b in itertools.pairwise(ticks)]

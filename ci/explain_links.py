@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pibench.harness.explain import EXPLAINED, explain
-from pibench.harness.record import load_record
+from pibench.records.record import load_record
+from pibench.run.explain import EXPLAINED, explain
 
 
 def main(argv: list[str]) -> int:

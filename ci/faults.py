@@ -31,13 +31,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from sabotage import Saboteur
 
 from pibench.errors import PibenchError
-from pibench.harness import children, runner, session
-from pibench.harness.launch import Nurseries
-from pibench.harness.listener import Listener
-from pibench.harness.plan import CasePlan, OwnModel, RunPlan
-from pibench.harness.prepare import preparer
-from pibench.harness.record import SCHEMA, Machine, Record, SuiteInfo, load_record
-from pibench.mpc.link import PROFILES, Link
+from pibench.links.link import PROFILES, Link
+from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo, load_record
+from pibench.run import runner
+from pibench.run.listener import Listener
+from pibench.run.prepare import preparer
+from pibench.run.settings import CasePlan, OwnModel, RunPlan
+from pibench.session import children, session
+from pibench.session.launch import Nurseries
 
 TIMEOUT_S, DEADLINE_S = 10.0, 60.0
 SESSIONS = 2  # of one run

@@ -25,10 +25,10 @@ import torch
 from own_model import tiny
 from safetensors.torch import save_file
 
-from pibench.harness import children
-from pibench.harness.session import SessionPlan, run_session
 from pibench.lowering.lower import lower
 from pibench.lowering.reference import evaluate
+from pibench.session import children
+from pibench.session.session import SessionPlan, run_session
 
 MEMORY_GROWTH, SLOWER = 0.01, 0.10
 SAMPLE_S = 1.0

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pibench.mpc.link import PROFILES, LinkUp, open_link
-from pibench.mpc.tls import generate
+from pibench.links.link import PROFILES, LinkUp, open_link
+from pibench.links.tls import generate
 
 PIBENCH = [sys.executable, "-c", "import sys; from pibench.cli import main; sys.exit(main())"]
 PORT = 7700

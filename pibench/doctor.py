@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pibench.errors import PibenchError
-from pibench.harness import machine
+from pibench.records import machine
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -119,7 +119,7 @@ def _crypten() -> Iterable[Finding]:
         yield Finding("crypten", "fail", "not installed", "pip install crypten==0.4.1")
         return
     try:
-        from pibench.mpc.compat import crypten
+        from pibench.mpc.crypten.compat import crypten
 
         crypten()
     except PibenchError as error:
@@ -139,7 +139,7 @@ def _numba() -> Iterable[Finding]:
 
 
 def _ports() -> Iterable[Finding]:
-    from pibench.harness.session import free_port
+    from pibench.session.session import free_port
 
     try:
         with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 2):
@@ -229,7 +229,7 @@ def _accelerator() -> Iterable[Finding]:
 
 def _links() -> Iterable[Finding]:
     """Try each way of making a link, for real, and take it down again."""
-    from pibench.mpc.link import Link, open_link
+    from pibench.links.link import Link, open_link
 
     remedies = {
         "netem": "needs the sch_netem kernel module, and root or user namespaces; `wire` and `paced` do without",

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pibench.harness.measured import Measured
-    from pibench.harness.record import Case
     from pibench.plugin_support import PrivateInference
+    from pibench.records.record import Case
+    from pibench.run.measured import Measured
 
 SUFFIXES = {".yaml", ".yml"}
 MAX_SUITE_BYTES = 1 << 20
@@ -110,8 +110,8 @@ class SuiteFile(pytest.Module):
 
     def outcome(self, request: pytest.FixtureRequest, *, once: bool) -> Case:
         """Return the outcome of the case that `request` belongs to."""
-        from pibench.harness.measured import Measured
         from pibench.plugin_support import Lines
+        from pibench.run.measured import Measured
 
         if self._measured is None:
             option = self.config.option
@@ -160,8 +160,8 @@ def private_inference(request: pytest.FixtureRequest) -> Callable[..., PrivateIn
     used = False
 
     def run(module: Any, images: Any, labels: Any = None, *, name: str = "", **settings: Any) -> PrivateInference:
-        from pibench.harness.measured import ONCE, measure_module
         from pibench.plugin_support import PrivateInference
+        from pibench.run.measured import ONCE, measure_module
 
         nonlocal used
         if used:
@@ -203,7 +203,7 @@ def _use_online_clock(item: pytest.Item, **options: Any) -> None:
 
 def _report(request: pytest.FixtureRequest, benchmark: Any, case: Case) -> None:
     """Play the measured inferences to pytest-benchmark, one a round."""
-    from pibench.reporting.export import extra_info, latencies
+    from pibench.reporting.paper.export import extra_info, latencies
 
     request.config.stash[CASES].append(case)
     benchmark.extra_info.update(extra_info(case))

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pibench.harness.listener import Listener
-from pibench.harness.record import Case, Record
+from pibench.records.record import Case, Record
+from pibench.run.listener import Listener
 
 if TYPE_CHECKING:
     import pytest
 
-    from pibench.harness.plan import CasePlan
-    from pibench.harness.stats import Estimate
+    from pibench.records.stats import Estimate
+    from pibench.run.settings import CasePlan
 
 HEADINGS = ("case", "online", "range", "sent by S", "by C", "rounds", "ReLUs", "right", "link")
 
@@ -54,13 +54,13 @@ class PrivateInference:
     @property
     def online_s(self) -> Estimate:
         """Median online latency with its interval."""
-        from pibench.harness import stats
+        from pibench.records import stats
 
         return stats.median_interval([[i.online_s for i in session] for session in self.case.measured])
 
     def measure(self, name: str) -> float:
         """Return an exact measure by name: rounds, server_bytes, client_bytes, relu_count, agreement, accuracy, ..."""
-        from pibench.harness.measures import named
+        from pibench.records.measures import named
 
         [measure] = named([name])
         value = measure.value(self.case)
@@ -110,9 +110,9 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
 
 
 def _row(case: Case) -> tuple[str, ...]:
-    from pibench.harness.measures import MEASURES
-    from pibench.reporting.comparison import show
-    from pibench.reporting.export import estimate_of
+    from pibench.records.measures import MEASURES
+    from pibench.reporting.paper.export import estimate_of
+    from pibench.reporting.screen.comparison import show
 
     online, estimate = MEASURES["online_s"], estimate_of(case, MEASURES["online_s"])
     exact = [show(MEASURES[name], MEASURES[name].value(case)) for name in ("server_bytes", "client_bytes", "rounds")]
@@ -130,7 +130,7 @@ def _range_words(cases: Sequence[Case]) -> str:
 
 
 def _right(case: Case) -> str:
-    from pibench.harness.measures import MEASURES
+    from pibench.records.measures import MEASURES
 
     agreement, accuracy = MEASURES["agreement"].value(case), MEASURES["plain_accuracy"].value(case)
     text = "-" if agreement is None else f"{100 * agreement:.0f} %"

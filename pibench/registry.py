@@ -15,9 +15,9 @@ PROTOCOLS: dict[str, str] = {
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
-LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.mpc.link
+LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.links.link
 
-MEASURES = (  # of pibench.harness.measures
+MEASURES = (  # of pibench.records.measures
     "online_s",
     "server_bytes",
     "client_bytes",

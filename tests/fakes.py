@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pibench.harness.record import (
+from pibench.records.record import (
     SCHEMA,
     Accuracy,
     Case,
@@ -238,9 +238,9 @@ class FakeParties:
     def __call__(self, plan: Any, progress: Any = None, launch: Any = None) -> Any:
         from safetensors.torch import load_file
 
-        from pibench.harness.session import SessionResult
         from pibench.lowering.program import Program
         from pibench.lowering.reference import evaluate
+        from pibench.session.session import SessionResult
 
         self.plans.append(plan)
         fault = self.faults.get(f"{plan.protocol}#{len(self.plans)}", self.faults.get(plan.protocol, 0.0))

@@ -21,7 +21,7 @@ from pathlib import Path
 from pibench.errors import PibenchError, TransportError, UsageError
 
 if typing.TYPE_CHECKING:
-    from pibench.harness.talk import Talk
+    from pibench.hosts.conversation import Talk
 
 CORPUS = Path(__file__).parent / "corpus"
 REPOSITORY = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ Reader = Callable[[bytes, Path], object]
 
 
 def read_card(data: bytes, folder: Path) -> object:
-    from pibench.harness.lender import _card_name
+    from pibench.hosts.lender import _card_name
     from pibench.networks.card import load_card
 
     return load_card(_write(folder / f"{_card_name(data.decode('utf-8', 'replace'))[:60]}.yaml", data))
@@ -45,7 +45,7 @@ def read_suite(data: bytes, folder: Path) -> object:
 
 
 def read_record(data: bytes, folder: Path) -> object:
-    from pibench.harness.record import parse_record
+    from pibench.records.record import parse_record
 
     return parse_record(data)
 
@@ -66,10 +66,10 @@ def read_masks(data: bytes, folder: Path) -> object:
 
 def read_frames(data: bytes, folder: Path) -> object:
     """A conversation of another host, and the same as handshake and probe of a party."""
-    from pibench.harness.talk import Talk
-    from pibench.mpc import frames
-    from pibench.mpc.handshake import agree, offer
-    from pibench.mpc.probe import probe
+    from pibench.hosts.conversation import Talk
+    from pibench.links import frames
+    from pibench.links.probe import probe
+    from pibench.session.handshake import agree, offer
 
     frames.decode(data) if data[:1] in b"{[" else None
     for use in (lambda c: agree(c, offer(program="x")), lambda c: probe(c, leads=False)):
@@ -90,8 +90,8 @@ def read_program(data: bytes, folder: Path) -> object:
 
 def read_job(data: bytes, folder: Path) -> object:
     """A job on standard input, and the same as another host's wish."""
-    from pibench.harness.hosts import accepted
-    from pibench.mpc.job import Job
+    from pibench.hosts.hosts import accepted
+    from pibench.session.job import Job
 
     _tolerate(Job.from_json, data)
     values = _json(data)
@@ -126,8 +126,8 @@ class OneSidedChannel:
     """A channel whose peer says `data` and no more."""
 
     def __init__(self, data: bytes) -> None:
-        from pibench.mpc.meter import Meter
-        from pibench.mpc.transport import Channel
+        from pibench.links.meter import Meter
+        from pibench.links.transport import Channel
 
         self._peer, mine = socket.socketpair()
         self._peer.sendall(data[: 1 << 15])

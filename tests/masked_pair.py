@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pibench.links.meter import Meter, PhaseTally
+from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
 from pibench.mpc.masked.protocol import MaskedProtocol
-from pibench.mpc.meter import Meter, PhaseTally
 from pibench.mpc.protocol import CLIENT, SERVER, Party
-from pibench.mpc.transport import Channel
 
 
 class Tapped(Channel):
@@ -87,7 +87,7 @@ def _party(
 
 def words(data: bytes, width: int) -> np.ndarray[Any, Any]:
     """Return what a message of packed ring elements holds, as unsigned numbers below 2^(8 width)."""
-    from pibench.mpc.packing import unpack
+    from pibench.mpc.ring.packing import unpack
 
     values = unpack(np.frombuffer(data, np.uint8).copy(), width)
     return values & ((1 << (8 * width)) - 1) if width < 8 else values

@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from pibench.mpc.link import Link, LinkUp
+from pibench.links.link import Link, LinkUp
 
 
 class Relay(LinkUp):

@@ -9,7 +9,7 @@ from typing import Any
 
 from relay import Relay
 
-from pibench.mpc.link import Link
+from pibench.links.link import Link
 
 
 class Saboteur(Relay):

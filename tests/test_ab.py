@@ -14,10 +14,10 @@ from fakes import fake_record
 
 from pibench.cli import main
 from pibench.errors import PartyError, UsageError
-from pibench.harness.ab import Side, adapted_suite, paired, run_pairs, tree_of
-from pibench.harness.record import Record, dump_record
-from pibench.harness.turnstile import Turnstile
-from pibench.mpc.turn import ADDRESS, SIDE, Turn
+from pibench.records.record import Record, dump_record
+from pibench.run.ab import Side, adapted_suite, paired, run_pairs, tree_of
+from pibench.session.turn import ADDRESS, SIDE, Turn
+from pibench.session.turnstile import Turnstile
 from pibench.suite import load_suite
 
 pytestmark = pytest.mark.timeout(60)
@@ -224,7 +224,7 @@ def test_what_is_wrong_in_the_judging_shows_before_the_measurement(
     def measured(*_: object, **__: object) -> None:
         raise AssertionError("it has measured already")
 
-    monkeypatch.setattr("pibench.harness.ab.run_pairs", measured)
+    monkeypatch.setattr("pibench.run.ab.run_pairs", measured)
     here = tree(tmp_path / "here", record(1))
     (tmp_path / "ci.yaml").write_text(SUITE)
     words = ["ab", str(here), str(here), "--suite", str(tmp_path / "ci.yaml"), "--environment", "shared"]

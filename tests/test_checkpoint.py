@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pibench.errors import DataError
-from pibench.harness.prepare import Needs, prepare_card
 from pibench.networks.build import build
 from pibench.networks.card import load_card
 from pibench.networks.spec import ResNetSpec
+from pibench.run.prepare import Needs, prepare_card
 from pibench.training.checkpoint import load_checkpoint, packed, read_metadata, save_checkpoint, unpacked
 from pibench.training.metadata import differences
 from pibench.training.runs import load_into

@@ -8,7 +8,7 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.harness.record import save_record
+from pibench.records.record import save_record
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_an_error_of_its_own_has_a_status_of_its_own(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("pibench.harness.compare.compare", broken)
+    monkeypatch.setattr("pibench.records.compare.compare", broken)
     assert main(["compare", record, record]) == 3
     said = capsys.readouterr().err
     assert "ZeroDivisionError: planted" in said

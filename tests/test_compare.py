@@ -10,11 +10,11 @@ from fakes import fake_record
 
 from pibench.cli import main
 from pibench.errors import UsageError
-from pibench.harness.compare import Comparison, Options, Row, Verdict, compare
-from pibench.harness.measures import MEASURES
-from pibench.harness.record import Accuracy, Case, Record, save_record
-from pibench.harness.thresholds import parse_share, parse_threshold, suite_thresholds
-from pibench.reporting.comparison import as_json, as_markdown, as_text
+from pibench.records.compare import Comparison, Options, Row, Verdict, compare
+from pibench.records.measures import MEASURES
+from pibench.records.record import Accuracy, Case, Record, save_record
+from pibench.records.thresholds import parse_share, parse_threshold, suite_thresholds
+from pibench.reporting.screen.comparison import as_json, as_markdown, as_text
 
 SMALL = {"networks": ("full", "tiny"), "protocols": ("crypten", "masked")}
 

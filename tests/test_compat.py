@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.timeout(100)
 def test_import_is_silent_and_leaves_its_counters_off() -> None:
     code = (
-        "from pibench.mpc.compat import crypten\n"
+        "from pibench.mpc.crypten.compat import crypten\n"
         "c = crypten()\n"
         "assert c.cfg.communicator.verbose is False and c.cfg.encoder.precision_bits == 16\n"
         "import logging\n"

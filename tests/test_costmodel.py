@@ -8,9 +8,9 @@ import pytest
 
 from pibench.cli import main
 from pibench.errors import EXIT_USAGE, UsageError
-from pibench.reporting.constants import CONSTANTS, cheap, dear, point
-from pibench.reporting.costcheck import PUBLISHED, WHERE_IT_DOES_NOT_FIT, beyond, checks
-from pibench.reporting.costmodel import SYSTEMS, WIRES, LinearLayer, Wire, Workload, estimate, workload_of
+from pibench.reporting.onpaper.constants import CONSTANTS, cheap, dear, point
+from pibench.reporting.onpaper.costcheck import PUBLISHED, WHERE_IT_DOES_NOT_FIT, beyond, checks
+from pibench.reporting.onpaper.costmodel import SYSTEMS, WIRES, LinearLayer, Wire, Workload, estimate, workload_of
 from pibench.reporting.whatif import wire_named
 
 RESNET18 = Workload("resnet18", 557_056, 555_468_800, 17, 18)

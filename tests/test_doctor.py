@@ -47,7 +47,7 @@ def test_the_quota_of_a_control_group(tmp_path: Path, text: str, cores: float | 
 
 def test_an_emulation_that_fails_is_a_warning_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from pibench.errors import PartyError
-    from pibench.mpc import link
+    from pibench.links import link
 
     def refuse(wanted: link.Link) -> link.LinkUp:
         if wanted.how != "netem":

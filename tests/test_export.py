@@ -11,8 +11,8 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.harness.record import Record, save_record
-from pibench.reporting.export import FORMATS, extra_info, render, to_bencher, to_github, to_pytest_benchmark
+from pibench.records.record import Record, save_record
+from pibench.reporting.paper.export import FORMATS, extra_info, render, to_bencher, to_github, to_pytest_benchmark
 
 CASE = "full/masked/loopback/cpu/b1"
 

@@ -13,13 +13,13 @@ from test_run import make_plan, make_run
 from test_session import plan, wait_gone
 
 from pibench.errors import PartyError, PibenchError
-from pibench.harness import children as children_module
-from pibench.harness.record import load_record
-from pibench.harness.session import run_session
-from pibench.mpc.link import PROFILES
-from pibench.mpc.meter import Meter
+from pibench.links.link import PROFILES
+from pibench.links.meter import Meter
+from pibench.links.transport import channel_pair
 from pibench.mpc.protocol import PROTOCOLS
-from pibench.mpc.transport import channel_pair
+from pibench.records.record import load_record
+from pibench.session import children as children_module
+from pibench.session.session import run_session
 
 pytestmark = pytest.mark.timeout(120)
 PATIENCE_S = 4.0
@@ -124,7 +124,7 @@ def test_a_full_disk_keeps_the_record_as_it_was(tmp_path, monkeypatch):
         return parties(*args, **kwargs)
 
     run = make_run(one, path, parties, monkeypatch)
-    from pibench.harness import runner
+    from pibench.run import runner
 
     monkeypatch.setattr(runner, "run_session", full_after_one)
     try:

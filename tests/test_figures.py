@@ -13,10 +13,10 @@ import pytest
 
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.axes import Scale, linear_ticks, log_ticks, percent, seconds, short, size, spread
-from pibench.reporting.canvas import Canvas, Words, words_width
-from pibench.reporting.figures import NARROW, WIDE, Figure, figures_of, save_figures
-from pibench.reporting.labels import Label, place
-from pibench.reporting.theme import COLOURS, MARKERS, contrast, method_role
+from pibench.reporting.page.canvas import Canvas, Words, words_width
+from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of, save_figures
+from pibench.reporting.page.labels import Label, place
+from pibench.reporting.page.theme import COLOURS, MARKERS, contrast, method_role
 from pibench.reporting.view import View, view_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,7 +29,7 @@ TEXT_ROLES = ("ink", "muted", "accent", "link", "good")
 def _few_resamples() -> Iterator[None]:
     """Draw fewer bootstrap samples: these tests look at what is made of intervals, not at the intervals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pibench.harness.stats.RESAMPLES", 200)
+        patch.setattr("pibench.records.stats.RESAMPLES", 200)
         yield
 
 

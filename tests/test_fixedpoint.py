@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from pibench.errors import UsageError
-from pibench.mpc import ring
-from pibench.mpc.fixedpoint import decode, encode, truncate
+from pibench.mpc.ring import products as ring
+from pibench.mpc.ring.fixedpoint import decode, encode, truncate
 
 
 def test_round_trip_is_nearest() -> None:

@@ -10,9 +10,9 @@ from fakes import fake_record
 
 from pibench.cli import main
 from pibench.errors import UsageError
-from pibench.harness.compare import Verdict
-from pibench.harness.gate import judge, load_baseline, save_baseline, slim
-from pibench.harness.record import Record, save_record
+from pibench.records.compare import Verdict
+from pibench.records.gate import judge, load_baseline, save_baseline, slim
+from pibench.records.record import Record, save_record
 
 CASE = "full/masked/loopback/cpu/b1"
 

@@ -4,12 +4,12 @@ import pytest
 from test_link import needs_namespaces
 
 from pibench.errors import PartyError
-from pibench.harness import runner
-from pibench.harness.predict import GLOO_HOPS
-from pibench.harness.record import Case, Declared
-from pibench.harness.record import Link as Described
-from pibench.mpc.glooprobe import round_ms
-from pibench.mpc.link import PROFILES, Link, LinkUp, open_link, pair_of_processes
+from pibench.links.glooprobe import round_ms
+from pibench.links.link import PROFILES, Link, LinkUp, open_link, pair_of_processes
+from pibench.records.record import Case, Declared
+from pibench.records.record import Link as Described
+from pibench.run import runner
+from pibench.run.predict import GLOO_HOPS
 
 pytestmark = pytest.mark.timeout(120)
 

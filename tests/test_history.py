@@ -12,11 +12,11 @@ from fakes import fake_record
 
 from pibench.cli import main
 from pibench.errors import UsageError
-from pibench.harness import steps
-from pibench.harness.history import history
-from pibench.harness.index import open_index
-from pibench.harness.record import Record, save_record
-from pibench.reporting import series
+from pibench.records import changepoints as steps
+from pibench.records.history import history
+from pibench.records.index import open_index
+from pibench.records.record import Record, save_record
+from pibench.reporting.page import series
 
 CASE = "full/masked/loopback/cpu/b1"
 
@@ -151,13 +151,13 @@ def test_times_of_other_threads_are_left_out_and_said(tmp_path: Path) -> None:
 def test_a_shared_store_of_older_tables_keeps_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sqlalchemy")
     url = f"sqlite:///{tmp_path}/team.sqlite"
-    monkeypatch.setattr("pibench.harness.index.VERSION", 1)
+    monkeypatch.setattr("pibench.records.index.VERSION", 1)
     with open_index(url) as index:
         index.share([run_at(1, "1" * 40)])
     monkeypatch.undo()
     with open_index(url) as index:
         assert index.cases() == [(CASE, 1)]
-    monkeypatch.setattr("pibench.harness.index.VERSION", 1)
+    monkeypatch.setattr("pibench.records.index.VERSION", 1)
     with pytest.raises(UsageError, match="of a newer pibench"):
         open_index(url)
 

@@ -16,17 +16,17 @@ from test_session import plan, small_program
 from test_tls import no_certificate, no_tls, old_tls
 
 from pibench.errors import PartyError, PibenchError, UsageError
-from pibench.harness import hosts
-from pibench.harness import lender as lender_module
-from pibench.harness.hosts import LOCAL_OPTIONS, NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
-from pibench.harness.lender import Lender
-from pibench.harness.session import run_session
-from pibench.harness.talk import Talk
-from pibench.mpc import frames
-from pibench.mpc.job import Job
-from pibench.mpc.link import Link
+from pibench.hosts import hosts
+from pibench.hosts import lender as lender_module
+from pibench.hosts.conversation import Talk
+from pibench.hosts.hosts import LOCAL_OPTIONS, NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
+from pibench.hosts.lender import Lender
+from pibench.links import frames
+from pibench.links.link import Link
+from pibench.links.tls import Wrapper, generate
 from pibench.mpc.protocol import PROTOCOLS
-from pibench.mpc.tls import Wrapper, generate
+from pibench.session.job import Job
+from pibench.session.session import run_session
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -299,7 +299,7 @@ def test_the_command_line_makes_keys_and_says_what_is_missing(tmp_path):
 
 def test_a_long_message_over_a_slow_link_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer's patience is for a standstill, not for the whole message."""
-    monkeypatch.setattr("pibench.harness.talk.SEND_S", 0.4)
+    monkeypatch.setattr("pibench.hosts.conversation.SEND_S", 0.4)
     here, there = socket.socketpair()
     text, read = "x" * (4 << 20), bytearray()
 

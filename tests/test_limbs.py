@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pibench.mpc.limbs import RingConv, RingMatrix, conv_words, limbs_for
+from pibench.mpc.ring.limbs import RingConv, RingMatrix, conv_words, limbs_for
 
 
 def exact(x: torch.Tensor, w: torch.Tensor, stride: int, padding: int, dilation: int, groups: int) -> torch.Tensor:

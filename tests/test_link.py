@@ -13,15 +13,15 @@ import time
 import pytest
 
 from pibench.errors import PartyError, TransportError, UsageError
-from pibench.mpc import link as links
-from pibench.mpc import netns
-from pibench.mpc.delayline import DelayLine
-from pibench.mpc.link import PROFILES, Link, LinkUp, link_from, measure, open_link, probe_problems
-from pibench.mpc.meter import Meter
-from pibench.mpc.probe import COMMAND, probe
-from pibench.mpc.transport import Channel, channel_pair
-from pibench.mpc.veth import netem_command
-from pibench.mpc.wire import mtu_for
+from pibench.links import link as links
+from pibench.links import netns
+from pibench.links.delayline import DelayLine
+from pibench.links.link import PROFILES, Link, LinkUp, link_from, measure, open_link, probe_problems
+from pibench.links.meter import Meter
+from pibench.links.probe import COMMAND, probe
+from pibench.links.transport import Channel, channel_pair
+from pibench.links.tun import mtu_for
+from pibench.links.veth import netem_command
 
 
 def namespaces_refused() -> str:
@@ -157,7 +157,7 @@ def test_parties_on_a_wire_see_nothing_but_the_wire():
 @pytest.mark.timeout(60)
 def test_nothing_is_left_of_a_wire_whose_harness_was_killed():
     code = (
-        "import os, signal; from pibench.mpc.link import Link, open_link\n"
+        "import os, signal; from pibench.links.link import Link, open_link\n"
         "up = open_link(Link(name='w', mbit_s=500.0, how='wire')); print(up.up['pid'], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -172,7 +172,7 @@ def test_nothing_is_left_of_a_wire_whose_harness_was_killed():
 def test_the_kernel_counts_an_interface():
     with open_link(Link(name="n", how="veth")) as up:
         measure(up, rates=True)
-        code = "from pibench.mpc.netns import interface_bytes as i; import json; print(json.dumps(i('tw0')))"
+        code = "from pibench.links.netns import interface_bytes as i; import json; print(json.dumps(i('tw0')))"
         counts = json.loads(subprocess.check_output([*up.prefix("client"), sys.executable, "-c", code]))
     assert counts["sent_bytes"] > 1 << 18 < counts["received_bytes"]
     assert netns.interface_bytes("no-such-device") == {}

@@ -7,11 +7,11 @@ from test_link import needs_namespaces
 from test_session import plan
 
 from pibench.errors import PartyError
-from pibench.harness import session as session_module
-from pibench.harness.session import run_session
-from pibench.harness.wirecheck import wire_of
-from pibench.mpc.link import Link, open_link
+from pibench.links.link import Link, open_link
 from pibench.mpc.protocol import PROTOCOLS
+from pibench.run.wirecheck import wire_of
+from pibench.session import session as session_module
+from pibench.session.session import run_session
 
 pytestmark = pytest.mark.timeout(90)
 

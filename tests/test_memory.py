@@ -3,7 +3,7 @@
 import pytest
 
 from pibench.errors import PartyError
-from pibench.harness.memory import PARTIES, PROCESS_BYTES, estimate_bytes, free_bytes, refuse_what_will_not_fit
+from pibench.run.memory import PARTIES, PROCESS_BYTES, estimate_bytes, free_bytes, refuse_what_will_not_fit
 
 DECLARED = {"dealer_bytes": 1_000_000_000, "offline_server_bytes": 0, "offline_client_bytes": 7}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pibench.mpc.packing import pack, unpack
+from pibench.mpc.ring.packing import pack, unpack
 
 
 @pytest.mark.parametrize("width", range(1, 9))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pibench.harness.measures import MEASURES
 from pibench.plugin_support import OnlineClock
+from pibench.records.measures import MEASURES
 from pibench.registry import MEASURES as NAMES
 
 pytest_plugins = ["pytester"]
@@ -28,7 +28,7 @@ CONFTEST = """
 import dataclasses, sys
 sys.path.insert(0, {here!r})
 from fakes import fake_record
-import pibench.harness.measured as measured
+import pibench.run.measured as measured
 
 def execute(plan, prepare, *, keep, listener=None):
     print("EXECUTED", len(plan.cases), plan.sessions, plan.inferences, plan.warmups, keep)
@@ -185,7 +185,7 @@ def test_theirs(benchmark):
     benchmark(sum, [1, 2])
 
 def test_nothing_was_imported():
-    assert not {"torch", "scipy", "numpy", "pydantic", "pibench.harness"} & sys.modules.keys()
+    assert not {"torch", "scipy", "numpy", "pydantic", "pibench.run"} & sys.modules.keys()
 """
     )
     for arguments in ((), ("tests/", "--strict-markers", "-W", "error")):

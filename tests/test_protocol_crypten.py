@@ -12,12 +12,12 @@ from networks_for_tests import everything, program_of
 from two_parties import Side, run_two
 
 from pibench.errors import MaterialError, TransportError, UsageError
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel, channel_pair
 from pibench.lowering.program import Op, Program
 from pibench.lowering.reference import evaluate
 from pibench.mpc.crypten.cost import max_pool
-from pibench.mpc.meter import Meter
 from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, Protocol, protocol_class
-from pibench.mpc.transport import Channel, channel_pair
 
 TOLERANCE = 3e-3
 PRELOAD = ("pibench.mpc.crypten.communicator", "pibench.mpc.crypten.kernels")

@@ -9,10 +9,10 @@ import torch
 from two_parties import Side, run_two
 
 from pibench.errors import UsageError
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel
 from pibench.lowering.program import Conv, Input, Linear, Program, Relu
-from pibench.mpc.meter import Meter
 from pibench.mpc.protocol import CLIENT, SERVER, Party, protocol_class
-from pibench.mpc.transport import Channel
 
 SHAPE = (2, 4, 4)
 

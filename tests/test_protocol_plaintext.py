@@ -10,12 +10,12 @@ from networks_for_tests import everything, program_of
 from torch import Tensor
 
 from pibench.errors import UsageError
+from pibench.links.meter import Meter, PhaseTally
+from pibench.links.transport import channel_pair
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
-from pibench.mpc.meter import Meter, PhaseTally
 from pibench.mpc.plaintext.protocol import Plaintext
 from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
-from pibench.mpc.transport import channel_pair
 
 
 def run(program: Program, weights: Weights, images: Tensor) -> tuple[Tensor, tuple[PhaseTally, PhaseTally]]:

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from pibench.mpc.randomness import Stream, fresh_seed
+from pibench.mpc.ring.randomness import Stream, fresh_seed
 
 
 def test_a_stream_is_the_cipher_in_counter_mode_read_once():

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pibench.errors import PibenchError, StoreError, UsageError
-from pibench.harness import record as module
-from pibench.harness import store
-from pibench.harness.record import Record, dump_record, load_record, parse_record, save_record
+from pibench.records import record as module
+from pibench.records import store
+from pibench.records.record import Record, dump_record, load_record, parse_record, save_record
 
 SMALL = fake_record(networks=("tiny",), protocols=("masked",), sessions=2, inferences=2)
 

@@ -15,13 +15,13 @@ import pytest
 
 from pibench.cli import main
 from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_USAGE, UsageError
-from pibench.harness.record import Case, Record, save_record
+from pibench.records.record import Case, Record, save_record
 from pibench.reporting.answer import answer, fastest_within, main_ladder
 from pibench.reporting.cells import Ladder
-from pibench.reporting.csv import COLUMNS, to_csv
-from pibench.reporting.figures import figures_of
-from pibench.reporting.html import render
-from pibench.reporting.latex import escape, to_latex
+from pibench.reporting.page.figures import figures_of
+from pibench.reporting.page.html import render
+from pibench.reporting.paper.csv import COLUMNS, to_csv
+from pibench.reporting.paper.latex import escape, to_latex
 from pibench.reporting.view import View, view_of
 from pibench.reporting.whatif import best_within, options, shifts, wire_named
 
@@ -37,7 +37,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr", "rect", "path", "circle", "l
 def _few_resamples() -> Iterator[None]:
     """Draw fewer bootstrap samples: these tests look at what is made of intervals, not at the intervals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pibench.harness.stats.RESAMPLES", 200)
+        patch.setattr("pibench.records.stats.RESAMPLES", 200)
         yield
 
 
@@ -316,7 +316,7 @@ def test_reporting_imports_no_picture_library_and_no_torch() -> None:
     import subprocess
 
     code = "import sys, pibench.commands.report, pibench.commands.estimate\n"
-    code += "import pibench.reporting.figures, pibench.reporting.html\n"
+    code += "import pibench.reporting.page.figures, pibench.reporting.page.html\n"
     code += "print([m for m in ('torch', 'matplotlib', 'jinja2') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import fake_record
 
-from pibench.reporting.html import render
+from pibench.reporting.page.html import render
 from pibench.reporting.view import view_of
 
 pytest.importorskip("jinja2", reason="needs the extra `report`")

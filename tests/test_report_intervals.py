@@ -6,16 +6,16 @@ import pytest
 from fakes import fake_record
 from rich.console import Console
 
-from pibench.harness.compare import Options, compare
-from pibench.harness.record import Record
 from pibench.plugin_support import table
+from pibench.records.compare import Options, compare
+from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.captions import bars, interval_title, latency_interval
-from pibench.reporting.comparison import as_text
-from pibench.reporting.figures import figures_of
-from pibench.reporting.html import render
-from pibench.reporting.latex import to_latex
-from pibench.reporting.table import answer as on_screen
+from pibench.reporting.page.figures import figures_of
+from pibench.reporting.page.html import render
+from pibench.reporting.paper.latex import to_latex
+from pibench.reporting.screen.comparison import as_text
+from pibench.reporting.screen.table import answer as on_screen
 from pibench.reporting.view import view_of
 
 FEW = "which may cover far less than 95 % below 5"

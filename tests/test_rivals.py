@@ -7,11 +7,11 @@ from dataclasses import replace
 from fakes import fake_record
 from rich.console import Console
 
-from pibench.harness.record import Accuracy, Record
-from pibench.reporting.draw_frontier import short_names
+from pibench.records.record import Accuracy, Record
+from pibench.reporting.page.draw_frontier import short_names
+from pibench.reporting.page.tables import rival_table
 from pibench.reporting.rivals import ranking_blocks, rankings
-from pibench.reporting.table import answer
-from pibench.reporting.tables import rival_table
+from pibench.reporting.screen.table import answer
 from pibench.reporting.view import view_of
 
 # 18,432 ReLUs in full: 9,216 are half (culled 98.3 %, thinned 97.5, reshaped 96.9), 1,843 a tenth (tiny 93.9)

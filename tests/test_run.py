@@ -15,13 +15,13 @@ from fakes import FakeParties, fake_record
 
 from pibench.cli import main
 from pibench.errors import NothingSelected, PartyError, StoreError, UsageError
-from pibench.harness import runner
-from pibench.harness.fromsuite import plan_of
-from pibench.harness.plan import CasePlan, OwnModel, RunPlan, estimate_s, select
-from pibench.harness.prepare import Needs, prepare_instance, preparer
-from pibench.harness.record import SCHEMA, Machine, Record, SuiteInfo, load_record, save_record
-from pibench.harness.runner import Run
-from pibench.harness.selection import matches
+from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo, load_record, save_record
+from pibench.run import runner
+from pibench.run.fromsuite import plan_of
+from pibench.run.prepare import Needs, prepare_instance, preparer
+from pibench.run.runner import Run
+from pibench.run.selection import matches
+from pibench.run.settings import CasePlan, OwnModel, RunPlan, estimate_s, select
 
 OWN = OwnModel("own_model:tiny", (1, 8, 8))
 
@@ -94,7 +94,7 @@ def test_random_weights_have_no_accuracy(tmp_path: Path, monkeypatch: pytest.Mon
 def test_sessions_take_different_images_and_only_their_owner_is_told_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pibench.harness.session import _job
+    from pibench.session.session import _job
 
     parties = FakeParties()
     make_run(make_plan(("plaintext",)), tmp_path / "run.json", parties, monkeypatch).execute()
@@ -350,7 +350,7 @@ def test_an_absent_data_set_is_a_note_and_a_damaged_one_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pibench.errors import DataError
-    from pibench.harness.prepare import _data
+    from pibench.run.prepare import _data
 
     monkeypatch.setenv("PIBENCH_DATA", str(tmp_path))
     data, note = _data("cifar10")

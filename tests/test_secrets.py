@@ -8,8 +8,8 @@ from relay import Relay
 from safetensors.torch import load_file
 from test_session import plan
 
-from pibench.harness.session import run_session
-from pibench.mpc.link import PROFILES, LinkUp
+from pibench.links.link import PROFILES, LinkUp
+from pibench.session.session import run_session
 
 pytestmark = pytest.mark.timeout(120)
 SCALE = 1 << 16

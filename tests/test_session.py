@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 
 from pibench.errors import PartyError
-from pibench.harness import children as children_module
-from pibench.harness.launch import Nurseries
-from pibench.harness.session import SessionPlan, SessionResult, free_port
-from pibench.harness.session import run_session as run_session_with
 from pibench.lowering.program import Conv, Flatten, Input, Linear, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.protocol import PROTOCOLS
+from pibench.session import children as children_module
+from pibench.session.launch import Nurseries
+from pibench.session.session import SessionPlan, SessionResult, free_port
+from pibench.session.session import run_session as run_session_with
 
 pytestmark = pytest.mark.timeout(180)  # seconds on a calm machine, far more on a busy one
 
@@ -227,7 +227,7 @@ import signal
 import sys
 from pathlib import Path
 import test_session as t
-from pibench.harness import children
+from pibench.session import children
 from pibench.mpc.protocol import PROTOCOLS
 PROTOCOLS["fake"] = "fake_protocol"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background

@@ -15,13 +15,13 @@ import torch
 from masked_pair import Outcome, run_masked
 
 from pibench.errors import MaterialError, TransportError
+from pibench.links.meter import Meter
+from pibench.links.transport import channel_pair
 from pibench.lowering.program import Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
 from pibench.mpc.masked.shelf import Shelf
-from pibench.mpc.meter import Meter
 from pibench.mpc.protocol import CLIENT, SERVER, Party
-from pibench.mpc.transport import channel_pair
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from pibench.harness import power, samples, stats
+from pibench.records import power, stats
+from pibench.records import warmup as samples
 
 
 def noisy(seed: int, sessions: int, n: int, centre: float = 1.0, between: float = 0.02) -> list[list[float]]:

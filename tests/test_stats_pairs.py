@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from pibench.harness import pairs, power, stats
-from pibench.harness.ab import SESSIONS
+from pibench.records import pairs, power, stats
+from pibench.run.ab import SESSIONS
 
 
 def side_by_side(

@@ -6,9 +6,9 @@ import math
 
 from fakes import fake_record
 
-from pibench.harness.plan import CasePlan, RunPlan
-from pibench.harness.precision import FEWEST, half_width, next_plan, sessions_wanted, verdict
-from pibench.harness.record import Record, SuiteInfo
+from pibench.records.record import Record, SuiteInfo
+from pibench.run.precision import FEWEST, half_width, next_plan, sessions_wanted, verdict
+from pibench.run.settings import CasePlan, RunPlan
 
 
 def record(sessions: int, noise: float, seed: int = 1) -> Record:

@@ -144,9 +144,9 @@ def test_a_missing_suite_names_the_near_one() -> None:
 
 
 def test_names_known_without_imports_are_the_real_ones() -> None:
-    from pibench.harness.measures import MEASURES as REAL_MEASURES
-    from pibench.mpc.link import PROFILES
+    from pibench.links.link import PROFILES
     from pibench.mpc.protocol import PROTOCOLS as REAL_PROTOCOLS
+    from pibench.records.measures import MEASURES as REAL_MEASURES
 
     assert set(MEASURES) == set(REAL_MEASURES)
     assert set(LINKS) == set(PROFILES)

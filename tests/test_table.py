@@ -8,9 +8,9 @@ import pytest
 from fakes import fake_record
 from rich.console import Console
 
-from pibench.harness.record import Record
-from pibench.harness.stats import Estimate
-from pibench.reporting.table import answer
+from pibench.records.record import Record
+from pibench.records.stats import Estimate
+from pibench.reporting.screen.table import answer
 from pibench.reporting.units import digits, duration, interval, n_bytes, seconds
 
 

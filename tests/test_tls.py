@@ -10,12 +10,13 @@ from contextlib import suppress
 import pytest
 
 from pibench.errors import TransportError, UsageError
-from pibench.mpc import connect, frames
-from pibench.mpc.connect import HANDSHAKE_S, accept, dial, listen, plain
-from pibench.mpc.handshake import agree, offer
-from pibench.mpc.meter import Meter
-from pibench.mpc.tls import Identity, Wrapper, fingerprint, generate
-from pibench.mpc.transport import Channel, channel_pair
+from pibench.links import frames
+from pibench.links.meter import Meter
+from pibench.links.tls import Identity, Wrapper, fingerprint, generate
+from pibench.links.transport import Channel, channel_pair, listen
+from pibench.session import connect
+from pibench.session.connect import HANDSHAKE_S, accept, dial, plain
+from pibench.session.handshake import agree, offer
 
 TOKEN = b"t" * 64
 

@@ -15,7 +15,7 @@ from pibench.errors import DataError
 from pibench.library import data_folders
 from pibench.networks.build import build
 from pibench.networks.card import load_card
-from pibench.reporting.zoo import Entry, entries, markdown, on_screen
+from pibench.reporting.screen.zoo import Entry, entries, markdown, on_screen
 from pibench.training import ship as shipping
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.recipe import recipe_for

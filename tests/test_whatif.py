@@ -1,4 +1,4 @@
-"""What if: a link's time is that of harness/predict.py, and only one data set and batch are set side by side."""
+"""What if: a link's time is that of run/predict.py, and only one data set and batch are set side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.harness.record import Record, save_record
+from pibench.records.record import Record, save_record
 from pibench.reporting.cells import Cell
-from pibench.reporting.html import render
+from pibench.reporting.page.html import render
 from pibench.reporting.view import view_of
 from pibench.reporting.whatif import of_setting, options, predicted_s, wire_named
 

@@ -14,8 +14,8 @@ from pibench.commands.compare import add_judging, finish, options
 from pibench.errors import UsageError
 
 if TYPE_CHECKING:
-    from pibench.harness.ab import Side
-    from pibench.harness.record import Record
+    from pibench.records.record import Record
+    from pibench.run.ab import Side
     from pibench.suite import Suite
 
 
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the pairs and judge; exit status 1 on a regression."""
-    from pibench.harness.ab import SESSIONS, paired, run_pairs
-    from pibench.harness.compare import compare
-    from pibench.harness.fromsuite import info_of
-    from pibench.harness.record import save_record
+    from pibench.records.compare import compare
+    from pibench.records.record import save_record
+    from pibench.run.ab import SESSIONS, paired, run_pairs
+    from pibench.run.fromsuite import info_of
     from pibench.suite import load_suite
 
     suite = load_suite(args.suite)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sides(args: argparse.Namespace, suite: Suite, stack: contextlib.ExitStack) -> tuple[Side, Side]:
-    from pibench.harness.ab import Side, adapted_suite, tree_of
+    from pibench.run.ab import Side, adapted_suite, tree_of
 
     if args.base is None and not (args.cards or args.python_base or args.python_head):
         raise UsageError("name a base: a revision or a folder", remedy="or compare --cards A B, or --python-base/-head")
@@ -98,7 +98,7 @@ def _label(args: argparse.Namespace, label: str, python: str, card: str | None) 
 
 def _pythons(args: argparse.Namespace, base: Path, head: Path) -> tuple[str, str]:
     """Return each side's interpreter: named, shared, or of an environment built for it."""
-    from pibench.harness.ab import own_environment, requirements
+    from pibench.run.ab import own_environment, requirements
 
     if args.python_base or args.python_head:
         return args.python_base or sys.executable, args.python_head or sys.executable
@@ -109,7 +109,7 @@ def _pythons(args: argparse.Namespace, base: Path, head: Path) -> tuple[str, str
 
 
 def _matched(records: tuple[Record, Record], args: argparse.Namespace) -> tuple[Record, Record]:
-    from pibench.harness.ab import as_one_card
+    from pibench.run.ab import as_one_card
 
     if not args.cards:
         return records

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pibench.errors import EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:
-    from pibench.harness.compare import Options
-    from pibench.harness.record import SuiteInfo
+    from pibench.records.compare import Options
+    from pibench.records.record import SuiteInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +42,9 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; exit status 1 on a regression."""
-    from pibench.harness.ab import paired
-    from pibench.harness.compare import compare
-    from pibench.harness.record import open_record
+    from pibench.records.compare import compare
+    from pibench.records.record import open_record
+    from pibench.run.ab import paired
 
     base, head = open_record(args.base), open_record(args.head)
     if args.paired:
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 def options(args: argparse.Namespace, suite: SuiteInfo, *, paired: bool = False) -> Options:
     """Return how to compare: the suite's thresholds first, the command line's after them (the last one counts)."""
-    from pibench.harness.compare import Options
-    from pibench.harness.power import Rule
-    from pibench.harness.thresholds import parse_threshold, suite_thresholds
+    from pibench.records.compare import Options
+    from pibench.records.power import Rule
+    from pibench.records.thresholds import parse_threshold, suite_thresholds
 
     alpha = Rule().alpha if args.alpha is None else args.alpha
     if not 0 < alpha < 1:
@@ -68,8 +68,8 @@ def options(args: argparse.Namespace, suite: SuiteInfo, *, paired: bool = False)
 
 def finish(args: argparse.Namespace, comparison: object) -> int:
     """Show the comparison as asked, and return the exit status that it deserves."""
-    from pibench.harness.compare import Comparison
-    from pibench.reporting.comparison import as_json, as_markdown, as_text
+    from pibench.records.compare import Comparison
+    from pibench.reporting.screen.comparison import as_json, as_markdown, as_text
 
     assert isinstance(comparison, Comparison)
     if args.format == "json":

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: list[Status], root: Path) -> None:
     from rich.console import Console
 
-    from pibench.reporting.plain import plain_table
+    from pibench.reporting.screen.plain import plain_table
 
     table = plain_table()
     for name in ("data set", "state", "where", "what is known"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pibench.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from pibench.reporting.costmodel import PaperEstimate, Workload
+    from pibench.reporting.onpaper.costmodel import PaperEstimate, Workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the estimates; nothing is measured."""
-    from pibench.reporting.costmodel import SYSTEMS, estimate
+    from pibench.reporting.onpaper.costmodel import SYSTEMS, estimate
     from pibench.reporting.whatif import wire_named
 
     if not (args.cards or args.check or args.constants):
@@ -59,7 +59,7 @@ def _workload(name: str) -> Workload:
     from pibench.networks.build import build
     from pibench.networks.card import load_card
     from pibench.networks.census import census
-    from pibench.reporting.costmodel import workload_of
+    from pibench.reporting.onpaper.costmodel import workload_of
 
     card = load_card(name)
     with torch.device("meta"):
@@ -71,8 +71,8 @@ def _workload(name: str) -> Workload:
 
 def _print_estimate(cost: PaperEstimate) -> None:
     from pibench.reporting.axes import seconds, size
-    from pibench.reporting.costcheck import beyond
-    from pibench.reporting.costmodel import SYSTEMS
+    from pibench.reporting.onpaper.costcheck import beyond
+    from pibench.reporting.onpaper.costmodel import SYSTEMS
 
     load, system = cost.workload, SYSTEMS[cost.system]
     print(f"{load.name} under {system.title} over {cost.wire.name}: on paper, not measured")
@@ -98,7 +98,7 @@ def _or_dash(write: Callable[[float], str], value: float) -> str:
 
 
 def _print_constants() -> None:
-    from pibench.reporting.constants import CONSTANTS
+    from pibench.reporting.onpaper.constants import CONSTANTS
 
     for name, c in CONSTANTS.items():
         print(f"{name:20} {c.value:>12g} ({c.low:g} to {c.high:g}) {c.unit:12} {c.what}\n{'':20} {c.tag}; {c.source}")
@@ -106,7 +106,7 @@ def _print_constants() -> None:
 
 def _print_checks() -> None:
     from pibench.reporting.axes import seconds
-    from pibench.reporting.costcheck import WHERE_IT_DOES_NOT_FIT, checks
+    from pibench.reporting.onpaper.costcheck import WHERE_IT_DOES_NOT_FIT, checks
 
     print(f"{'network':32} {'published':>10} {'model':>10} {'error':>7}  role")
     for c in checks():
@@ -122,8 +122,8 @@ def _print_checks() -> None:
 def _plain(made: list[PaperEstimate], args: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from pibench.reporting.constants import CONSTANTS
-    from pibench.reporting.costcheck import checks
+    from pibench.reporting.onpaper.constants import CONSTANTS
+    from pibench.reporting.onpaper.costcheck import checks
 
     plain: dict[str, Any] = {"on_paper": True, "estimates": [_plain_estimate(cost) for cost in made]}
     if args.constants:

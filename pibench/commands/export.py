@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the export."""
-    from pibench.harness.record import open_record
-    from pibench.reporting.export import render
+    from pibench.records.record import open_record
+    from pibench.reporting.paper.export import render
 
     text = render(open_record(args.record), args.to)
     if args.output:

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the history."""
-    from pibench.harness.history import history
-    from pibench.harness.index import open_index
+    from pibench.records.history import history
+    from pibench.records.index import open_index
 
     if args.picture and args.picture.suffix not in PICTURES:
         raise UsageError(
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, found: object) -> int:
-    from pibench.harness.history import History
-    from pibench.reporting import series
+    from pibench.records.history import History
+    from pibench.reporting.page import series
 
     assert isinstance(found, History)
     if args.json:
@@ -69,8 +69,8 @@ def _show(args: argparse.Namespace, found: object) -> int:
 def _share(args: argparse.Namespace) -> None:
     import os
 
-    from pibench.harness.index import RUNS, open_index
-    from pibench.harness.record import load_record
+    from pibench.records.index import RUNS, open_index
+    from pibench.records.record import load_record
 
     if "://" not in (args.store or os.environ.get("PIBENCH_STORE", "")):
         raise UsageError("--share needs a shared store", remedy="give --store URL or set PIBENCH_STORE")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "keygen":
         return _keygen(args.name, args.folder)
     if args.action == "fingerprint":
-        from pibench.mpc.tls import fingerprint
+        from pibench.links.tls import fingerprint
 
         print(fingerprint(Path(args.name)))
         return EXIT_OK
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keygen(name: str, folder: Path) -> int:
-    from pibench.mpc.tls import generate
+    from pibench.links.tls import generate
 
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a file", remedy="letters, digits, dots and dashes")
@@ -58,9 +58,9 @@ def _keygen(name: str, folder: Path) -> int:
 
 
 def _listen(args: argparse.Namespace) -> int:
-    from pibench.harness.hosts import identity, parse_address
-    from pibench.harness.lender import Lender, default_data_port, log_line
-    from pibench.mpc.tls import fingerprint
+    from pibench.hosts.hosts import identity, parse_address
+    from pibench.hosts.lender import Lender, default_data_port, log_line
+    from pibench.links.tls import fingerprint
 
     if args.key is None:
         raise UsageError("--listen needs this host's key", remedy="pibench party keygen NAME, then --key NAME.key")

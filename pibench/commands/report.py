@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _view(names: list[str]) -> View:
-    from pibench.harness.record import open_record
+    from pibench.records.record import open_record
     from pibench.reporting.view import view_of
 
     return view_of(open_record(name) for name in names)
@@ -73,7 +73,7 @@ def _choices(view: View) -> str:
 def _show(found: Answer | None) -> None:
     import shutil
 
-    from pibench.reporting.frontier import terminal
+    from pibench.reporting.screen.frontier import terminal
 
     if found is None:
         print("No case was measured.")
@@ -82,7 +82,7 @@ def _show(found: Answer | None) -> None:
 
 
 def _page(args: argparse.Namespace, view: View, link: str | None) -> None:
-    from pibench.reporting.html import render, save_page
+    from pibench.reporting.page.html import render, save_page
 
     wanted = [(args.link or "loopback", args.deadline)] if args.deadline is not None else []
     path = args.output or Path(".pibench/reports") / f"{view.records[-1].id}.html"
@@ -91,9 +91,9 @@ def _page(args: argparse.Namespace, view: View, link: str | None) -> None:
 
 
 def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
-    from pibench.reporting.csv import to_csv
-    from pibench.reporting.figures import figures_of, save_figures
-    from pibench.reporting.latex import to_latex
+    from pibench.reporting.page.figures import figures_of, save_figures
+    from pibench.reporting.paper.csv import to_csv
+    from pibench.reporting.paper.latex import to_latex
 
     if args.csv:
         _write(args.csv, to_csv(view))

@@ -15,10 +15,10 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 from pibench.registry import DATASETS
 
 if TYPE_CHECKING:
-    from pibench.harness.hosts import Peer
-    from pibench.harness.plan import OwnModel, RunPlan
-    from pibench.harness.record import Record
-    from pibench.harness.runner import Run
+    from pibench.hosts.hosts import Peer
+    from pibench.records.record import Record
+    from pibench.run.runner import Run
+    from pibench.run.settings import OwnModel, RunPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a suite; status 2 when a case failed or is invalid."""
-    from pibench.harness.fromsuite import plan_of
-    from pibench.harness.store import find_record
+    from pibench.records.store import find_record
+    from pibench.run.fromsuite import plan_of
 
     own = _own_model(args)
     resumed = find_record(args.resume) if args.resume else None
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     peer = _peer(args)
     if peer is not None:
-        from pibench.harness.hosts import over_network
+        from pibench.hosts.hosts import over_network
 
         plan = over_network(plan)
     if args.dry_run:
@@ -80,12 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer: Peer | None) -> int:
-    from pibench.harness.precision import next_plan, verdict
-    from pibench.harness.prepare import preparer
-    from pibench.harness.runner import Run
-    from pibench.harness.store import new_record_path
-    from pibench.harness.thresholds import parse_share
-    from pibench.reporting.progress import Screen
+    from pibench.records.store import new_record_path
+    from pibench.records.thresholds import parse_share
+    from pibench.reporting.screen.progress import Screen
+    from pibench.run.precision import next_plan, verdict
+    from pibench.run.prepare import preparer
+    from pibench.run.runner import Run
 
     precision = parse_share(args.precision) if args.precision else 0.0
     path = resumed or args.record or new_record_path(plan.suite.name)
@@ -112,7 +112,7 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
 
 def _again(work: Run, plan: RunPlan) -> Run:
     """Return the run that adds sessions to a finished one's record."""
-    from pibench.harness.runner import Run
+    from pibench.run.runner import Run
 
     return Run(plan, work.path, work.record, work.prepare, work.listener, work.opener)
 
@@ -122,8 +122,8 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
     from datetime import UTC, datetime
 
     from pibench import __version__
-    from pibench.harness.machine import git_state, machine, versions
-    from pibench.harness.record import SCHEMA, Record, load_record
+    from pibench.records.machine import git_state, machine, versions
+    from pibench.records.record import SCHEMA, Record, load_record
 
     here, has = machine(), versions()
     if resumed is not None:
@@ -144,8 +144,8 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
 def _show(record: Record, path: Path, as_json: bool) -> None:
     from rich.console import Console
 
-    from pibench.harness.record import dump_record
-    from pibench.reporting.table import answer
+    from pibench.records.record import dump_record
+    from pibench.reporting.screen.table import answer
 
     if as_json:
         print(dump_record(record))
@@ -159,8 +159,8 @@ def _dry_run(plan: RunPlan, as_json: bool) -> int:
     """Show the plan; earlier records of this folder say how long a case takes."""
     from rich.console import Console
 
-    from pibench.harness.plan import estimate_s
-    from pibench.reporting.progress import plan_table
+    from pibench.reporting.screen.progress import plan_table
+    from pibench.run.settings import estimate_s
 
     estimates = estimate_s(plan, _earlier())
     if as_json:
@@ -178,8 +178,8 @@ def _dry_run(plan: RunPlan, as_json: bool) -> int:
 
 
 def _earlier(limit: int = 8) -> list[Record]:
-    from pibench.harness.record import load_record
-    from pibench.harness.store import record_paths
+    from pibench.records.record import load_record
+    from pibench.records.store import record_paths
 
     found = []
     for path in record_paths()[-limit:]:
@@ -196,7 +196,7 @@ def _peer(args: argparse.Namespace) -> Peer | None:
         if args.key or args.trust:
             raise UsageError("--key and --trust are for two hosts", remedy="add --peer HOST:PORT")
         return None
-    from pibench.harness.hosts import Peer, identity, parse_address
+    from pibench.hosts.hosts import Peer, identity, parse_address
 
     if not (args.key and args.trust):
         raise UsageError(
@@ -211,7 +211,7 @@ def _own_model(args: argparse.Namespace) -> OwnModel | None:
         if given := [name for name in ("input", "weights", "dataset") if getattr(args, name) is not None]:
             raise UsageError(f"--{given[0]} is for your own network", remedy="give --model package.module:factory too")
         return None
-    from pibench.harness.plan import OwnModel
+    from pibench.run.settings import OwnModel
 
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")

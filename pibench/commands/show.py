@@ -84,7 +84,7 @@ def _predicted(program: Program, args: argparse.Namespace) -> dict[str, Any] | N
     if args.protocol is None:
         return None
     try:
-        predict = importlib.import_module("pibench.harness.predict").predict
+        predict = importlib.import_module("pibench.run.predict").predict
     except ModuleNotFoundError as error:
         raise UsageError("costs cannot be predicted here", remedy="`pibench run` measures them") from error
     predicted: dict[str, Any] = predict(program, args.protocol, args.link, args.batch)
@@ -94,7 +94,7 @@ def _predicted(program: Program, args: argparse.Namespace) -> dict[str, Any] | N
 def _print(card: Card, counted: Census, facts: dict[str, Any], sites: bool) -> None:
     from rich.console import Console
 
-    from pibench.reporting.census import lines, site_table, stage_table
+    from pibench.reporting.screen.census import lines, site_table, stage_table
 
     console = Console(highlight=False)
     console.print(f"[bold]{card.name}[/bold]  {card.title}")

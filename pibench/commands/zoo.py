@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         from pibench.training.ship import ship
 
         print(f"shipped {ship(checkpoint, folder)}")
-    from pibench.reporting.zoo import entries, markdown, on_screen
+    from pibench.reporting.screen.zoo import entries, markdown, on_screen
 
     found = entries(folder, _cells(args.record))
     if args.write:
@@ -56,7 +56,7 @@ def _folder(given: Path | None) -> Path:
 def _cells(records: list[str]) -> list[Cell]:
     if not records:
         return []
-    from pibench.harness.record import open_record
+    from pibench.records.record import open_record
     from pibench.reporting.view import view_of
 
     return list(view_of([open_record(name) for name in records]).cells)

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pibench.errors import UsageError
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
-from pibench.mpc.meter import Meter
-from pibench.mpc.transport import Channel
 from pibench.registry import PROTOCOLS as PROTOCOLS
 
 SERVER = 0  # owns the weights

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pibench.harness.precision import FEWEST
-from pibench.harness.record import Machine
+from pibench.records.record import Machine
 from pibench.reporting.cells import Cell
 from pibench.reporting.view import View
+from pibench.run.precision import FEWEST
 
 
 def latency_interval(cells: Iterable[Cell]) -> str:

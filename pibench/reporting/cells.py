@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pibench.harness.stats import Estimate, Fit
+from pibench.records.stats import Estimate, Fit
 
 KINDS = ("linear", "relu", "truncation", "other", "waiting")
 NOISY = 0.25  # half an interval as a share of its median: beyond it, a reader is told

@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pibench.reporting.cells import Cell, Ladder
-from pibench.reporting.plain import plain_table
-from pibench.reporting.theme import METHOD_TITLES
+from pibench.reporting.page.theme import METHOD_TITLES
+from pibench.reporting.screen.plain import plain_table
 from pibench.reporting.units import count, seconds
 
 SHARES = ((0.5, "half"), (0.1, "a tenth"))  # of the reference network's ReLUs: where the papers compare methods

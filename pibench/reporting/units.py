@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pibench.harness.stats import Estimate
+from pibench.records.stats import Estimate
 
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 

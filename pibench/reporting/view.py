@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pibench.harness.record import Accuracy, Case, Inference, Machine, PartKey, PartyOnline, Record, Session
-from pibench.harness.samples import without_warmup
-from pibench.harness.stats import LEVEL, fit_price, median_interval, student
+from pibench.records.record import Accuracy, Case, Inference, Machine, PartKey, PartyOnline, Record, Session
+from pibench.records.stats import LEVEL, fit_price, median_interval, student
+from pibench.records.warmup import without_warmup
 from pibench.reporting.cells import Cell, Joint, Ladder, PhaseView, Score, Setting, Site
 
 

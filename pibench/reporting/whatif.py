@@ -1,7 +1,7 @@
 """What if: the most accurate network that makes a deadline on a link, and how rankings move from system to system.
 
 Measured values are used where a record has them. Where it has none for a link, the loopback measurement is carried
-over by the arithmetic of harness/predict.py (bytes over the rate, one ways of a round) and marked as predicted.
+over by the arithmetic of run/predict.py (bytes over the rate, one ways of a round) and marked as predicted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pibench.errors import UsageError
 from pibench.registry import PROTOCOLS
 from pibench.reporting.cells import Cell, Ladder, Setting
-from pibench.reporting.costmodel import WIRES, Wire, Workload, estimate
+from pibench.reporting.onpaper.costmodel import WIRES, Wire, Workload, estimate
 from pibench.reporting.view import View
 
 _CUSTOM = re.compile(r"(?P<rtt>\d+(\.\d+)?)ms,(?P<rate>\d+(\.\d+)?)(mbit|mbit/s|mbps)")
@@ -55,8 +55,8 @@ def predicted_s(cell: Cell, wire: Wire) -> float | None:
         return None
     if cell.base_protocol not in PROTOCOLS:  # a record from elsewhere: how its messages go is not known here
         return None
-    from pibench.harness.predict import wire_seconds  # brings torch, for which no other part of a report waits
     from pibench.mpc.protocol import Cost
+    from pibench.run.predict import wire_seconds  # brings torch, for which no other part of a report waits
 
     sent = Cost(rounds=cell.rounds, server_bytes=cell.server_bytes or 0, client_bytes=cell.client_bytes or 0)
     latency_s, transfer_s = wire_seconds(

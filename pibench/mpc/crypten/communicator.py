@@ -17,12 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pibench.errors import TransportError
-from pibench.mpc import gloo
-from pibench.mpc.compat import crypten
-from pibench.mpc.connect import listen
-from pibench.mpc.meter import Meter
+from pibench.links import gloo
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel, listen
+from pibench.mpc.crypten.compat import crypten
 from pibench.mpc.protocol import Party
-from pibench.mpc.transport import Channel
 
 _CRYPTEN = crypten()
 Tensors = Tensor | list[Tensor]

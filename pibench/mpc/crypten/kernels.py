@@ -31,9 +31,9 @@ from pibench.lowering.program import (
     Slice,
     Weights,
 )
-from pibench.mpc.compat import crypten
-from pibench.mpc.fixedpoint import FRACTION_BITS, encode
+from pibench.mpc.crypten.compat import crypten
 from pibench.mpc.protocol import SERVER
+from pibench.mpc.ring.fixedpoint import FRACTION_BITS, encode
 
 _CRYPTEN = crypten()
 Shared = Any  # crypten.mpc.MPCTensor

@@ -17,8 +17,8 @@ from torch import Tensor
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
 from pibench.mpc.crypten import cost as declared
-from pibench.mpc.fixedpoint import decode
 from pibench.mpc.protocol import CLIENT, Cost, Party, Protocol
+from pibench.mpc.ring.fixedpoint import decode
 
 if TYPE_CHECKING:  # these import CrypTen, which takes seconds: only who runs it pays
     from pibench.mpc.crypten.communicator import MeteredGloo, OverChannel

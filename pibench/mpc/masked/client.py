@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.local import apply_local
@@ -16,9 +18,7 @@ from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Re
 from pibench.mpc.masked.server import offer_bytes, ring_mask
 from pibench.mpc.masked.talk import Conversation, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
-from pibench.mpc.meter import Meter
-from pibench.mpc.packing import pack, pack_halves, unpack
-from pibench.mpc.transport import Channel
+from pibench.mpc.ring.packing import pack, pack_halves, unpack
 
 
 @dataclass

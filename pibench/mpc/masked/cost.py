@@ -18,7 +18,7 @@ from pibench.mpc.masked.plan import Extend, Plan, Receive, ReluStep, Remask, Squ
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.server import offer_bytes
 from pibench.mpc.protocol import Cost
-from pibench.mpc.randomness import SEED_BYTES
+from pibench.mpc.ring.randomness import SEED_BYTES
 
 
 def operation_cost(program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from pibench.lowering import program as ir
-from pibench.mpc.limbs import conv_words
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import BITS_MASK, Bytes, Halves, Ints, Words
 from pibench.mpc.masked.local import apply_local
 from pibench.mpc.masked.options import DIGITS, Options
 from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Remask, Square, Step
-from pibench.mpc.randomness import Stream
+from pibench.mpc.ring.limbs import conv_words
+from pibench.mpc.ring.randomness import Stream
 
 _COMBINATION = kernels.combination()
 

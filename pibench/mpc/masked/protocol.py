@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pibench.errors import MaterialError, TransportError, UsageError
 from pibench.lowering.program import Op, Program, Weights
-from pibench.mpc.fixedpoint import encode
 from pibench.mpc.masked.client import Client, ClientMaterial
 from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.kernels import Bytes
@@ -29,7 +28,8 @@ from pibench.mpc.masked.server import Server, ServerMaterial, layer_weights
 from pibench.mpc.masked.shelf import ID_BYTES, Shelf, new_item
 from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Cost, Party, Protocol
-from pibench.mpc.randomness import SEED_BYTES, fresh_seed
+from pibench.mpc.ring.fixedpoint import encode
+from pibench.mpc.ring.randomness import SEED_BYTES, fresh_seed
 
 
 class MaskedProtocol(Protocol):
@@ -37,7 +37,7 @@ class MaskedProtocol(Protocol):
 
     name: ClassVar[str] = "masked"
     wants_dealer: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("pibench.mpc.dealer", "pibench.mpc.masked.warmup:compile_kernels")
+    preload: ClassVar[tuple[str, ...]] = ("pibench.mpc.masked.dealer", "pibench.mpc.masked.warmup:compile_kernels")
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pibench.errors import MaterialError, PartyError
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
-from pibench.mpc.fixedpoint import encode
-from pibench.mpc.limbs import RingConv, RingMatrix
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.kernels import Bytes, Halves, Ints
 from pibench.mpc.masked.local import apply_local
@@ -22,9 +22,9 @@ from pibench.mpc.masked.plan import Extend, Plan, Product, Receive, ReluStep, Re
 from pibench.mpc.masked.shelf import Arrays
 from pibench.mpc.masked.talk import Conversation, Send, converse
 from pibench.mpc.masked.talk import Receive as Await
-from pibench.mpc.meter import Meter
-from pibench.mpc.packing import pack, unpack, unpack_halves
-from pibench.mpc.transport import Channel
+from pibench.mpc.ring.fixedpoint import encode
+from pibench.mpc.ring.limbs import RingConv, RingMatrix
+from pibench.mpc.ring.packing import pack, unpack, unpack_halves
 
 Multiply = Callable[[Ints, Ints], Ints]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pibench.links.meter import Meter
+from pibench.links.transport import Channel
 from pibench.mpc.masked.kernels import Bytes
-from pibench.mpc.meter import Meter
-from pibench.mpc.transport import Channel
 
 
 @dataclass(frozen=True)

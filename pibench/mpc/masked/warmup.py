@@ -7,9 +7,9 @@ import functools
 import numpy as np
 import torch
 
-from pibench.mpc import packing
-from pibench.mpc.limbs import RingConv, RingMatrix, conv_words
 from pibench.mpc.masked import kernels
+from pibench.mpc.ring import packing
+from pibench.mpc.ring.limbs import RingConv, RingMatrix, conv_words
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pibench.lowering.program import Add, AvgPool, Conv, Linear, MaxPool, Op, Poly, Program, Relu, Weights
 from pibench.lowering.reference import reshape
-from pibench.mpc import ring
-from pibench.mpc.fixedpoint import FRACTION_BITS, encode, truncate
-from pibench.mpc.limbs import RingConv, RingMatrix
+from pibench.mpc.ring import products as ring
+from pibench.mpc.ring.fixedpoint import FRACTION_BITS, encode, truncate
+from pibench.mpc.ring.limbs import RingConv, RingMatrix
 
 PRODUCT_BITS = 2 * FRACTION_BITS
 RING_BITS = 48  # as wide as the fast protocol's openings, so that a product costs here what it costs there

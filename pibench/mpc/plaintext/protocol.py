@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
-from pibench.mpc.fixedpoint import decode, encode
 from pibench.mpc.plaintext import cost as declared
 from pibench.mpc.plaintext import kernels
 from pibench.mpc.protocol import Cost, Party, Protocol
+from pibench.mpc.ring.fixedpoint import decode, encode
 
 
 class Plaintext(Protocol):

@@ -1,1 +1,0 @@
-"""Sessions, records, statistics and verdicts."""

@@ -1,0 +1,148 @@
+"""Two hosts: the server's party runs where `pibench party --listen` waits, the rest where `pibench run --peer` is.
+
+The harness starts remote.py in the server's stead, which carries control, results and output over mutual TLS; the
+parties' own connections are TLS as well. The card's text travels, and the public structure of the program; weights stay
+on the one host and images on the other. The dealer runs beside the client: whoever would use this for more than
+measuring has to put it where both trust it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pibench import __version__
+from pibench.errors import PartyError, UsageError
+from pibench.links.link import Address, Link, LinkUp
+from pibench.links.tls import Identity
+from pibench.registry import PROTOCOLS
+from pibench.session.handshake import WIRE_VERSION
+from pibench.session.job import Job
+
+if TYPE_CHECKING:
+    from pibench.run.settings import RunPlan
+
+# what a job says to the other host; the rest are files, addresses and secrets of this one
+CARRIED = (
+    "role", "protocol", "program", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
+    "dealer", "timeout_s", "token", "probe", "remote",
+)  # fmt: skip
+# these name code, addresses and files of the host that sets them, or show it what the other one computes
+LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges")
+NETWORK = Link(name="network", how="network")
+
+
+def parse_address(text: str) -> Address:
+    """Read HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} is no address", remedy="write HOST:PORT, such as 192.0.2.7:7700")
+    return host.strip("[]"), int(port)
+
+
+def identity(key: Path, trusted: list[Path]) -> Identity:
+    """Return who this host is: a key beside its certificate, as `pibench party keygen` leaves them."""
+    return Identity(key, key.with_suffix(".crt"), tuple(trusted))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other host."""
+
+    address: Address
+    identity: Identity
+
+    def open(self, link: Link, any_socket: bool) -> LinkUp:
+        """Return the network to it as a link."""
+        return HostsUp(link, self, any_socket)
+
+
+def over_network(plan: RunPlan) -> RunPlan:
+    """Return a plan whose cases all run over the network between the two hosts, each once."""
+    asked = {"name": NETWORK.name, "how": NETWORK.how}
+    cases = [dataclasses.replace(case, link=asked) for case in plan.cases]
+    return dataclasses.replace(plan, cases=tuple({case.id: case for case in cases}.values()))
+
+
+class HostsUp(LinkUp):
+    """The network between two hosts, as it is."""
+
+    how = "network"
+    any_socket = False
+
+    def __init__(self, link: Link, peer: Peer, any_socket: bool = False) -> None:
+        super().__init__(link)
+        if any_socket:
+            raise PartyError(
+                "this protocol brings its own wire (gloo), which no TLS protects",
+                remedy="between hosts run protocols over pibench's own transport",
+            )
+        self._peer = peer
+
+    def prefix(self, role: str) -> list[str]:
+        """Have the server started by the other host: what follows is run over there, in a manner of speaking."""
+        return [sys.executable, "-m", "pibench.hosts.remote"] if role == "server" else []
+
+    def connection(self, role: str) -> dict[str, Any]:
+        """Have everybody speak TLS; the client knows its own host's dealer by its own certificate."""
+        mine = self._peer.identity
+        if role != "server":
+            mine = dataclasses.replace(mine, peers=(*mine.peers, mine.certificate))
+        return {"kind": "tls", "host": "127.0.0.1", "peer": list(self._peer.address), "identity": mine.to_json()}
+
+    def route(self, dialler: str, role: str, address: Address) -> Address:
+        """Find the server on the other host, at the port that it announced."""
+        return (self._peer.address[0], address[1]) if role == "server" else address
+
+
+def carried(job: Job) -> dict[str, Any]:
+    """Return what the other host is told of a job; raises UsageError for one that it would refuse."""
+    _check_options(job.options)
+    return {name: getattr(job, name) for name in CARRIED}
+
+
+def hello() -> dict[str, Any]:
+    """Return how both hosts greet."""
+    return {"wire": WIRE_VERSION, "pibench": __version__}
+
+
+def greeted(theirs: dict[str, Any]) -> None:
+    """Check the other host's greeting."""
+    if "refused" in theirs:
+        raise PartyError(f"the other host refuses: {theirs['refused']}")
+    mine = hello()
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            raise PartyError(
+                f"the other host runs {name} {str(theirs.get(name))[:40]!r}, this one {value!r}",
+                remedy="install the same version on both hosts",
+            )
+
+
+def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str, str | None]) -> Job:
+    """Return the job that another host asked for, with this host's own files, addresses and code."""
+    if unknown := sorted(set(values) - set(CARRIED)):
+        raise UsageError(f"the job has {', '.join(map(str, unknown))}, which no other host may set")
+    if values.get("role") != "server":
+        raise UsageError("another host may have a server here, and nothing else")
+    if values.get("protocol") not in PROTOCOLS:
+        raise UsageError(f"no protocol is named {str(values.get('protocol'))[:40]!r} here")
+    if not isinstance(options := values.get("options", {}), dict):
+        raise UsageError("the job is malformed: its options are no mapping")
+    _check_options(options)
+    try:
+        return Job(**values, module=PROTOCOLS[values["protocol"]], connection=connection, **files)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError(f"the job is malformed: {error}") from error
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse what is a host's own business."""
+    if local := sorted(set(options) & set(LOCAL_OPTIONS)):
+        raise UsageError(
+            f"the options name {', '.join(local)}, which no other host may set",
+            remedy="leave them out of what runs between two hosts",
+        )

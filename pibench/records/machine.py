@@ -1,0 +1,77 @@
+"""What ran where: machine, versions, working tree. Gathered once a run, without changing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from pibench.records.record import Git, Machine
+
+PACKAGES = ("torch", "crypten", "numpy", "numba")
+
+
+def machine() -> Machine:
+    """Describe this machine; `key` is equal where times may be compared: same processor, cores, memory and system."""
+    cpu, cores, memory = cpu_model(), len(os.sched_getaffinity(0)), memory_bytes()
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    identity = f"{cpu}|{cores}|{round(memory / 2**30)}|{platform.system()} {platform.machine()}"
+    return Machine(
+        key=hashlib.sha256(identity.encode()).hexdigest()[:12], cpu=cpu, cores=cores, memory_bytes=memory, os=system,
+        governor=governor(), load_1min=round(os.getloadavg()[0], 2),
+    )  # fmt: skip
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the kernel knows it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.lower().startswith(("model name", "cpu model", "hardware")):
+                return " ".join(line.split(":", 1)[1].split())
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """Return the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def governor() -> str | None:
+    """Return the frequency governor of the first core, or None where the kernel shows none (virtual machines)."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text("ascii").strip()
+    except OSError:
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of what decides a measurement, without importing it."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_state(folder: Path | None = None) -> Git:
+    """Return commit and cleanliness of the working tree that pibench runs from (or of `folder`)."""
+    where = folder or Path(__file__).resolve().parents[2]
+    if not (where / ".git").exists():
+        return Git()
+    commit = _git(where, "rev-parse", "HEAD")
+    changed = _git(where, "status", "--porcelain", "--untracked-files=no")
+    return Git(commit=commit or None, dirty=None if changed is None else bool(changed))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,148 @@
+"""The measures of a case: name, unit, direction, and whether a number is exact (counted) or statistical (timed).
+
+One table, `MEASURES`; comparison, gate, history and exports know nothing about records beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pibench.errors import UsageError
+from pibench.records.record import Accuracy, Case, Inference, Session
+
+Samples = list[list[float]]  # session by session
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How many answers a share is of, and how many of them stand on the edge between two classes."""
+
+    n: int
+    ties: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared: `exact` measures are counted and equal in every inference, the others are samples."""
+
+    name: str
+    unit: str
+    title: str
+    read: Callable[[Case], Samples]
+    exact: bool
+    better: Literal["lower", "higher"] = "lower"
+    gated: bool = True  # judged without being asked for
+    tolerance: float = 0.0  # relative; absolute for `share`s
+    sees: float = 0.05  # the relative change that a sample should be able to see (statistical measures)
+    answers: Callable[[Case], Answers] | None = None  # of a share of answers, whose right ones may change by chance
+
+    def worse(self, base: float, head: float) -> bool:
+        """Whether `head` is worse than `base` at all."""
+        return head > base if self.better == "lower" else head < base
+
+    def samples(self, case: Case) -> Samples:
+        """Return the case's values by session; empty where the case has none."""
+        return [values for values in self.read(case) if values]
+
+    def value(self, case: Case) -> float | None:
+        """Return the one value of an exact measure: the worst seen, None where there is none."""
+        values = [value for session in self.samples(case) for value in session]
+        if not values:
+            return None
+        return max(values) if self.better == "lower" else min(values)
+
+    def varies(self, case: Case) -> bool:
+        """Whether an exact measure was not the same in every inference (then it is not exact, and that is said)."""
+        return self.exact and len({value for session in self.samples(case) for value in session}) > 1
+
+
+def _each(of: Callable[[Inference], float]) -> Callable[[Case], Samples]:
+    return lambda case: [[of(inference) for inference in session] for session in case.measured]
+
+
+def _session(of: Callable[[Session], float | None]) -> Callable[[Case], Samples]:
+    return lambda case: [[value] for session in case.sessions if (value := of(session)) is not None]
+
+
+def _network(of: Callable[[Case], float | None]) -> Callable[[Case], Samples]:
+    return lambda case: [[value]] if (value := of(case)) is not None else []
+
+
+def _offline_bytes(session: Session) -> float:
+    """Return the payload of all senders for one inference."""
+    phase = session.offline
+    dealt = phase.dealer.sent_bytes if phase.dealer else 0
+    return (phase.server.sent_bytes + phase.client.sent_bytes + dealt) / max(1, phase.inferences)
+
+
+def _offline_s(session: Session) -> float:
+    """Return the slower party's time for one inference."""
+    return max(session.offline.server.time_s, session.offline.client.time_s) / max(1, session.offline.inferences)
+
+
+def _agreement(session: Session) -> float | None:
+    """Return the share of images with the plaintext network's class; a tie within the tolerance is no disagreement."""
+    right = session.correctness
+    return (right.agreeing + right.ties) / right.n if right.n else None
+
+
+def _accuracy(case: Case) -> float | None:
+    counted = [accuracy for accuracy, _ in _scored(case)]
+    return sum(a.correct for a in counted) / sum(a.n for a in counted) if counted else None
+
+
+def _answers(case: Case) -> Answers:
+    counted = _scored(case)
+    return Answers(sum(accuracy.n for accuracy, _ in counted), sum(ties for _, ties in counted))
+
+
+def _scored(case: Case) -> list[tuple[Accuracy, int]]:
+    """Return each scored session's accuracy, and how many of its answers are ties."""
+    return [(s.accuracy, s.correctness.ties) for s in case.sessions if s.accuracy and s.accuracy.n]
+
+
+def _plain_accuracy(case: Case) -> float | None:
+    plain = case.network.plain_accuracy
+    return plain.correct / plain.n if plain and plain.n else None
+
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure("online_s", "s", "online latency", _each(lambda i: i.online_s), exact=False, tolerance=0.01),
+        Measure("server_bytes", "B", "bytes sent by the server, online", _each(lambda i: i.server.sent_bytes), True),
+        Measure("client_bytes", "B", "bytes sent by the client, online", _each(lambda i: i.client.sent_bytes), True),
+        Measure("rounds", "", "rounds, online", _each(lambda i: max(i.server.rounds, i.client.rounds)), True),
+        Measure("offline_bytes", "B", "bytes of the offline phase for one inference", _session(_offline_bytes), True),
+        Measure("relu_count", "", "ReLUs", _network(lambda case: case.network.relu_count), True),
+        Measure("macs", "", "multiply-accumulates", _network(lambda case: case.network.macs), True),
+        Measure("agreement", "share", "agreement with plaintext", _session(_agreement), True, "higher"),
+        Measure("plain_accuracy", "share", "accuracy in plaintext", _network(_plain_accuracy), True, "higher"),
+        # Private logits carry the protocol's random rounding: an image on the edge may change sides between runs.
+        Measure(
+            "accuracy", "share", "accuracy in private", _network(_accuracy), True, "higher", tolerance=0.02,
+            answers=_answers,
+        ),
+        Measure("offline_s", "s", "offline time for one inference", _session(_offline_s), False, gated=False),
+        Measure(
+            "setup_s", "s", "setup time", _session(lambda s: max(s.setup.server.time_s, s.setup.client.time_s)),
+            exact=False, gated=False,
+        ),
+        Measure(
+            "peak_rss_bytes", "B", "peak memory of the larger party",
+            _session(lambda s: max(s.peak_rss_bytes.server, s.peak_rss_bytes.client)), exact=False, gated=False,
+        ),
+    )
+}  # fmt: skip
+
+
+def named(names: Sequence[str] | None) -> list[Measure]:
+    """Return the measures of these names (None: those judged by default); UsageError for an unknown one."""
+    if names is None:
+        return [measure for measure in MEASURES.values() if measure.gated]
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"no measure is named {name!r}", remedy=f"choose among {', '.join(MEASURES)}")
+    return [MEASURES[name] for name in names]

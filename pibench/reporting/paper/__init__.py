@@ -1,0 +1,1 @@
+"""Reports for papers and other tools: LaTeX, CSV, exports."""

@@ -1,0 +1,1 @@
+"""A suite from file to record: settings, preparation, sessions, prediction."""

@@ -1,0 +1,131 @@
+"""From what the party processes reported to the record's session, and the verdict: is it the network's function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pibench.errors import PartyError
+from pibench.records.record import (
+    Accuracy,
+    Correctness,
+    Inference,
+    Offline,
+    PartKey,
+    Parts,
+    PartyOnline,
+    PeakRss,
+    Session,
+    Setup,
+    Tally,
+)
+from pibench.run.wirecheck import wire_of
+from pibench.session.session import SessionResult
+
+Report = Mapping[str, Any]
+Logits = NDArray[np.float64]
+TOTALS = ("time_s", "wait_s", "sent_bytes", "received_bytes", "rounds")
+
+
+def assemble(
+    result: SessionResult,
+    *,
+    index: int,
+    order: int,
+    warmups: int,
+    correctness: Correctness,
+    accuracy: Accuracy | None,
+    loss_percent: float = 0.0,
+) -> Session:
+    """Return the record of one session."""
+    server, client = result.online.get("server", []), result.online.get("client", [])
+    if len(server) != len(client):
+        raise PartyError(f"the server reported {len(server)} inferences, the client {len(client)}")
+    keys = part_keys([*server, *client])
+    return Session(
+        index=index, order=order, started_utc=result.started_utc, wall_s=result.wall_s,
+        setup=Setup(server=tally(result.setup["server"]), client=tally(result.setup["client"])),
+        offline=_offline(result.offline, len(server)), parts=tuple(keys),
+        inferences=tuple(
+            _inference(one, other, keys, number < warmups)
+            for number, (one, other) in enumerate(zip(server, client, strict=True))
+        ),
+        correctness=correctness, accuracy=accuracy,
+        peak_rss_bytes=PeakRss(server=result.peak_rss_bytes["server"], client=result.peak_rss_bytes["client"]),
+        wire=None if result.wire is None else wire_of(result.wire, loss_percent),
+    )  # fmt: skip
+
+
+def part_keys(reports: Sequence[Report]) -> list[PartKey]:
+    """Return the parts that any of the reports has, in the order in which they were first met."""
+    seen = {(part["kind"], part["stage"], part["site"]): None for report in reports for part in report["parts"]}
+    return list(seen)
+
+
+def tally(*reports: Report) -> Tally:
+    """Return the sum of reports of one party."""
+    return Tally(**{name: sum(report[name] for report in reports) for name in TOTALS})
+
+
+def _offline(reports: Mapping[str, Sequence[Report]], batches: int) -> Offline:
+    dealer = reports.get("dealer")
+    return Offline(
+        server=tally(*reports.get("server", ())), client=tally(*reports.get("client", ())),
+        dealer=tally(*dealer) if dealer else None, inferences=batches,
+    )  # fmt: skip
+
+
+def _inference(server: Report, client: Report, keys: Sequence[PartKey], warmup: bool) -> Inference:
+    online_s = max(server["time_s"], client["time_s"])
+    return Inference(warmup=warmup, online_s=online_s, server=_party(server, keys), client=_party(client, keys))
+
+
+def _party(report: Report, keys: Sequence[PartKey]) -> PartyOnline:
+    """Return one party's tally with its parts in the session's order; the parts must add up to the whole."""
+    by_key = {(part["kind"], part["stage"], part["site"]): part for part in report["parts"]}
+    names = ("time_s", "wait_s", "sent_bytes", "rounds")
+    columns = {name: tuple(by_key[key][name] if key in by_key else 0 for key in keys) for name in names}
+    for name, column in columns.items():
+        if abs(sum(column) - report[name]) > 1e-6 * max(1.0, abs(report[name])):
+            raise PartyError(f"the parts of {name} add up to {sum(column)}, the whole is {report[name]}")
+    return PartyOnline(**{name: report[name] for name in TOTALS}, parts=Parts(**columns))
+
+
+def check(logits: Logits, reference: Logits, tolerance: float) -> Correctness:
+    """Compare private logits (images, classes) with the plaintext network's.
+
+    Another class counts as a tie where the plaintext network's own margin between the two is within the tolerance.
+    """
+    if logits.shape != reference.shape:
+        raise PartyError(f"the client got logits of shape {logits.shape}, the network has {reference.shape}")
+    private, plain = logits.argmax(axis=1), reference.argmax(axis=1)
+    rows = np.arange(len(plain))
+    margin = reference[rows, plain] - reference[rows, private]
+    differs = private != plain
+    error = float(np.abs(logits - reference).max(initial=0.0))
+    return Correctness(
+        max_abs_logit_error=error if np.isfinite(error) else None, agreeing=int((~differs).sum()),
+        ties=int((differs & (margin <= tolerance)).sum()), n=len(plain),
+    )  # fmt: skip
+
+
+def why_invalid(found: Correctness, tolerance: float) -> str | None:
+    """Say why a session's answers are not the network's, or return None."""
+    if found.max_abs_logit_error is None:
+        return "some logit is not a finite number"
+    reasons = []
+    if found.max_abs_logit_error > tolerance:
+        reasons.append(f"a logit is off by {found.max_abs_logit_error:.3g} (tolerance {tolerance:g})")
+    if changed := found.n - found.agreeing - found.ties:
+        reasons.append(f"{changed} of {found.n} images got another class than in plaintext")
+    return "; ".join(reasons) or None
+
+
+def score(logits: Logits, labels: NDArray[np.int64] | None) -> Accuracy | None:
+    """Return how many private answers match the label."""
+    if labels is None:
+        return None
+    return Accuracy(correct=int((logits.argmax(axis=1) == labels).sum()), n=len(labels))

@@ -1,0 +1,136 @@
+"""What a network would cost under a protocol and a link, from declared costs alone: nothing is run.
+
+Rounds and bytes are exact: they are the formulas that the tests hold against the transport. Time is a sum of three:
+one-way latencies, bytes over the rate, and computing (the same three by which explain.py explains what was measured).
+Computing is fitted to this machine's own records of that protocol where there are at least three networks of them, and
+otherwise not predicted at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pibench.errors import UsageError
+from pibench.links.link import PROFILES
+from pibench.lowering.program import Program
+from pibench.mpc.protocol import Cost, protocol_class
+from pibench.records.record import Case, Inference, Record
+
+ONE_AT_A_TIME = {"masked", "plaintext"}  # messages go to and fro; elsewhere both directions carry at once
+GLOO_HOPS = 4.0  # one ways a collective of gloo takes: two steps, each a word that the receiver is ready, and the data
+ENOUGH_NETWORKS = 3
+
+
+def predict(
+    program: Program, protocol: str, link: str, batch: int, options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return rounds, bytes by sender, offline bytes, and seconds for one batch, as named lines of text or numbers."""
+    if link not in PROFILES:
+        raise UsageError(f"no link is named {link!r}", remedy=f"choose one of {', '.join(PROFILES)}")
+    declared = total_cost(program, protocol, batch, options or {})
+    rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
+    latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
+    computing_s = fitted_computing(program, protocol, batch)
+    made: dict[str, Any] = {
+        "rounds": declared.rounds,
+        "sent by server, bytes": declared.server_bytes,
+        "sent by client, bytes": declared.client_bytes,
+        "offline, bytes": declared.offline_server_bytes + declared.offline_client_bytes + declared.dealer_bytes,
+        f"latency on {link}, s": round(latency_s, 4),
+        f"transfer on {link}, s": round(transfer_s, 4),
+    }
+    if computing_s is None:
+        made["computing, s"] = f"not known: no record here has {ENOUGH_NETWORKS} networks under {protocol}"
+    else:
+        made["computing, s"] = round(computing_s, 4)
+        made[f"online on {link}, s"] = round(latency_s + transfer_s + computing_s, 4)
+    return made
+
+
+def total_cost(program: Program, protocol: str, batch: int, options: dict[str, Any]) -> Cost:
+    """Return the declared cost of a whole program."""
+    cls = protocol_class(protocol)
+    return sum((cls.cost(program, op, batch, options) for op in program), Cost())
+
+
+def wire_seconds(
+    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: dict[str, Any] | None = None,
+    *, up_mbit_s: float | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Return seconds of latency (rounds times hops times one way) and of transfer (bytes over the rate).
+
+    `mbit_s` is the rate of both directions; `up_mbit_s` that of what the client sends, where it is another.
+    """
+    together = sum if protocol in ONE_AT_A_TIME else max
+    ways = ((cost.server_bytes, mbit_s), (cost.client_bytes, up_mbit_s or mbit_s))
+    transfer_s = together([n_bytes / (rate * 125_000) if rate else 0.0 for n_bytes, rate in ways])
+    return cost.rounds * hops(protocol, options or {}) * (rtt_ms or 0.0) / 2e3, transfer_s
+
+
+def hops(protocol: str, options: Mapping[str, Any]) -> float:
+    """Return how many one-way latencies a round of a protocol takes."""
+    return GLOO_HOPS if over_gloo(protocol, options) else 1.0
+
+
+def over_gloo(protocol: str, options: Mapping[str, Any]) -> bool:
+    """Whether the protocol brings its own wire instead of using pibench's."""
+    return protocol_class(protocol).over_gloo and options.get("wire", "gloo") == "gloo"
+
+
+def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:
+    """Return computing seconds from the newest record here that measured enough networks under the protocol."""
+    from pibench.networks.census import census
+
+    counted = census(program)
+    for cases in _measured(protocol):
+        points = {(c.network.macs_computed * c.batch, c.network.relu_count * c.batch): computing(c)
+                  for c in cases}  # fmt: skip
+        if len(points) >= ENOUGH_NETWORKS:
+            return _fit(points, counted.macs * batch, counted.relu_count * batch)
+    return None
+
+
+def computing(case: Case) -> float:
+    """Return the seconds of one case that were not waiting, as a median."""
+    return median(computing_s(i) for session in case.sessions for i in session.inferences if not i.warmup)
+
+
+def computing_s(inference: Inference) -> float:
+    """Return the seconds of one inference that were not waiting: operations follow one another, parties do not.
+
+    Within an operation both parties compute at the same time, so the longer one counts. Their sum would count twice
+    what happens at once, and the larger of their totals would miss what one of them does alone.
+    """
+    parties = inference.server, inference.client
+    if not all(party.parts.time_s for party in parties):  # a baseline, say, which keeps totals alone
+        return max(party.time_s - party.wait_s for party in parties)
+    spent = [[t - w for t, w in zip(p.parts.time_s, p.parts.wait_s, strict=True)] for p in parties]
+    return float(sum(max(both) for both in zip(*spent, strict=True)))
+
+
+def _measured(protocol: str) -> Iterable[list[Case]]:
+    from pibench.records.record import load_record
+
+    for path in sorted(Path(".pibench/runs").glob("*.json"), reverse=True):
+        try:
+            record: Record = load_record(path)
+        except UsageError:
+            continue
+        yield [
+            case
+            for case in record.cases
+            if case.protocol == protocol and case.status == "done" and not case.options and case.network.macs
+        ]
+
+
+def _fit(points: dict[tuple[int, int], float], macs: int, relus: int) -> float:
+    """Return intercept + a MACs + b ReLUs, non-negative least squares."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    rows = np.array([[1.0, m / 1e6, r / 1e3] for m, r in points])
+    weights, _ = nnls(rows, np.array(list(points.values())))
+    return float(np.dot(weights, [1.0, macs / 1e6, relus / 1e3]))

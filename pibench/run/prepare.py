@@ -1,0 +1,306 @@
+"""What a case runs: a network lowered, its weights and images each in a file of its owner's, and the plaintext answers.
+
+Trained weights where there are any; random ones otherwise, with BatchNorm statistics measured so that activations stay
+in range. A network with random weights has no accuracy, and none is made up for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pibench.errors import DataError, StoreError, UsageError
+from pibench.lowering.lower import lower
+from pibench.lowering.merge import merge
+from pibench.lowering.program import Program, Weights
+from pibench.lowering.reference import evaluate
+from pibench.networks.build import build, stage_of
+from pibench.networks.card import load_card
+from pibench.records.record import Accuracy, Network
+from pibench.run.settings import OwnModel, Source
+
+if TYPE_CHECKING:
+    from pibench.networks.card import Card
+    from pibench.training.data import Dataset
+
+CALIBRATION_IMAGES = 64
+EVALUATED_AT_ONCE = 100
+TINY_SPREAD = 1e-6  # images all alike: nothing to calibrate on
+
+Tell = Callable[[str], None]
+Prepare = Callable[[str, Path, "Needs"], "Prepared"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the run wants of a network."""
+
+    images: int  # for private inference
+    plain_images: int  # for accuracy in plaintext
+    seed: int
+    merge: bool = True  # linear neighbours, where that takes fewer multiplications
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready to run."""
+
+    network: Network
+    program: Program = field(repr=False)
+    ops: list[dict[str, Any]] = field(repr=False)
+    weights_path: Path
+    masks_path: Path | None
+    images: Tensor = field(repr=False)  # normalised, in the data set's order; sessions take them in turn
+    labels: NDArray[np.int64] | None = field(repr=False)
+    reference: NDArray[np.float64] = field(repr=False)  # plaintext logits of `images`
+    weights_digest: str = ""  # of the weights that run, random ones too
+
+    def turn(self, start: int, count: int) -> NDArray[np.int64]:
+        """Return which images a session takes: `count` from `start` on, around the end."""
+        return np.arange(start, start + count, dtype=np.int64) % len(self.images)
+
+
+def preparer(sources: Mapping[str, Source], tell: Tell) -> Prepare:
+    """Return the function from a network's name to something that runs."""
+
+    def prepare(name: str, folder: Path, needs: Needs) -> Prepared:
+        source = sources[name]
+        if isinstance(source, OwnModel):
+            return prepare_model(source, folder, needs, tell)
+        return prepare_card(load_card(source.card), folder, needs, tell, source.weights)
+
+    return prepare
+
+
+def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Path | None = None) -> Prepared:
+    """Prepare a card's network: `weights` if given, else its checkpoint if there is one, else random weights."""
+    checkpoint = weights or trained(card, tell)
+    with torch.random.fork_rng():
+        torch.manual_seed(_seed(needs.seed, card.name))
+        module = build(card.network).eval()
+    data, note = _data(card.dataset)
+    meta: dict[str, Any] = {}
+    if checkpoint is not None:
+        from pibench.training.runs import load_into
+
+        meta = load_into(module, checkpoint, card.network)
+    else:
+        tell(f"{card.name}: no checkpoint, random weights (accuracy not known)")
+        note = note or "random weights: no accuracy"
+    images, labels = _images(data, tuple(card.network.input), needs)
+    facts = Network(
+        card=card.name, title=card.title, method=card.method, dataset=card.dataset, sha256=card.sha256,
+        published=tuple(p.model_dump(exclude_none=True) for p in card.published), note=note,
+        checkpoint_accuracy=_checkpoint_accuracy(meta),
+    )  # fmt: skip
+    calibrating = None if checkpoint else _calibration_images(data, images, needs.seed)
+    return _finish(_Parts(module, facts, images, labels, calibrating, stage_of), folder, needs)
+
+
+def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prepared:
+    """Prepare a user's own module; random weights of its own making unless a file is given."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_seed(needs.seed, own.factory))
+        module = _call_factory(own.factory).eval()
+    if own.weights is not None:
+        from pibench.training.runs import load_into
+
+        load_into(module, own.weights)
+    data, note = _data(own.dataset)
+    images, labels = _images(data, own.input_shape, needs)
+    note = note if own.weights is not None else "weights as the factory made them: no accuracy"
+    facts = Network(card=own.factory, title=own.factory, dataset=own.dataset, note=note)
+    calibrating = None if own.weights else _calibration_images(data, images, needs.seed)
+    return _finish(_Parts(module, facts, images, labels, calibrating, None), folder, needs)
+
+
+def prepare_instance(
+    name: str, module: nn.Module, images: Tensor, labels: Tensor | None, folder: Path, needs: Needs
+) -> Prepared:
+    """Prepare a module as it stands, with the weights that it holds and the images given."""
+    right = None if labels is None else labels.numpy()
+    facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
+    return _finish(_Parts(module.eval(), facts, images.float(), right, None, None), folder, needs)
+
+
+def trained(card: Card, tell: Tell) -> Path | None:
+    """Return the card's checkpoint, trained now where that is a matter of seconds; None where there is none."""
+    from pibench.training import ensure_trained
+
+    return ensure_trained(card, tell)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    module: nn.Module
+    facts: Network
+    images: Tensor
+    labels: NDArray[np.int64] | None
+    calibrating: Tensor | None  # what random weights measure their BatchNorm statistics on; None: they are trained
+    stage_of: Callable[[str], str] | None
+
+
+def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
+    """Lower, write each owner's file, and compute the plaintext answers."""
+    trained = parts.calibrating is None
+    if parts.calibrating is not None:
+        calibrate(parts.module, parts.calibrating)
+    program, weights = lower(parts.module, tuple(parts.images.shape[1:]), parts.stage_of)
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = _digest(weights)
+    labels = parts.labels if trained else None
+    answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
+    found = counts(program, weights)
+    if needs.merge:
+        program, weights, merged = merge(program, weights)
+        found["macs_run"] = merged.macs_after
+    shown = min(len(parts.images), needs.plain_images)
+    accuracy = None
+    if labels is not None and shown:
+        right = answers[:shown].argmax(axis=1) == labels[:shown]
+        accuracy = Accuracy(correct=int(right.sum()), n=shown)
+    facts = parts.facts.model_copy(
+        update={
+            **found, "program_sha256": program.sha256, "plain_accuracy": accuracy,
+            "weights_sha256": digest if trained else None,
+        }
+    )  # fmt: skip
+    kept = min(len(parts.images), needs.images)
+    return Prepared(
+        network=facts, program=program, ops=program.to_json(), weights_digest=digest,
+        weights_path=_write(folder / "weights.safetensors", weights),
+        masks_path=_write(folder / "masks.safetensors", dict(program.masks)) if program.masks else None,
+        images=parts.images[:kept], labels=None if labels is None else labels[:kept], reference=answers[:kept],
+    )  # fmt: skip
+
+
+def counts(program: Program, weights: Weights) -> dict[str, Any]:
+    """Return what the record says of a lowered program's size."""
+    from pibench.networks.census import census
+
+    found = census(program)
+    return {
+        "relu_count": program.relu_count, "macs": found.macs, "macs_merged": found.macs_merged, "macs_run": found.macs,
+        "parameters": found.parameters, "relu_rounds": found.relu_rounds,
+    }  # fmt: skip
+
+
+def plain_logits(program: Program, weights: Weights, images: Tensor) -> NDArray[np.float64]:
+    """Return the plaintext network's logits."""
+    chunks = [evaluate(program, weights, chunk) for chunk in torch.split(images, EVALUATED_AT_ONCE)]
+    return torch.cat(chunks).double().numpy()
+
+
+@torch.no_grad()
+def calibrate(module: nn.Module, images: Tensor) -> None:
+    """Measure the BatchNorm statistics of random weights on some images, so that no activation runs away."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) and m.track_running_stats]
+    if not norms or float(images.std()) < TINY_SPREAD:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches seen
+        norm.train()
+    module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def _data(name: str | None) -> tuple[Dataset | None, str | None]:
+    """Return a data set, or None and why there is none here; DataError for one that is damaged."""
+    if name is None:
+        return None, "no data set was named: random images, no accuracy"
+    from pibench.training.data import load_dataset
+    from pibench.training.locate import find, splits_in
+    from pibench.training.sources import source_of
+
+    source = source_of(name)
+    if source.layouts:  # not one that comes with a dependency
+        try:
+            there = splits_in(find(source))
+        except DataError as error:
+            return None, f"random images, no accuracy: {error.what}"
+        if "test" not in there:
+            return None, f"random images, no accuracy: {source.title} lacks its test part"
+    return load_dataset(name, train=False), None
+
+
+def _images(data: Dataset | None, shape: tuple[int, ...], needs: Needs) -> tuple[Tensor, NDArray[np.int64] | None]:
+    """Return the first test images, normalised, with labels; random ones where there is no data set."""
+    if data is None:
+        generator = torch.Generator().manual_seed(_seed(needs.seed, "images"))
+        return torch.randn(needs.images, *shape, generator=generator), None
+    from pibench.training.data import normalise
+
+    wanted = min(max(needs.images, needs.plain_images), len(data.test_labels))
+    if tuple(data.test_images.shape[1:]) != shape:
+        given = tuple(data.test_images.shape[1:])
+        raise UsageError(f"the network takes images of shape {shape}, those of {data.name} are {given}")
+    return normalise(data.test_images[:wanted], data.mean, data.std), data.test_labels[:wanted].numpy()
+
+
+def _calibration_images(data: Dataset | None, images: Tensor, seed: int) -> Tensor:
+    """Return the images to calibrate on: the same ones however many a run takes, since they decide the weights."""
+    needs = Needs(CALIBRATION_IMAGES, CALIBRATION_IMAGES, seed)
+    return _images(data, tuple(images.shape[1:]), needs)[0][:CALIBRATION_IMAGES]
+
+
+def _checkpoint_accuracy(meta: dict[str, Any]) -> dict[str, Any] | None:
+    if meta.get("accuracy") is None:
+        return None
+    return {"accuracy": float(meta["accuracy"]), "n": int(meta.get("n_test", 0))}
+
+
+def _call_factory(name: str) -> nn.Module:
+    """Import `package.module:factory` (the current folder counts) and call it."""
+    package, _, factory = name.partition(":")
+    if not package or not factory:
+        raise UsageError(f"{name!r} names no factory", where="--model", remedy="write package.module:factory")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(package), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot import {name}: {error}", where="--model") from error
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{name} made a {type(made).__name__}, not a torch.nn.Module", where="--model")
+    return made
+
+
+def _seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little")
+
+
+def _digest(weights: Weights) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> Path:
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except Exception as error:  # safetensors raises its own type for a full disk
+        raise StoreError(f"cannot be written: {error}", where=str(path), remedy="is the disk full?") from error
+    return path
+
+
+def write_images(path: Path, images: Tensor, chosen: Sequence[int] | NDArray[np.int64]) -> Path:
+    """Write a session's images for its client."""
+    return _write(path, {"images": images[torch.as_tensor(np.asarray(chosen))]})
