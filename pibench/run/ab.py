@@ -24,7 +24,7 @@ from pibench.session.turnstile import Turnstile, variables
 
 SESSIONS = 36  # pairs: enough for 3 % where pairs scatter by 2.5 % (docs/statistics.md)
 PATIENCE_S = 600.0  # a party waits for the other side's inference, so the suite's own patience will not do
-TURN_MODULE = Path("pibench/session/turn.py")
+TURN_MODULES = (Path("pibench/session/turn.py"), Path("pibench/mpc/turn.py"))  # today, and before the rooms
 ENTRY = "import sys; from pibench.cli import main; sys.exit(main())"
 GIT_TIMEOUT_S = 120.0
 INSTALL_TIMEOUT_S = 1800.0
@@ -45,7 +45,7 @@ class Side:
     @property
     def takes_turns(self) -> bool:
         """Whether this revision knows turnstiles; an older one is interleaved by whole sessions instead."""
-        return (self.tree / TURN_MODULE).is_file()
+        return any((self.tree / module).is_file() for module in TURN_MODULES)
 
     def command(self, record: Path, sessions: int, more: Sequence[str]) -> list[str]:
         """Return the command of its run."""
