@@ -1,0 +1,1 @@
+"""Building blocks of an offline phase without a dealer. Semi-honest, unaudited, for measurement."""
