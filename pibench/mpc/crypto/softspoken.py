@@ -1,0 +1,115 @@
+"""Extension of 128 base transfers to any number of correlated ones: SoftSpokenOT with k = 4 (Roy, CRYPTO 2022).
+
+The receiver has a choice bit c a transfer and gets a row t of 128 bits; the sender has one offset Delta for all of them
+and gets q with t = q ^ c Delta. Delta's lowest bit is 1, so rows serve as labels of garbled wires as they are: the
+sender's label of zero is q. Everything else (random, chosen, additive transfers) is hashed from rows: `transfers.py`.
+
+Each of 32 trees of 16 seeds stands for four bits of Delta: they are the number of the seed that the sender lacks. The
+receiver sends one vector a tree, the sum of all its keystreams and of the choices: a quarter of what IKNP sends.
+
+Security: semi-honest (no consistency check). Messages hide c behind the keystream that the sender lacks (AES-128 in
+counter mode); the receiver knows nothing of Delta, which only chose base transfers. State lives as long as its
+connection: it is never stored, copied or resumed, and every row serves once. Unaudited, for measurement.
+
+Cost: setup, once a connection and direction: the base transfers and one message more, 8,192 bytes from the sender and
+4,128 back. Extension: one message, 4 bytes a transfer, from the receiver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+
+from pibench.links.transport import Channel
+from pibench.mpc.crypto import ggm
+from pibench.mpc.crypto.aes import Words, round_keys
+from pibench.mpc.crypto.baseot import POINT_BYTES, BaseReceiver, answer_base
+from pibench.mpc.crypto.rows import TREES, receive_rows, send_rows
+
+BITS = 128  # of Delta, and as many base transfers
+OFFER_BYTES = 2 * POINT_BYTES * BITS
+ANSWER_BYTES = POINT_BYTES + 2 * ggm.SEED_BYTES * BITS
+
+
+class OtSender:
+    """The side with the offset: `delta` (2,), and rows q (n, 2) for every message of the receiver."""
+
+    def __init__(self, delta: Words, trees: list[ggm.Tree], salt: bytes) -> None:
+        self.delta, self.salt = delta, round_keys(salt)
+        self.position = 0  # rows so far; the first of the next extension
+        self._block = 0  # of the keystreams
+        holes = _holes(delta)
+        # leaf x ^ hole in place x; the hole itself, in place 0, counts for nothing
+        placed = [tree[x ^ hole] or bytes(16) for tree, hole in zip(trees, holes, strict=True) for x in range(16)]
+        self._keys = np.concatenate([round_keys(seed) for seed in placed])
+        self._masks = np.array([-(hole >> b & 1) for hole in holes for b in range(4)], np.int64).view(np.uint64)
+
+    def extend(self, message: Words) -> Words:
+        """Return the rows q (n, 2) of the receiver's message: n / 2 words, n a multiple of 64."""
+        count = message.size // TREES
+        rows = np.empty((64 * count, 2), np.uint64)
+        self._block = send_rows(self._keys, self._block, self._masks, message.reshape(-1), rows)
+        self.position += len(rows)
+        return rows
+
+
+class OtReceiver:
+    """The side that chooses: rows t (n, 2) and the message for the sender, for every n choices."""
+
+    def __init__(self, trees: list[list[bytes]], salt: bytes) -> None:
+        self.salt = round_keys(salt)
+        self.position = 0
+        self._block = 0
+        self._keys = np.concatenate([round_keys(seed) for tree in trees for seed in tree])
+
+    def extend(self, choices: Words) -> tuple[Words, Words]:
+        """Return rows t (n, 2) and the message (n / 2 words) for n choices, 64 a word from the lowest bit."""
+        rows, message = np.empty((64 * choices.size, 2), np.uint64), np.empty(TREES * choices.size, np.uint64)
+        self._block = receive_rows(self._keys, self._block, choices, rows, message)
+        self.position += len(rows)
+        return rows, message
+
+
+def message_bytes(count: int) -> int:
+    """Bytes that the receiver sends for `count` transfers (a multiple of 64)."""
+    return 4 * count
+
+
+def set_up_sender(channel: Channel, session: bytes, role: bytes) -> OtSender:
+    """Make the sender's half of an extension; `session` and `role` are the peer's `set_up_receiver`'s.
+
+    Raises TransportError for a peer that stops or answers with what is no answer.
+    """
+    delta = np.frombuffer(os.urandom(16), np.uint64).copy()
+    delta[0] |= np.uint64(1)
+    holes = _holes(delta)
+    base = BaseReceiver(ggm.path_choices(holes), session, role)
+    channel.send(base.offer)
+    heard = bytearray(ANSWER_BYTES)
+    channel.recv_into(heard)
+    answer = bytes(heard[:POINT_BYTES])
+    trees = ggm.puncture(holes, base.keys(answer), bytes(heard[POINT_BYTES:]))
+    return OtSender(delta, trees, _salt(session, role, base.offer, answer))
+
+
+def set_up_receiver(channel: Channel, session: bytes, role: bytes) -> OtReceiver:
+    """Make the receiver's half of an extension; see `set_up_sender`."""
+    heard = bytearray(OFFER_BYTES)
+    channel.recv_into(heard)
+    answer, keys = answer_base(bytes(heard), BITS, session, role)
+    trees, said = ggm.grow(keys)
+    channel.send(answer + said)
+    return OtReceiver(trees, _salt(session, role, bytes(heard), answer))
+
+
+def _holes(delta: Words) -> list[int]:
+    """Return Delta's 32 groups of four bits, from the lowest."""
+    number = int.from_bytes(delta.tobytes(), "little")
+    return [number >> (4 * tree) & 15 for tree in range(TREES)]
+
+
+def _salt(session: bytes, role: bytes, offer: bytes, answer: bytes) -> bytes:
+    """Both sides' public salt of hash keys: fresh a connection and direction, since offer and answer are."""
+    return hashlib.sha256(b"pibench OT salt 1" + session + role + offer + answer).digest()[:16]
