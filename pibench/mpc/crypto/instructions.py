@@ -48,8 +48,8 @@ def cipher(lanes: int, registers: int, hashed: bool) -> Callable[..., Any]:
             wide = ir.VectorType(_I64, 2 * lanes)
             blocks = [_load(builder, at, 2 * lanes * r, wide) for r in range(registers)]
             if hashed:
-                blocks = [_sigma(builder, block, lanes) for block in blocks]
-            sealed = _rounds(builder, blocks, round_keys, lanes)
+                blocks = [sigma_registers(builder, block, lanes) for block in blocks]
+            sealed = encrypt_registers(builder, blocks, round_keys, lanes)
             if hashed:
                 sealed = [builder.xor(a, b) for a, b in zip(sealed, blocks, strict=True)]
             for r, block in enumerate(sealed):
@@ -96,7 +96,8 @@ def _next_key(builder: Any, held: Any, helped: Any) -> Any:
     return builder.bitcast(builder.xor(columns, spread), _BLOCK)
 
 
-def _rounds(builder: Any, blocks: list[Any], keys: Any, lanes: int) -> list[Any]:
+def encrypt_registers(builder: Any, blocks: list[Any], keys: Any, lanes: int) -> list[Any]:
+    """Return AES of every register of `lanes` blocks under the round keys at the pointer `keys`."""
     wide = ir.VectorType(_I64, 2 * lanes)
     suffix = {1: "", 2: ".256", 4: ".512"}[lanes]
     kind = ir.FunctionType(wide, [wide, wide])
@@ -114,7 +115,7 @@ def _rounds(builder: Any, blocks: list[Any], keys: Any, lanes: int) -> list[Any]
     return blocks
 
 
-def _sigma(builder: Any, block: Any, lanes: int) -> Any:
+def sigma_registers(builder: Any, block: Any, lanes: int) -> Any:
     """Return sigma of every block: (a, b) becomes (b, a) ^ (a, 0)."""
     count = 2 * lanes
     kind = ir.VectorType(_I32, count)

@@ -1,0 +1,1 @@
+"""Garbled circuits over many inputs at once. Semi-honest, unaudited, for measurement."""
