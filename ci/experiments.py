@@ -58,17 +58,18 @@ SLEEP = (SLOW[0], SLOW[1], """\
             logits = runner.online(batch)
             time.sleep({share} * (time.perf_counter() - began))
 """)  # fmt: skip
+TABLES = "pibench/mpc/masked/gadgets/tables.py"
 ROUND = [
-    ("pibench/mpc/masked/client.py", "        bits, reply, y = np.empty(n, np.uint8)",
+    (TABLES, "        bits, reply = np.empty(n, np.uint8)",
      "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n"
-     "        bits, reply, y = np.empty(n, np.uint8)"),
-    ("pibench/mpc/masked/server.py", "        c, bits, beta, y = np.empty(n, np.int64)",
+     "        bits, reply = np.empty(n, np.uint8)"),
+    (TABLES, "        c, bits, beta = np.empty(n, np.int64)",
      "        yield Send(np.zeros(1, np.uint8))\n        yield Await(1)\n"
-     "        c, bits, beta, y = np.empty(n, np.int64)"),
+     "        c, bits, beta = np.empty(n, np.int64)"),
 ]  # fmt: skip
 BYTE = [
-    ("pibench/mpc/masked/client.py", "yield Send(reply)", "yield Send(np.concatenate([reply, np.zeros(n, np.uint8)]))"),
-    ("pibench/mpc/masked/server.py", "reply = yield Await(n)", "reply = (yield Await(2 * n))[:n].copy()"),
+    (TABLES, "yield Send(reply)", "yield Send(np.concatenate([reply, np.zeros(n, np.uint8)]))"),
+    (TABLES, "reply = yield Await(n)", "reply = (yield Await(2 * n))[:n].copy()"),
 ]
 CHANGES = {  # what the head does more than the base
     "same": [],

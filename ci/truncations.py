@@ -19,8 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from masked_pair import run_masked
 
 from pibench.lowering.program import Add, Conv, Input, Op, Program, Relu
+from pibench.mpc.masked.gadgets.extend import Extend
+from pibench.mpc.masked.gadgets.local import Drop
+from pibench.mpc.masked.gadgets.remask import Remask
+from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Drop, Extend, ReluStep, Remask, Step
+from pibench.mpc.masked.plan import Step
 from pibench.mpc.masked.planner import plan_program
 
 AT_ONCE = 1_000_000

@@ -14,7 +14,11 @@ from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
 from pibench.mpc.masked.protocol import MaskedProtocol
+from pibench.mpc.masked.sources.dealer import Dealer, deal_orders
 from pibench.mpc.protocol import CLIENT, SERVER, Party
+
+Pair = tuple[socket.socket, socket.socket]
+DEALER = 2
 
 
 class Tapped(Channel):
@@ -41,14 +45,17 @@ class Outcome:
 
 
 def run_masked(program: Program, weights: Weights, images: list[Tensor], **options: Any) -> Outcome:
-    """Run every batch of images; raises the first party's error if one failed."""
+    """Run every batch of images (the server deals unless told otherwise); raises the first party's error if any."""
     outcome = Outcome()
-    sockets = socket.socketpair()
     options = {"provider": "first-party", **options}
+    dealers = [socket.socketpair() for _ in range(2)] if options["provider"] == "dealer" else []
     threads = [
-        threading.Thread(target=_party, args=(rank, sock, program, weights, images, options, outcome))
-        for rank, sock in enumerate(sockets)
+        threading.Thread(target=_party, args=(rank, sock, program, weights, images, options, outcome, dealers))
+        for rank, sock in enumerate(socket.socketpair())
     ]
+    if dealers:
+        ends = [pair[1] for pair in dealers]
+        threads.append(threading.Thread(target=_deal, args=(ends, program, options, len(images[0]), outcome)))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,14 +67,16 @@ def run_masked(program: Program, weights: Weights, images: list[Tensor], **optio
 
 def _party(
     rank: int, sock: socket.socket, program: Program, weights: Weights, images: list[Tensor], options: dict[str, Any],
-    outcome: Outcome,
+    outcome: Outcome, dealers: list[Pair],
 ) -> None:  # fmt: skip
     meter = Meter()
     channel = Tapped(sock, meter)
+    dealer = Channel(dealers[rank][0], meter, timeout_s=30.0) if dealers else None
     try:
-        party = Party(rank, channel, meter, batch=len(images[0]), options=options)
+        party = Party(rank, channel, meter, dealer, batch=len(images[0]), options=options)
         protocol = MaskedProtocol(program, party)
         protocol.setup(weights if rank == SERVER else None)
+        channel.barrier()
         with meter.phase() as outcome.offline[rank]:
             protocol.offline(len(images))
         for batch in images:
@@ -83,6 +92,20 @@ def _party(
         outcome.errors[rank] = error
     finally:
         channel.close()
+        if dealer is not None:
+            dealer.close()
+
+
+def _deal(ends: list[socket.socket], program: Program, options: dict[str, Any], batch: int, outcome: Outcome) -> None:
+    """Deal to both parties until the server hangs up."""
+    server, client = (Channel(sock, Meter(), timeout_s=30.0) for sock in ends)
+    try:
+        deal_orders(Dealer(program, options, batch, server, client), server)
+    except BaseException as error:
+        outcome.errors[DEALER] = error
+    finally:
+        server.close()
+        client.close()
 
 
 def words(data: bytes, width: int) -> np.ndarray[Any, Any]:

@@ -19,9 +19,12 @@ from pibench.errors import MaterialError, PartyError, UsageError
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
+from pibench.mpc.masked.gadgets.extend import Extend
+from pibench.mpc.masked.gadgets.product import Product
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import Extend, Product
 from pibench.mpc.masked.planner import plan_program
+from pibench.mpc.masked.sources import dealer, first_party
+from pibench.mpc.masked.sources.first_party import FirstPartyClient
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
 pytestmark = pytest.mark.timeout(120)
@@ -131,6 +134,7 @@ def test_declared_cost_is_what_the_transport_counts(name, batch):
     assert (declared.rounds, declared.rounds) == (server.rounds, client.rounds)
     assert (declared.server_bytes, declared.client_bytes) == (server.sent_bytes, client.sent_bytes)
     assert outcome.offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
+    assert outcome.offline[CLIENT].total.rounds == declared.offline_rounds
     for op in program:
         want = masked.PROTOCOL.cost(program, op, batch, {})
         parts = [t for (_, _, site), t in outcome.online[SERVER][0].parts.items() if site == (op.site or op.name)]
@@ -165,7 +169,7 @@ def test_cost_follows_the_kept_count():
 def fixed_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the dealer draw the same masks in every run of this test; what a real dealer never does."""
     drawn = iter(bytes([k]) * 16 for k in range(1, 200))
-    monkeypatch.setattr(masked, "fresh_seed", lambda: next(drawn))
+    monkeypatch.setattr(dealer, "fresh_seed", lambda: next(drawn))
 
 
 def both_runs(monkeypatch: pytest.MonkeyPatch, first: torch.Tensor, second: torch.Tensor) -> tuple[Outcome, Outcome]:
@@ -214,12 +218,13 @@ def test_what_each_party_receives_is_uniform():
 def test_weights_reach_the_client_only_under_a_mask(monkeypatch):
     sent: list[np.ndarray] = []
 
-    class Listening(masked.Client):
-        def __init__(self, plan, masked_weights, *rest):
-            sent.extend(t.numpy().copy() for t in masked_weights.values())
-            super().__init__(plan, masked_weights, *rest)
+    class Listening(FirstPartyClient):
+        def setup(self, weights, kept):
+            masked_weights = super().setup(weights, kept)
+            sent.extend(array.copy() for array in masked_weights.values())
+            return masked_weights
 
-    monkeypatch.setattr(masked, "Client", Listening)
+    monkeypatch.setattr(first_party, "CLIENT", Listening)
     program, weights = networks.program_of("residual")
     for _ in range(2):
         run_masked(program, weights, [torch.randn(1, *networks.SHAPE)])

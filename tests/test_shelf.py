@@ -20,7 +20,7 @@ from pibench.links.transport import channel_pair
 from pibench.lowering.program import Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
-from pibench.mpc.masked.shelf import Shelf
+from pibench.mpc.masked.sources.shelf import Shelf
 from pibench.mpc.protocol import CLIENT, SERVER, Party
 
 pytestmark = pytest.mark.timeout(120)
@@ -94,8 +94,8 @@ def test_another_plan_of_the_same_program_does_not_use_it(tmp_path, monkeypatch)
     before = items(tmp_path)
     plan_program = masked.plan_program
 
-    def otherwise(program, options):
-        plan = plan_program(program, options)
+    def otherwise(program, options, batch):
+        plan = plan_program(program, options, batch)
         return replace(plan, values={**plan.values, plan.output.name: replace(plan.output, bits=plan.output.bits + 1)})
 
     monkeypatch.setattr(masked, "plan_program", otherwise)
@@ -126,7 +126,7 @@ def test_a_client_believes_no_count_of_items_that_it_did_not_ask_for(tmp_path, a
     client = masked.MaskedProtocol(program, Party(CLIENT, left, Meter(), options={"keep_dir": str(tmp_path)}))
     right.send(np.array([announced], np.int64))
     with pytest.raises(TransportError, match=f"offers {announced} kept items for 1 inferences"):
-        client._choose_kept(client._shelf, 1)
+        client.source._choose(1)
 
 
 def test_an_item_is_deleted_before_it_is_used_and_never_comes_twice(tmp_path):

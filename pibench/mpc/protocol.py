@@ -52,6 +52,7 @@ class Cost:
     offline_server_bytes: int = 0
     offline_client_bytes: int = 0
     dealer_bytes: int = 0  # sent by the dealer to both parties together
+    offline_rounds: int = 0  # links in the chain of offline messages
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))

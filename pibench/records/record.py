@@ -183,6 +183,7 @@ class Declared(_Model):
     offline_server_bytes: int = 0
     offline_client_bytes: int = 0
     dealer_bytes: int = 0
+    offline_rounds: int = 0
 
 
 class Case(_Model):

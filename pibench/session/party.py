@@ -139,7 +139,7 @@ def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
     """Run the dealer; what it returns is its tally."""
     import importlib
 
-    dealer = importlib.import_module(job.options.get("dealer_module", "pibench.mpc.masked.dealer"))
+    dealer = importlib.import_module(job.options.get("dealer_module", "pibench.mpc.masked.sources.dealer"))
     sockets = complete()
     reports.say("phase", phase="dealing")
     tally = dealer.serve(job, sockets["server"], sockets["client"])

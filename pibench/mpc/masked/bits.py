@@ -12,28 +12,33 @@ from collections import Counter
 from dataclasses import replace
 
 from pibench.errors import UsageError
-from pibench.mpc.masked.options import RING_BITS, Options
-from pibench.mpc.masked.plan import Drop, Extend, Plan, Product, ReluStep, Remask, Square, Step, Sum, Value
+from pibench.mpc.masked.gadgets.extend import Extend
+from pibench.mpc.masked.gadgets.local import Drop, Sum
+from pibench.mpc.masked.gadgets.product import Product
+from pibench.mpc.masked.gadgets.remask import Remask
+from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Plan, Step, Value
 
 Price = tuple[int, int]
 
 
-def assign_bits(draft: Plan) -> Plan:
+def assign_bits(draft: Plan, output_bits: int | None = None) -> Plan:
     """Return the draft with the bits of every value and the cheapest extensions found.
 
-    Raises UsageError where a value needs more than a conversation can make.
+    The output gets `output_bits`, or as many as its range needs. Raises UsageError where a value needs more than a
+    conversation can make.
     """
     chosen: frozenset[str] = frozenset()
-    best = _assign(draft, chosen)
+    best = _assign(draft, chosen, output_bits)
     while any(isinstance(step, Extend) for step in best.steps):
         products = [step.out for step in best.steps if isinstance(step, Product)]
         wide = [name for name in products if best.values[name].bits > best.windows[name].bits]
-        trials = [(_assign(draft, chosen | {name}), name) for name in wide]
+        trials = [(_assign(draft, chosen | {name}, output_bits), name) for name in wide]
         plan, name = min(trials, key=lambda trial: _price(trial[0]), default=(best, ""))
         if _price(plan) >= _price(best):
             break
         best, chosen = plan, chosen | {name}
-    most = RING_BITS if draft.options.whole_output else draft.options.headroom_bits
+    most = draft.options.headroom_bits
     if over := [v.name for v in best.values.values() if v.bits > most]:
         raise UsageError(
             f"values {over[:3]} need more than {most} ring bits", remedy="lower range_bits or fraction_bits"
@@ -47,12 +52,12 @@ def _price(plan: Plan) -> Price:
     return plan.rounds, sum(value.count * value.wire_bytes for value in made)
 
 
-def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
+def _assign(draft: Plan, extended: frozenset[str], output_bits: int | None) -> Plan:
     """Give every value its bits; the products in `extended` are extended where they are made, not before."""
     options, values = draft.options, dict(draft.values)
     output = draft.output
     need = dict.fromkeys(values, 0)
-    need[output.name] = RING_BITS if options.whole_output else output.window(options).bits
+    need[output.name] = output_bits or output.window(options).bits
     planned: list[Step] = []
     for step in reversed(draft.steps):
         bits = need[step.out]
@@ -75,7 +80,7 @@ def _assign(draft: Plan, extended: frozenset[str]) -> Plan:
 
 def _bits_in(step: Step, position: int, bits: int, value: Value, options: Options) -> int:
     """Ring bits that a step needs of an input so that its output has `bits` valid ones."""
-    if isinstance(step, ReluStep | Extend | Square):
+    if step.opens:
         return value.window(options).bits
     if isinstance(step, Drop):
         return bits + step.shift

@@ -202,3 +202,18 @@ def square(
         rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])
         out[2 * i] = own * tau * tau + 2 * tau * rho + rest
         out[2 * i + 1] = (own * tau + rho) << raised
+
+
+def ring_mask(bits: int) -> int:
+    """Return the mask that cuts a word to a ring of `bits`."""
+    return (1 << bits) - 1 if bits < 64 else -1
+
+
+def cut(values: Ints, bits: int) -> Ints:
+    """Return the values modulo 2^bits, as non-negative numbers where bits < 64."""
+    return values if bits == 64 else values & ((1 << bits) - 1)
+
+
+def shift_down(values: Ints, shift: int) -> Ints:
+    """Return the values, taken as unsigned, shifted right."""
+    return (values.view(np.uint64) >> np.uint64(shift)).view(np.int64)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pibench.errors import UsageError
+from pibench.mpc.masked.sources import SOURCES
 
 RING_BITS = 64
 DIGITS = 4  # comparison digits
@@ -47,7 +48,6 @@ class Options:
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
-    whole_output: bool = False  # keep all 64 bits of the output valid, for shares that go to another protocol
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> Options:
@@ -75,12 +75,12 @@ class Options:
                 f"{self.range_bits} integer bits",
                 remedy=f"lower range_bits to {DIGITS * WIDEST_DIGIT - self.fraction_bits}",
             )
-        if self.provider not in ("dealer", "first-party"):
-            raise UsageError(f"provider is {self.provider!r}", remedy="choose dealer or first-party")
+        if self.provider not in SOURCES:
+            raise UsageError(f"provider is {self.provider!r}", remedy=f"choose one of {', '.join(SOURCES)}")
 
     def key(self) -> str:
         """Return what kept material depends on; who made it too, since what the server dealt hides nothing from it."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.whole_output}/{self.provider}"
+        return f"{self.fraction_bits}/{self.range_bits}/{self.provider}"
 
     @property
     def headroom_bits(self) -> int:
@@ -94,5 +94,4 @@ class Options:
         """Return where the sign of a value of this scale is compared."""
         low = max(0, scale + self.range_bits - DIGITS * self.digit_bits)
         sign_bit = low + DIGITS * self.digit_bits
-        spare = RING_BITS - self.headroom_bits if self.whole_output else 0
-        return Window(low, sign_bit, sign_bit + TOP_BITS + spare)
+        return Window(low, sign_bit, sign_bit + TOP_BITS)

@@ -2,7 +2,8 @@
 
 Each value v is held as v = server + client (mod 2^bits). The client's part never depends on an input: it is known
 before the online phase. So a linear layer costs nothing online, and only ReLUs and ring extensions talk.
-A plan is made by `planner.py`, which turns a program into steps, and `bits.py`, which gives every value its ring.
+A plan is made by `planner.py`, which turns a program into steps, and `bits.py`, which gives every value its ring. What
+a step does is its gadget's business: `gadgets/`, a file a kind of step.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Step:
 
     rounds: ClassVar[int] = 0  # messages, one the answer to the other
     kind: ClassVar[str] = ""  # what the meter books it as, where not as its operation
+    opens: ClassVar[bool] = False  # looks at its input through a window, however many bits its output has
     out: str
     inputs: tuple[str, ...]
     op: ir.Op
@@ -69,95 +71,10 @@ class Step:
         """Kind, stage and site under which the meter books it."""
         return self.kind or self.op.kind, self.op.stage, self.op.site or self.op.name
 
-
-@dataclass(frozen=True, kw_only=True)
-class Receive(Step):
-    """The client's image, masked, to the server: one message."""
-
-    rounds: ClassVar[int] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remask(Step):
-    """Drop `shift` bits and replace the client's part by one that the dealer knows; the difference goes offline."""
-
-    shift: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Product(Step):
-    """A convolution or fully connected layer `layer` (the operation itself, or a polynomial's weighing): no traffic."""
-
-    layer: ir.Conv | ir.Linear
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sum(Step):
-    """a 2^shift_a + b 2^shift_b, locally; `sign` is that of b."""
-
-    shifts: tuple[int, int] = (0, 0)
-    sign: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolSum(Step):
-    """Sum over windows times a small integer, locally; the divisor went into the scale."""
-
-    kernel: ir.Pair
-    stride: ir.Pair
-    padding: ir.Pair
-    factor: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gather(Step):
-    """Elements of the flattened, joined inputs by position, locally; -1 stands for `fill` (on the server's part)."""
-
-    index: Index = field(repr=False)
-    fill: int = 0
-
-    @cached_property
-    def is_identity(self) -> bool:
-        """Whether every element stays where it is."""
-        return bool((self.index == np.arange(len(self.index))).all())
-
-    @cached_property
-    def filled(self) -> Index:
-        """Positions of the output that take the fill."""
-        return np.flatnonzero(self.index < 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop(Step):
-    """Free truncation by `shift` bits: each party shifts its own part, and the ring shrinks by as many bits."""
-
-    kind: ClassVar[str] = "truncation"
-    shift: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extend(Step):
-    """Truncation by `shift` bits and extension of the ring to the bits of `out`: two messages."""
-
-    kind: ClassVar[str] = "truncation"
-    rounds: ClassVar[int] = 2
-    shift: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReluStep(Step):
-    """max(x, 0) / 2^shift: four messages."""
-
-    rounds: ClassVar[int] = 4
-    shift: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square(Step):
-    """Of t = x / 2^shift, an element at a time: t^2 and t 2^(fraction bits), beside each other: two messages."""
-
-    rounds: ClassVar[int] = 2
-    shift: int
+    @property
+    def fingerprint(self) -> bytes:
+        """What tells this step from another one."""
+        return str(self).encode()
 
 
 @dataclass(frozen=True)
@@ -168,11 +85,11 @@ class Plan:
     values: dict[str, Value]
     options: Options
     channels: dict[str, Index] = field(default_factory=dict)  # polynomial's weighing -> channel of each of its elements
+    batch: int = 1  # images that go through together
 
-    @property
-    def layers(self) -> dict[str, ir.Conv | ir.Linear]:
-        """The linear layers by the name of their weights, each once, in order."""
-        return {step.layer.weight: step.layer for step in self.steps if isinstance(step, Product)}
+    def count(self, name: str) -> int:
+        """Return the scalars of a value for a batch."""
+        return self.values[name].count * self.batch
 
     @property
     def output(self) -> Value:
@@ -212,7 +129,5 @@ class Plan:
         """Hash of the steps and of the values that they make: material fits the plan that it was made for, alone."""
         digest = hashlib.sha256()
         for step in self.steps:
-            digest.update(f"{step} {self.values[step.out]}\n".encode())
-            if isinstance(step, Gather):
-                digest.update(step.index.tobytes())
+            digest.update(step.fingerprint + f" {self.values[step.out]}\n".encode())
         return digest.hexdigest()

@@ -16,30 +16,22 @@ from pibench.errors import UsageError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
 from pibench.mpc.masked.bits import assign_bits
+from pibench.mpc.masked.gadgets.image import Receive
+from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
+from pibench.mpc.masked.gadgets.product import Product
+from pibench.mpc.masked.gadgets.remask import Remask
+from pibench.mpc.masked.gadgets.square import Square
+from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
-from pibench.mpc.masked.plan import (
-    Drop,
-    Gather,
-    Index,
-    Plan,
-    PoolSum,
-    Product,
-    Receive,
-    ReluStep,
-    Remask,
-    Square,
-    Step,
-    Sum,
-    Value,
-)
+from pibench.mpc.masked.plan import Index, Plan, Step, Value
 
 
-def plan_program(program: Program, options: Options) -> Plan:
+def plan_program(program: Program, options: Options, batch: int = 1) -> Plan:
     """Turn a program into steps; raises UsageError where an operation cannot be carried in 64 bits."""
     planner = _Planner(program, options)
     for op in program:
         planner.plan(op)
-    return assign_bits(Plan(tuple(planner.steps), planner.values, options, planner.channels))
+    return assign_bits(Plan(tuple(planner.steps), planner.values, options, planner.channels, batch))
 
 
 class _Planner:

@@ -24,15 +24,15 @@ class Send:
 
 
 @dataclass(frozen=True)
-class Receive:
+class Await:
     """Wait for this many bytes; the conversation gets them as the value of its yield."""
 
     count: int
 
 
-Conversation = Generator[Send | Receive, Bytes, None]
+Conversation = Generator[Send | Await, Bytes, None]
 Label = tuple[str, str, str]  # kind, stage, site: where the meter books it
-Turn = tuple[Label, Conversation, Send | Receive]  # a conversation and what it wants next
+Turn = tuple[Label, Conversation, Send | Await]  # a conversation and what it wants next
 JOINED_BYTES = 8 * 1024  # a larger message goes at once, so that the peer can begin with it
 _NOTHING: Bytes = np.empty(0, np.uint8)
 
@@ -59,7 +59,7 @@ def _next(label: Label, talk: Conversation, got: Bytes | None) -> list[Turn]:
         return []
 
 
-def _advance(channel: Channel, turn: Turn, way: type[Send | Receive]) -> list[Turn]:
+def _advance(channel: Channel, turn: Turn, way: type[Send | Await]) -> list[Turn]:
     """Take a conversation as far as it goes in one direction; what is small goes out in one piece."""
     label, talk, _ = turn
     said: list[Bytes] = []

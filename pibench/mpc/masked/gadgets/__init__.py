@@ -1,0 +1,43 @@
+"""What the steps of a plan do: a gadget is one file, with its step, both conversations, its randomness and its cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pibench.mpc.masked.gadgets.extend import Extend, Extension
+from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
+from pibench.mpc.masked.gadgets.image import Image, Receive
+from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Gathering, Pooling, PoolSum, Sum, Summing
+from pibench.mpc.masked.gadgets.product import LinearLayer, Product
+from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
+from pibench.mpc.masked.gadgets.square import Square, Squares
+from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
+from pibench.mpc.masked.plan import Plan, Step
+
+GADGETS: dict[type[Step], type[Any]] = {
+    Receive: Image,
+    Product: LinearLayer,
+    ReluStep: Tables,
+    Square: Squares,
+    Extend: Extension,
+    Remask: FreshMask,
+    Sum: Summing,
+    PoolSum: Pooling,
+    Gather: Gathering,
+    Drop: Dropping,
+}
+
+
+def gadget_of(plan: Plan, step: Step) -> AnyGadget:
+    """Return the gadget of one step."""
+    return GADGETS[type(step)](plan, step)  # type: ignore[no-any-return]
+
+
+def gadgets_of(plan: Plan) -> Gadgets:
+    """Return the gadgets of a plan, in its order, by the names of what they make."""
+    return {step.out: gadget_of(plan, step) for step in plan.steps}
+
+
+def layers_of(gadgets: Gadgets) -> list[LinearLayer]:
+    """Return the linear layers, in order."""
+    return [gadget for gadget in gadgets.values() if isinstance(gadget, LinearLayer)]

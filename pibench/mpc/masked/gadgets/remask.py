@@ -1,0 +1,71 @@
+"""A fresh mask before a linear layer whose input's client part a source could not know: nothing is said online."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pibench.mpc.masked import kernels
+from pibench.mpc.masked.gadgets.gadget import Gadget
+from pibench.mpc.masked.kernels import Ints
+from pibench.mpc.masked.plan import Plan, Step
+from pibench.mpc.ring.randomness import Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remask(Step):
+    """Drop `shift` bits and replace the client's part by one that the dealer knows; the difference goes offline."""
+
+    shift: int = 0
+
+
+@dataclass
+class ServerHalf:
+    """The client's old part, truncated, less the fresh one: heard from the client."""
+
+    gap: Ints = field(init=False)
+
+
+@dataclass
+class ClientHalf:
+    """The client's fresh part, uniform."""
+
+    part: Ints
+
+
+class FreshMask(Gadget[Remask, ServerHalf, ClientHalf]):
+    """See Remask."""
+
+    server_half, client_half = ServerHalf, ClientHalf
+
+    def __init__(self, plan: Plan, step: Remask) -> None:
+        super().__init__(plan, step)
+        self.told_width, self.told_count = self.out.wire_bytes, self.size
+
+    def draw_client(self, stream: Stream) -> ClientHalf:
+        """Draw the fresh part."""
+        return ClientHalf(stream.words(self.size))
+
+    def draw_server(self, stream: Stream) -> ServerHalf:
+        """Nothing is drawn."""
+        return ServerHalf()
+
+    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
+        """Return the fresh part."""
+        return half.part
+
+    def tell(self, inputs: list[Ints], half: ClientHalf) -> Ints:
+        """Return the old part, truncated, less the fresh one, which hides it."""
+        return (inputs[0] >> self.step.shift).reshape(-1) - half.part
+
+    def hear(self, half: ServerHalf, told: Ints | None) -> None:
+        """Take the difference."""
+        assert told is not None
+        half.gap = told
+
+    def alone(self, inputs: list[Ints], half: ServerHalf) -> Ints:
+        """Truncate and add the difference."""
+        made = np.empty(self.shape, np.int64)
+        kernels.drop_and_mask(np.ascontiguousarray(inputs[0]).reshape(-1), self.step.shift, half.gap, made.reshape(-1))
+        return made

@@ -1,0 +1,235 @@
+"""A dealer: a third process makes the halves, knows the public program only, and colludes with neither party.
+
+Each party gets a seed and draws from it; the server also gets corrections. For linear layers the server's weights W
+hide behind a mask B, whose seed the server draws: the client holds D = W - B, the dealer B. With k the client's part of
+an input, the client's part of the product is D k + K', and the server is dealt B k - K'.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from pibench.errors import TransportError
+from pibench.links.meter import Meter, Tally
+from pibench.links.transport import Channel
+from pibench.lowering.program import Program, Weights
+from pibench.mpc.masked.gadgets import gadgets_of, layers_of
+from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
+from pibench.mpc.masked.gadgets.product import LinearLayer, weight_masks
+from pibench.mpc.masked.kernels import Bytes, Ints
+from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Plan
+from pibench.mpc.masked.planner import plan_program
+from pibench.mpc.masked.sources.source import Material, Source, hear, walk
+from pibench.mpc.masked.warmup import compile_kernels
+from pibench.mpc.protocol import Cost
+from pibench.mpc.ring.fixedpoint import encode
+from pibench.mpc.ring.randomness import SEED_BYTES, Stream, fresh_seed
+
+if TYPE_CHECKING:
+    from pibench.session.job import Job
+
+
+class Dealing:
+    """The dealing of one inference: both seeds, and an iterator over the corrections in the order of the plan."""
+
+    def __init__(self, plan: Plan, gadgets: Gadgets, masks: Weights) -> None:
+        self.client_seed, self.server_seed, self._secret = fresh_seed(), fresh_seed(), Stream(fresh_seed())
+        self._plan, self._gadgets, self._masks = plan, gadgets, masks
+        self._known = Parts()  # the client's parts, as far as they follow from what it draws
+
+    def __iter__(self) -> Iterator[Bytes]:
+        client_stream, server_stream = Stream(self.client_seed), Stream(self.server_seed)
+        for name, gadget in self._gadgets.items():
+            client, server = gadget.draw_client(client_stream), gadget.draw_server(server_stream)
+            inputs = [self._known.get(source) for source in gadget.step.inputs]
+            if self._plan.values[name].drawn:
+                self._known[name] = gadget.client_part(inputs, client).reshape(gadget.shape)
+            if isinstance(gadget, LinearLayer):
+                assert inputs[0] is not None
+                yield self._product(gadget, inputs[0], client.part)
+            elif gadget.dealt_bytes:
+                yield gadget.deal(client, server, self._secret)
+
+    def _product(self, gadget: LinearLayer, part: Ints, offset: Ints) -> Bytes:
+        """B k - K': k masks the input, B the weights, K' is the client's offset."""
+        product = gadget.multiply_words(part, self._masks[gadget.layer.weight])
+        product -= torch.from_numpy(offset).view(product.shape)
+        return product.numpy().reshape(-1).view(np.uint8)
+
+
+class DealtServer(Source):
+    """The server's half: it draws the seed of B, and takes a seed and corrections an inference."""
+
+    wants_dealer: ClassVar[bool] = True
+
+    def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
+        """Give the dealer B's seed, and the client D = W - B unless it has it."""
+        assert weights is not None
+        seed = kept["seed"].tobytes() if kept else fresh_seed()
+        masks = self._share_seed(seed)
+        if not kept:
+            for name, mask in masks.items():
+                encoded = encode(weights[name], self.plan.options.fraction_bits)
+                self.party.peer.send((encoded - mask).numpy())
+        return {"seed": np.frombuffer(seed, np.uint8)}
+
+    def _share_seed(self, seed: bytes) -> Weights:
+        """Give B's seed to whoever deals; returns B."""
+        assert self.party.dealer is not None
+        self.party.dealer.send(np.frombuffer(seed, np.uint8))
+        return weight_masks(layers_of(self.gadgets), seed)
+
+    def make(self, inferences: int) -> Iterator[Material]:
+        """Order so many from the dealer and take them one by one."""
+        self._order(inferences)
+        for _ in range(inferences):
+            material, stream = Material(), Stream(self._next_seed())
+            for name, gadget in self.gadgets.items():
+                half = material.halves[name] = gadget.draw_server(stream)
+                if gadget.dealt_bytes:
+                    gadget.receive(half, self._correction(gadget.dealt_bytes))
+            hear(self.gadgets, material, self.party.peer)
+            yield material
+
+    def _order(self, inferences: int) -> None:
+        assert self.party.dealer is not None
+        self.party.dealer.send(np.array([inferences], np.int64))
+
+    def _next_seed(self) -> bytes:
+        assert self.party.dealer is not None
+        return _receive(self.party.dealer, SEED_BYTES).tobytes()
+
+    def _correction(self, size: int) -> Bytes:
+        assert self.party.dealer is not None
+        return _receive(self.party.dealer, size)
+
+    def close(self) -> None:
+        """Tell the dealer that no more is wanted."""
+        self._order(0)
+
+    @classmethod
+    def step_cost(cls, gadget: AnyGadget) -> Cost:
+        """Corrections come from the dealer."""
+        return Cost(dealer_bytes=gadget.dealt_bytes)
+
+    @classmethod
+    def inference_cost(cls, gadgets: Gadgets) -> Cost:
+        """Two seeds; the dealer's message, and what the client then tells."""
+        told = any(gadget.told_count for gadget in gadgets.values())
+        return Cost(dealer_bytes=2 * SEED_BYTES, offline_rounds=1 + told)
+
+
+class DealtClient(Source):
+    """The client's half: it holds D, and all of an inference follows from a seed."""
+
+    wants_dealer: ClassVar[bool] = True
+
+    def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
+        """Take D from the server, or from what was kept."""
+        shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(self.gadgets)}
+        held = kept or {name: np.empty(shape, np.int64) for name, shape in shapes.items()}
+        if not kept:
+            for array in held.values():
+                self.party.peer.recv_into(array)
+        self._masked = {name: torch.from_numpy(held[name]) for name in shapes}
+        return held
+
+    def make(self, inferences: int) -> Iterator[Material]:
+        """Take a seed an inference and draw all from it."""
+        for _ in range(inferences):
+            yield self._expand(self._next_seed(), self.party.peer)
+
+    def _next_seed(self) -> bytes:
+        assert self.party.dealer is not None
+        return _receive(self.party.dealer, SEED_BYTES).tobytes()
+
+    def _expand(self, seed: bytes, tell: Channel | None) -> Material:
+        stream = Stream(seed)
+
+        def half_of(gadget: AnyGadget, inputs: list[Ints]) -> Any:
+            half = gadget.draw_client(stream)
+            if isinstance(gadget, LinearLayer):  # K1 = D k + K'
+                product = gadget.multiply_words(inputs[0], self._masked[gadget.layer.weight])
+                half.part = product.numpy().reshape(-1) + half.part
+            return half
+
+        made = walk(self.plan, self.gadgets, half_of, tell)
+        made.seed = seed
+        return made
+
+    def to_arrays(self, material: Material) -> Arrays:
+        """Return the seed."""
+        return {"seed": np.frombuffer(material.seed, np.uint8)}
+
+    def from_arrays(self, arrays: Arrays) -> Material:
+        """Draw all again, without telling."""
+        return self._expand(arrays["seed"].tobytes(), None)
+
+
+SERVER, CLIENT = DealtServer, DealtClient
+
+
+def _receive(channel: Channel, size: int) -> Bytes:
+    into = np.empty(size, np.uint8)
+    channel.recv_into(into)
+    return into
+
+
+class Dealer:
+    """The third process: deals for one program between one pair of parties."""
+
+    def __init__(self, program: Program, options: dict[str, Any], batch: int, server: Channel, client: Channel) -> None:
+        compile_kernels()
+        known = {k: v for k, v in options.items() if k in Options.__dataclass_fields__}
+        self._plan = plan_program(program, Options.parse(known), batch)
+        self._gadgets = gadgets_of(self._plan)
+        self._server, self._client = server, client
+        seed = _receive(server, SEED_BYTES)  # the server draws it, so that material kept for its model stays good
+        self._masks = weight_masks(layers_of(self._gadgets), seed.tobytes())
+
+    def deal(self) -> None:
+        """Make and deliver the material of one batch."""
+        dealing = Dealing(self._plan, self._gadgets, self._masks)
+        self._client.send(np.frombuffer(dealing.client_seed, np.uint8))
+        self._server.send(np.frombuffer(dealing.server_seed, np.uint8))
+        for correction in dealing:
+            self._server.send(correction)
+
+
+def serve(job: Job, server_socket: socket.socket, client_socket: socket.socket) -> dict[str, Any]:
+    """Deal until the server wants no more; returns the tally of all dealing."""
+    masks = {name: mask.bool() for name, mask in load_file(job.masks).items()} if job.masks else {}
+    program = Program.from_json(job.program, masks)
+    meter = Meter()
+    server, client = (Channel(sock, meter, job.timeout_s) for sock in (server_socket, client_socket))
+    with meter.phase() as setup:
+        dealer = Dealer(program, job.options, job.batch, server, client)
+    total = deal_orders(dealer, Channel(server_socket, Meter(), timeout_s=float("inf")), meter)
+    total.add(setup.total)
+    return {**vars(total), "parts": []}
+
+
+def deal_orders(dealer: Dealer, orders: Channel, meter: Meter | None = None) -> Tally:
+    """Deal what the server orders until it wants no more; returns the tally of all dealing."""
+    total, meter = Tally(), meter or Meter()
+    while wanted := _next_order(orders):
+        with meter.phase() as tally:
+            for _ in range(wanted):
+                dealer.deal()
+        total.add(tally.total)
+    return total
+
+
+def _next_order(orders: Channel) -> int:
+    """Wait for how many inferences the server wants next; a server that has hung up wants none."""
+    try:
+        return int(_receive(orders, 8).view(np.int64)[0])
+    except TransportError:
+        return 0

@@ -1,0 +1,56 @@
+"""The server deals for both, as CrypTen's first party does: same work, same traffic, no privacy from the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from pibench.errors import MaterialError
+from pibench.lowering.program import Weights
+from pibench.mpc.masked.gadgets import layers_of
+from pibench.mpc.masked.gadgets.product import weight_masks
+from pibench.mpc.masked.kernels import Bytes
+from pibench.mpc.masked.sources.dealer import Dealing, DealtClient, DealtServer
+from pibench.mpc.ring.randomness import SEED_BYTES
+
+
+class FirstPartyServer(DealtServer):
+    """A dealer at home: what it deals to the server is sent nowhere."""
+
+    wants_dealer: ClassVar[bool] = False
+    _corrections: Iterator[Bytes]
+
+    def _share_seed(self, seed: bytes) -> Weights:
+        self._masks = weight_masks(layers_of(self.gadgets), seed)
+        return self._masks
+
+    def _order(self, inferences: int) -> None:
+        """Nobody is asked."""
+
+    def _next_seed(self) -> bytes:
+        dealing = Dealing(self.plan, self.gadgets, self._masks)
+        self.party.peer.send(np.frombuffer(dealing.client_seed, np.uint8))
+        self._corrections = iter(dealing)
+        return dealing.server_seed
+
+    def _correction(self, size: int) -> Bytes:
+        made = next(self._corrections)
+        if made.size != size:
+            raise MaterialError(f"a correction has {made.size} bytes where the plan wants {size}")
+        return made
+
+
+class FirstPartyClient(DealtClient):
+    """Its seeds come from the server."""
+
+    wants_dealer: ClassVar[bool] = False
+
+    def _next_seed(self) -> bytes:
+        seed = np.empty(SEED_BYTES, np.uint8)
+        self.party.peer.recv_into(seed)
+        return seed.tobytes()
+
+
+SERVER, CLIENT = FirstPartyServer, FirstPartyClient
