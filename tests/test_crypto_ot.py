@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,36 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
+from two_threads import both
 
-from pibench.errors import PibenchError, TransportError
-from pibench.links.meter import Meter
-from pibench.links.transport import Channel
+from pibench.errors import TransportError
 from pibench.mpc.crypto import baseot, ggm, softspoken, transfers
 from pibench.mpc.crypto.aes import Words, correlation_hash, round_keys
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
-
-
-def both(left: Callable[[Channel], Any], right: Callable[[Channel], Any]) -> tuple[list[Any], list[Meter]]:
-    """Run two parties over a socket pair; the first error of either is raised here."""
-    results: list[Any] = [None, None]
-    meters = [Meter(), Meter()]
-
-    def run(rank: int, sock: socket.socket, work: Callable[[Channel], Any]) -> None:
-        channel = Channel(sock, meters[rank], timeout_s=20.0)
-        try:
-            results[rank] = work(channel)
-        except PibenchError as error:
-            results[rank] = error
-        finally:
-            channel.close()
-
-    pairs = zip(socket.socketpair(), (left, right), strict=True)
-    threads = [threading.Thread(target=run, args=(k, sock, work)) for k, (sock, work) in enumerate(pairs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results, meters
 
 
 @pytest.fixture(scope="module")
