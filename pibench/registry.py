@@ -5,17 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# name -> module holding `PROTOCOL: type[Protocol]`; imported on use, so that naming one costs nothing
-PROTOCOLS: dict[str, str] = {
-    "plaintext": "pibench.mpc.plaintext.protocol",
-    "crypten": "pibench.mpc.crypten.protocol",
-    "crypten-cached": "pibench.mpc.crypten.cached",
-    "masked": "pibench.mpc.masked.protocol",
-}
-
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
 LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.links.link
+OWN_SOCKETS_ONLY = ("paced", "network")  # ways of making a link that carry pibench's own connections and no others
 
 MEASURES = (  # of pibench.records.measures
     "online_s",

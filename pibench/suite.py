@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import find_documents, resolve
-from pibench.registry import LINKS, MEASURES, PROTOCOLS, nearest
+from pibench.mpc.spec import spec_of
+from pibench.registry import LINKS, MEASURES, nearest
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -37,6 +38,13 @@ def _known(names: Mapping[str, Any] | tuple[str, ...], what: str) -> AfterValida
         return value
 
     return AfterValidator(check)
+
+
+def _declared(name: str) -> str:
+    try:
+        return spec_of(name).name
+    except UsageError as error:
+        raise ValueError(error.what) from error
 
 
 def _share(value: Any) -> Any:
@@ -77,7 +85,7 @@ class NetworkEntry(Strict):
 class ProtocolEntry(Strict):
     """A protocol by name; `label` tells two option sets of one protocol apart, `networks` keeps it to some."""
 
-    name: Annotated[str, _known(PROTOCOLS, "protocol")]
+    name: Annotated[str, AfterValidator(_declared)]
     label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,32}$")] = ""
     options: dict[str, Any] = {}
     networks: Annotated[list[str], Field(min_length=1)] = ["*"]  # patterns of names: this protocol runs on these alone
@@ -257,6 +265,8 @@ def _misfits(suite: Suite) -> list[tuple[int, str]]:
         if link.name not in LINKS and not set(link.given) - {"name"}:
             hint = nearest(link.name, LINKS) or f"; known: {', '.join(LINKS)}"
             found.append((lines[("links", index)], f"no link is named '{link.name}'{hint}"))
+    for index, protocol in enumerate(suite.protocols):
+        found += [(lines[("protocols", index)], text) for text in _protocol_misfits(protocol, suite)]
     if not found:
         names = {_network_name(card, entry) for card, entry in suite._named_networks()}
         for index, protocol in enumerate(suite.protocols):
@@ -268,6 +278,17 @@ def _misfits(suite: Suite) -> list[tuple[int, str]]:
         twice = sorted({case for case in ids if ids.count(case) > 1})
         found += [(lines.get(("networks",), 1), f"the suite names the case {case} twice") for case in twice]
     return found
+
+
+def _protocol_misfits(entry: ProtocolEntry, suite: Suite) -> list[str]:
+    """Return what a protocol cannot do that the suite wants of it: its options, a device, a link."""
+    spec, problems = spec_of(entry.name), []
+    for device, link in itertools.product(suite.devices, suite.links):
+        try:
+            spec.check(entry.options, device, link.how or "auto")
+        except UsageError as error:
+            problems.append(error.what)
+    return list(dict.fromkeys(problems))
 
 
 def _network_misfits(entry: NetworkEntry, folder: Path) -> list[str]:

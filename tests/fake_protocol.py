@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from pibench.lowering.program import Op, Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.protocol import Cost, Protocol
+from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
 
 
 class FakeProtocol(Protocol):
@@ -76,14 +79,27 @@ class FakeProtocol(Protocol):
             case "hang":
                 time.sleep(600)
 
-    @classmethod
-    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
-        """One round there and one back."""
-        if op is program.ops[0]:
-            return Cost(rounds=1, client_bytes=4 * batch * torch.Size(op.shape).numel())
-        if op is program.output:
-            return Cost(rounds=1, server_bytes=4 * batch * torch.Size(op.shape).numel())
-        return Cost()
+
+def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
+    """One round there and one back."""
+    if op is program.ops[0]:
+        return Cost(rounds=1, client_bytes=4 * batch * torch.Size(op.shape).numel())
+    if op is program.output:
+        return Cost(rounds=1, server_bytes=4 * batch * torch.Size(op.shape).numel())
+    return Cost()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What tests may plant."""
+
+    misbehave: dict[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    error: float = 0.0
 
 
 PROTOCOL = FakeProtocol
+SPEC = ProtocolSpec(
+    name="fake", module="fake_protocol", options=Options, cost="fake_protocol:cost",
+    arrange=lambda _: Arrangement(trust=Trust("all shown", "nothing is secret")),
+)  # fmt: skip

@@ -16,7 +16,7 @@ from pibench.errors import PartyError, PibenchError
 from pibench.links.link import PROFILES
 from pibench.links.meter import Meter
 from pibench.links.transport import channel_pair
-from pibench.mpc.protocol import PROTOCOLS
+from pibench.mpc.spec import found
 from pibench.records.record import load_record
 from pibench.session import children as children_module
 from pibench.session.session import run_session
@@ -27,7 +27,7 @@ PATIENCE_S = 4.0
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+    monkeypatch.setitem(found(), "fake", "fake_protocol:SPEC")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pibench.hosts.lender import Lender
 from pibench.links import frames
 from pibench.links.link import Link
 from pibench.links.tls import Wrapper, generate
-from pibench.mpc.protocol import PROTOCOLS
+from pibench.mpc.spec import found
 from pibench.session.job import Job
 from pibench.session.session import run_session
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+    monkeypatch.setitem(found(), "fake", "fake_protocol:SPEC")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from test_session import plan
 
 from pibench.errors import PartyError
 from pibench.links.link import Link, open_link
-from pibench.mpc.protocol import PROTOCOLS
+from pibench.mpc.spec import found
 from pibench.run.wirecheck import wire_of
 from pibench.session import session as session_module
 from pibench.session.session import run_session
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+    monkeypatch.setitem(found(), "fake", "fake_protocol:SPEC")
 
 
 def counts(result):

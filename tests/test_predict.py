@@ -9,10 +9,10 @@ from fakes import fake_record
 from masked_pair import run_masked
 
 from pibench.errors import UsageError
-from pibench.mpc.protocol import CLIENT, SERVER, Cost
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, total_cost
 from pibench.records.record import Inference, Parts, PartyOnline
 from pibench.run.explain import explain
-from pibench.run.predict import computing_s, predict, total_cost, wire_seconds
+from pibench.run.predict import computing_s, predict, wire_seconds
 
 
 def test_rounds_and_bytes_are_those_of_a_run(monkeypatch, tmp_path):

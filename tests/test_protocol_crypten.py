@@ -17,7 +17,7 @@ from pibench.links.transport import Channel, channel_pair
 from pibench.lowering.program import Op, Program
 from pibench.lowering.reference import evaluate
 from pibench.mpc.crypten.cost import max_pool
-from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, Protocol, protocol_class
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, Protocol, cost_function, protocol_class
 
 TOLERANCE = 3e-3
 PRELOAD = ("pibench.mpc.crypten.communicator", "pibench.mpc.crypten.kernels")
@@ -93,8 +93,8 @@ def test_logits_agree_and_only_the_client_learns_them(results: Results, number: 
 
 
 def declared(program: Program, ops: list[Op], batch: int) -> Cost:
-    crypten = protocol_class("crypten")
-    return sum((crypten.cost(program, op, batch, {}) for op in ops), Cost())
+    cost = cost_function("crypten")
+    return sum((cost(program, op, batch, {}) for op in ops), Cost())
 
 
 @pytest.mark.timeout(300)
@@ -142,7 +142,7 @@ def test_offline_and_sharing_move_nothing_but_seeds(results: Results) -> None:
 def test_a_relu_costs_232_bytes_and_9_rounds() -> None:
     program, _ = program_of("masked")
     relu = next(op for op in program if op.kind == "relu")
-    cost = protocol_class("crypten").cost(program, relu, 3, {})
+    cost = cost_function("crypten")(program, relu, 3, {})
     assert (cost.rounds, cost.server_bytes) == (9, 232 * 3 * program.relu_count)
     assert program.relu_count < 144
 

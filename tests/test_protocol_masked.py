@@ -19,6 +19,7 @@ from pibench.errors import MaterialError, PartyError, UsageError
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
+from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.gadgets.extend import Extend
 from pibench.mpc.masked.gadgets.product import Product
 from pibench.mpc.masked.options import Options
@@ -129,14 +130,14 @@ def test_a_shortcut_is_extended_beside_the_relu_instead_of_the_larger_value_befo
 def test_declared_cost_is_what_the_transport_counts(name, batch):
     program, weights = networks.program_of(name)
     outcome = run_masked(program, weights, [torch.randn(batch, *networks.SHAPE)])
-    declared = sum((masked.PROTOCOL.cost(program, op, batch, {}) for op in program), Cost())
+    declared = sum((operation_cost(program, op, batch, {}) for op in program), Cost())
     server, client = outcome.online[SERVER][0].total, outcome.online[CLIENT][0].total
     assert (declared.rounds, declared.rounds) == (server.rounds, client.rounds)
     assert (declared.server_bytes, declared.client_bytes) == (server.sent_bytes, client.sent_bytes)
     assert outcome.offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
     assert outcome.offline[CLIENT].total.rounds == declared.offline_rounds
     for op in program:
-        want = masked.PROTOCOL.cost(program, op, batch, {})
+        want = operation_cost(program, op, batch, {})
         parts = [t for (_, _, site), t in outcome.online[SERVER][0].parts.items() if site == (op.site or op.name)]
         if op is not program.output:  # the logits' way counts with the last operation, and is sent after it
             assert sum(part.sent_bytes for part in parts) == want.server_bytes
@@ -151,7 +152,7 @@ def test_parts_add_up_to_the_whole():
 
 def test_a_relu_costs_its_formula():
     program, _ = identity_relu(1000)
-    cost = masked.PROTOCOL.cost(program, program.ops[2], 1, {})
+    cost = operation_cost(program, program.ops[2], 1, {})
     assert cost == Cost(
         rounds=5, server_bytes=1000 * 7 + 125 + 1000 * 4, client_bytes=1000 * (1 + 4), offline_client_bytes=6000,
         dealer_bytes=1000 * 104,
@@ -161,7 +162,7 @@ def test_a_relu_costs_its_formula():
 def test_cost_follows_the_kept_count():
     torch.manual_seed(3)
     full, sparse = identity_relu(10_000)[0], identity_relu(10_000, mask=True)[0]
-    a, b = (masked.PROTOCOL.cost(p, p.ops[2], 1, {}) for p in (full, sparse))
+    a, b = (operation_cost(p, p.ops[2], 1, {}) for p in (full, sparse))
     assert b.dealer_bytes < 0.15 * a.dealer_bytes
     assert b.server_bytes - 4 * 10_000 < 0.15 * (a.server_bytes - 4 * 10_000) + 10_000
 

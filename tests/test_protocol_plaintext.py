@@ -15,7 +15,7 @@ from pibench.links.transport import channel_pair
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.plaintext.protocol import Plaintext
-from pibench.mpc.protocol import CLIENT, SERVER, Cost, Party, protocol_class
+from pibench.mpc.protocol import CLIENT, SERVER, Party, protocol_class, total_cost
 
 
 def run(program: Program, weights: Weights, images: Tensor) -> tuple[Tensor, tuple[PhaseTally, PhaseTally]]:
@@ -53,7 +53,7 @@ def test_agrees_with_the_reference_and_its_declared_cost(name: str, batch: int) 
     images = torch.randn(batch, *program.input_shape)
     logits, (server, client) = run(program, weights, images)
     torch.testing.assert_close(logits, evaluate(program, weights, images), atol=2e-3, rtol=1e-3)
-    declared = sum((Plaintext.cost(program, op, batch, {}) for op in program), Cost())
+    declared = total_cost(program, "plaintext", batch, {})
     assert (server.total.sent_bytes, client.total.sent_bytes) == (declared.server_bytes, declared.client_bytes)
     assert (server.total.received_bytes, client.total.received_bytes) == (declared.client_bytes, declared.server_bytes)
     assert server.total.rounds == client.total.rounds == declared.rounds == 2

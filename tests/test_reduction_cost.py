@@ -10,7 +10,8 @@ from pibench.lowering.program import Op, Program, Relu
 from pibench.mpc.masked.cost import planned
 from pibench.mpc.masked.gadgets.square import Square
 from pibench.mpc.masked.gadgets.tables import ReluStep
-from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
+from pibench.mpc.protocol import Cost, cost_function
+from pibench.mpc.spec import BUILT_IN
 from pibench.networks.build import masks_of, skeleton, stage_of
 from pibench.networks.spec import ResNetSpec
 from pibench.reduction.gates import set_masks
@@ -39,15 +40,15 @@ def activation_cost(program: Program, op: Op) -> Cost:
     return sum((gadget.cost for gadget in mine), Cost())
 
 
-@pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - {"plaintext"}))
+@pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"plaintext"}))
 def test_a_tenth_of_the_relus_costs_at_most_a_tenth_and_a_half(name: str) -> None:
     sent = []
     for masked in (False, True):
-        program, protocol = resnet18(masked), protocol_class(name)
+        program = resnet18(masked)
         # the fast protocol books the truncation of what a mask leaves linear apart; stock CrypTen truncates for nothing
         relus = [op for op in program if isinstance(op, Relu)]
         fast = name == "masked"
-        costs = [activation_cost(program, op) if fast else protocol.cost(program, op, 1, {}) for op in relus]
+        costs = [activation_cost(program, op) if fast else cost_function(name)(program, op, 1, {}) for op in relus]
         sent.append(sum(cost.server_bytes + cost.client_bytes for cost in costs))
     assert 0 < sent[1] <= 0.15 * sent[0]
 
@@ -56,7 +57,7 @@ def test_the_truncation_beside_a_mask_is_no_secret() -> None:
     """docs/reduction.md says 39 and 40 %: the fast protocol pays for what a mask leaves linear, if not as a ReLU."""
     relus, everything = [], []
     for masked in (False, True):
-        program, cost = resnet18(masked), protocol_class("masked").cost
+        program, cost = resnet18(masked), cost_function("masked")
         costs = {op.name: cost(program, op, 1, {}) for op in program}
         everything.append(sum(c.server_bytes + c.client_bytes for c in costs.values()))
         own = [costs[op.name] for op in program if isinstance(op, Relu)]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from pibench.errors import PartyError
 from pibench.lowering.program import Conv, Flatten, Input, Linear, Program, Relu
 from pibench.lowering.reference import evaluate
-from pibench.mpc.protocol import PROTOCOLS
+from pibench.mpc.spec import found
 from pibench.session import children as children_module
 from pibench.session.launch import Nurseries
 from pibench.session.session import SessionPlan, SessionResult, free_port
@@ -33,7 +33,7 @@ Run = Callable[[SessionPlan], SessionResult]
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROTOCOLS, "fake", "fake_protocol")
+    monkeypatch.setitem(found(), "fake", "fake_protocol:SPEC")
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +228,8 @@ import sys
 from pathlib import Path
 import test_session as t
 from pibench.session import children
-from pibench.mpc.protocol import PROTOCOLS
-PROTOCOLS["fake"] = "fake_protocol"
+from pibench.mpc.spec import found
+found()["fake"] = "fake_protocol:SPEC"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 start = children.Children.start
 def spy(self, *args):

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pibench.errors import UsageError
-from pibench.registry import LINKS, MEASURES, PROTOCOLS
+from pibench.registry import LINKS, MEASURES, OWN_SOCKETS_ONLY
 from pibench.suite import Suite, find_suites, load_suite
 
 GOOD: dict[str, Any] = {
     "name": "good",
     "networks": ["digits-full", {"model": "package.module:factory", "input": [3, 32, 32]}],
-    "protocols": ["plaintext", {"name": "masked", "label": "wide", "options": {"width": 32}}],
+    "protocols": ["plaintext", {"name": "masked", "label": "wide", "options": {"range_bits": 10}}],
     "links": ["loopback", {"name": "slow", "rtt_ms": 20, "mbit_s": 50.5}],
     "batches": [1, 2],
     "sessions": 2,
@@ -60,7 +60,7 @@ def test_cases_are_the_product_and_their_ids_name_the_cell(tmp_path: Path) -> No
     assert ids[0] == "digits-full/plaintext/loopback/cpu/b1"
     assert "package.module:factory/masked+wide/slow/cpu/b2" in ids
     last = suite.cases()[-1]
-    assert last.options == {"width": 32}
+    assert last.options == {"range_bits": 10}
     assert last.link.given == {"name": "slow", "rtt_ms": 20, "mbit_s": 50.5}
     assert suite.thresholds[0].tolerance == pytest.approx(0.03)
     assert suite.text == (tmp_path / "good.yaml").read_text()
@@ -144,13 +144,14 @@ def test_a_missing_suite_names_the_near_one() -> None:
 
 
 def test_names_known_without_imports_are_the_real_ones() -> None:
-    from pibench.links.link import PROFILES
-    from pibench.mpc.protocol import PROTOCOLS as REAL_PROTOCOLS
+    from pibench.hosts.hosts import HostsUp
+    from pibench.links.link import _MAKERS, PROFILES
     from pibench.records.measures import MEASURES as REAL_MEASURES
 
     assert set(MEASURES) == set(REAL_MEASURES)
     assert set(LINKS) == set(PROFILES)
-    assert PROTOCOLS is REAL_PROTOCOLS
+    makers = {how: maker for how, maker in _MAKERS.items() if how != "network"} | {"network": HostsUp}
+    assert {how for how, maker in makers.items() if not maker.any_socket} == set(OWN_SOCKETS_ONLY)
 
 
 JUNK = st.recursive(

@@ -18,7 +18,7 @@ from pibench import __version__
 from pibench.errors import PartyError, UsageError
 from pibench.links.link import Address, Link, LinkUp
 from pibench.links.tls import Identity
-from pibench.registry import PROTOCOLS
+from pibench.mpc.spec import found, spec_of
 from pibench.session.handshake import WIRE_VERSION
 from pibench.session.job import Job
 
@@ -128,13 +128,13 @@ def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str
         raise UsageError(f"the job has {', '.join(map(str, unknown))}, which no other host may set")
     if values.get("role") != "server":
         raise UsageError("another host may have a server here, and nothing else")
-    if values.get("protocol") not in PROTOCOLS:
+    if values.get("protocol") not in found():
         raise UsageError(f"no protocol is named {str(values.get('protocol'))[:40]!r} here")
     if not isinstance(options := values.get("options", {}), dict):
         raise UsageError("the job is malformed: its options are no mapping")
     _check_options(options)
     try:
-        return Job(**values, module=PROTOCOLS[values["protocol"]], connection=connection, **files)  # type: ignore[arg-type]
+        return Job(**values, module=spec_of(values["protocol"]).module, connection=connection, **files)  # type: ignore[arg-type]
     except TypeError as error:
         raise UsageError(f"the job is malformed: {error}") from error
 

@@ -1,24 +1,24 @@
 """What a protocol is to the harness: three phases over one program, from one party's side.
 
 A protocol owns its setup, its offline material and its kernels; nothing outside it assumes that weights are shared
-or that there is a dealer. Learn one protocol folder, know all: `protocol.py` (phases), `kernels.py` (operations),
-`cost.py` (declared cost of each operation), `material.py` where there is an offline phase.
+or that there is a dealer. Learn one protocol folder, know all: `spec.py` (what the harness knows of it), `protocol.py`
+(phases), `kernels.py` (operations), `cost.py` (declared cost of each operation), `material.py` where there is an
+offline phase.
 """
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from pibench.errors import UsageError
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
-from pibench.registry import PROTOCOLS as PROTOCOLS
+from pibench.mpc.spec import load, spec_of
 
 SERVER = 0  # owns the weights
 CLIENT = 1  # owns the image; alone learns the logits
@@ -62,9 +62,6 @@ class Protocol(ABC):
     """One party's side of one program under one protocol. Phases are called in order, by both parties alike."""
 
     name: ClassVar[str]
-    wants_dealer: ClassVar[bool] = False
-    preload: ClassVar[tuple[str, ...]] = ()  # modules (or module:function to call) that a party would load late
-    over_gloo: ClassVar[bool] = False  # brings its own wire through torch.distributed instead of `Party.peer`
 
     def __init__(self, program: Program, party: Party) -> None:
         self.program, self.party = program, party
@@ -90,14 +87,32 @@ class Protocol(ABC):
     def close(self) -> None:  # noqa: B027 - most protocols hold nothing
         """Release what the protocol holds (sockets, files, process groups)."""
 
-    @classmethod
-    @abstractmethod
-    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
-        """Declare the online and offline cost of one operation of a program."""
+    def device(self) -> str | None:
+        """Return where this party's tensors were, None if it computes nothing; what runs on processors is silent."""
+        return "cpu"
+
+
+CostFunction = Callable[[Program, Op, int, Mapping[str, Any]], Cost]  # program, operation, batch, options
 
 
 def protocol_class(name: str) -> type[Protocol]:
-    """Return the protocol of that name; raises UsageError with the list of names."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"no protocol is named {name!r}", remedy=f"choose one of {', '.join(PROTOCOLS)}")
-    return importlib.import_module(PROTOCOLS[name]).PROTOCOL  # type: ignore[no-any-return]
+    """Return the implementation of a protocol; raises UsageError with the list of names."""
+    return implementation(spec_of(name).module)
+
+
+def implementation(module: str) -> type[Protocol]:
+    """Return the protocol that a module holds."""
+    found: type[Protocol] = load(f"{module}:PROTOCOL")
+    return found
+
+
+def cost_function(name: str) -> CostFunction | None:
+    """Return what declares a protocol's cost, operation by operation; None where it declares none."""
+    where = spec_of(name).cost
+    return None if where is None else load(where)
+
+
+def total_cost(program: Program, name: str, batch: int, options: Mapping[str, Any]) -> Cost | None:
+    """Return the declared cost of a whole program; None where the protocol declares none."""
+    cost = cost_function(name)
+    return None if cost is None else sum((cost(program, op, batch, options) for op in program), Cost())

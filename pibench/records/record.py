@@ -186,6 +186,13 @@ class Declared(_Model):
     offline_rounds: int = 0
 
 
+class Trust(_Model):
+    """Whom a party trusts beside itself under a protocol with these options: a word or two, and one line."""
+
+    short: str
+    line: str
+
+
 class Case(_Model):
     """One cell of the suite, with all of its sessions."""
 
@@ -194,6 +201,7 @@ class Case(_Model):
     network: Network
     protocol: str
     options: dict[str, Any] = Field(default_factory=dict)
+    trust: Trust | None = None  # null: the record was made before this was written down
     link: Link = Link()
     device: str = "cpu"
     batch: int = 1

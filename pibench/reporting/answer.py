@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pibench.mpc.spec import is_private, order
 from pibench.reporting.axes import percent, seconds, short, size, times
 from pibench.reporting.cells import NOISY, Cell, Ladder
 from pibench.reporting.view import View
 
 WITHIN_POINTS = 1.0
-_RANK = {"masked": 0, "crypten-cached": 2, "crypten": 3, "plaintext": 9}  # others between
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,11 @@ def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: st
     def rank(ladder: Ladder) -> tuple[float, ...]:
         setting = ladder.setting
         budgets = len({c.relu_count for c in ladder.cells})
-        base, _, label = setting.protocol.partition("+")
-        private = base != "plaintext"
+        labelled, place, _ = order(setting.protocol)
         scored = sum(c.score is not None for c in ladder.cells)
         local = not ladder.cells[0].rtt_ms
         return (
-            not private, budgets < 3, _RANK.get(base, 1), bool(label), not local, setting.batch, -scored, -budgets,
+            not is_private(setting.protocol), budgets < 3, place, labelled, not local, setting.batch, -scored, -budgets,
         )  # fmt: skip
 
     return min(asked, key=rank, default=None)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pibench.mpc.spec import is_private
 from pibench.records.stats import Estimate, Fit
 
 KINDS = ("linear", "relu", "truncation", "other", "waiting")
@@ -100,7 +101,7 @@ class Cell:
     @property
     def private_protocol(self) -> bool:
         """Whether the protocol keeps anything secret (`plaintext` does not)."""
-        return self.base_protocol != "plaintext"
+        return is_private(self.protocol)
 
     @property
     def base_protocol(self) -> str:

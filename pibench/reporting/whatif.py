@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.errors import UsageError
-from pibench.registry import PROTOCOLS
+from pibench.mpc.spec import found
 from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.onpaper.costmodel import WIRES, Wire, Workload, estimate
 from pibench.reporting.view import View
@@ -53,7 +53,7 @@ def predicted_s(cell: Cell, wire: Wire) -> float | None:
     """Return a loopback measurement carried over to a link; None where the cell does not lend itself."""
     if not cell.usable or cell.rtt_ms or cell.mbit_s or cell.sent_bytes is None or cell.rounds is None:
         return None
-    if cell.base_protocol not in PROTOCOLS:  # a record from elsewhere: how its messages go is not known here
+    if cell.base_protocol not in found():  # a record from elsewhere: how its messages go is not known here
         return None
     from pibench.mpc.protocol import Cost
     from pibench.run.predict import wire_seconds  # brings torch, for which no other part of a report waits

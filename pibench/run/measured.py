@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pibench import __version__
+from pibench.mpc.spec import spec_of
 from pibench.records.record import SCHEMA, Case, Record, SuiteInfo
 from pibench.records.store import new_record_path
 from pibench.run.listener import Listener
@@ -85,6 +86,7 @@ def measure_module(
     inferences: int = 5, warmups: int = 1,
 ) -> Record:  # fmt: skip
     """Run one torch module privately on images (n, C, H, W), used in turn; returns the record of its one case."""
+    spec_of(protocol).check(options or {}, device, "auto" if isinstance(link, str) else str(link.get("how", "auto")))
     case = CasePlan(
         network=name, protocol=protocol, options=dict(options or {}), device=device, batch=batch, threads=threads,
         tolerance=tolerance, link={"name": link} if isinstance(link, str) else dict(link),

@@ -16,11 +16,10 @@ from typing import Any
 from pibench.errors import UsageError
 from pibench.links.link import PROFILES
 from pibench.lowering.program import Program
-from pibench.mpc.protocol import Cost, protocol_class
+from pibench.mpc.protocol import Cost, total_cost
+from pibench.mpc.spec import spec_of
 from pibench.records.record import Case, Inference, Record
 
-ONE_AT_A_TIME = {"masked", "plaintext"}  # messages go to and fro; elsewhere both directions carry at once
-GLOO_HOPS = 4.0  # one ways a collective of gloo takes: two steps, each a word that the receiver is ready, and the data
 ENOUGH_NETWORKS = 3
 
 
@@ -31,6 +30,8 @@ def predict(
     if link not in PROFILES:
         raise UsageError(f"no link is named {link!r}", remedy=f"choose one of {', '.join(PROFILES)}")
     declared = total_cost(program, protocol, batch, options or {})
+    if declared is None:
+        raise UsageError(f"{protocol} declares no cost, so nothing can be said before it runs")
     rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
     latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
     computing_s = fitted_computing(program, protocol, batch)
@@ -50,34 +51,19 @@ def predict(
     return made
 
 
-def total_cost(program: Program, protocol: str, batch: int, options: dict[str, Any]) -> Cost:
-    """Return the declared cost of a whole program."""
-    cls = protocol_class(protocol)
-    return sum((cls.cost(program, op, batch, options) for op in program), Cost())
-
-
 def wire_seconds(
-    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: dict[str, Any] | None = None,
+    cost: Cost, protocol: str, rtt_ms: float | None, mbit_s: float | None, options: Mapping[str, Any] | None = None,
     *, up_mbit_s: float | None = None,
 ) -> tuple[float, float]:  # fmt: skip
     """Return seconds of latency (rounds times hops times one way) and of transfer (bytes over the rate).
 
     `mbit_s` is the rate of both directions; `up_mbit_s` that of what the client sends, where it is another.
     """
-    together = sum if protocol in ONE_AT_A_TIME else max
+    arrangement = spec_of(protocol).arrangement(options or {})
+    together = sum if arrangement.alternates else max
     ways = ((cost.server_bytes, mbit_s), (cost.client_bytes, up_mbit_s or mbit_s))
     transfer_s = together([n_bytes / (rate * 125_000) if rate else 0.0 for n_bytes, rate in ways])
-    return cost.rounds * hops(protocol, options or {}) * (rtt_ms or 0.0) / 2e3, transfer_s
-
-
-def hops(protocol: str, options: Mapping[str, Any]) -> float:
-    """Return how many one-way latencies a round of a protocol takes."""
-    return GLOO_HOPS if over_gloo(protocol, options) else 1.0
-
-
-def over_gloo(protocol: str, options: Mapping[str, Any]) -> bool:
-    """Whether the protocol brings its own wire instead of using pibench's."""
-    return protocol_class(protocol).over_gloo and options.get("wire", "gloo") == "gloo"
+    return cost.rounds * arrangement.hops * (rtt_ms or 0.0) / 2e3, transfer_s
 
 
 def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:

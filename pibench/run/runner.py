@@ -20,13 +20,13 @@ from pibench.library import resolve
 from pibench.links.glooprobe import round_ms
 from pibench.links.link import Link as LinkAsked
 from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe_problems
-from pibench.mpc.protocol import PROTOCOLS, Cost, protocol_class
-from pibench.records.record import Case, Declared, Link, Network, Record, Session, save_record
+from pibench.mpc.protocol import total_cost
+from pibench.mpc.spec import spec_of
+from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust, save_record
 from pibench.records.store import scratch_folder
 from pibench.run.assemble import assemble, check, score, why_invalid
 from pibench.run.listener import Listener
 from pibench.run.memory import refuse_what_will_not_fit
-from pibench.run.predict import over_gloo
 from pibench.run.prepare import Needs, Prepare, Prepared, write_images
 from pibench.run.settings import CardSource, CasePlan, RunPlan
 from pibench.session.children import Launch
@@ -118,7 +118,7 @@ class Run:
     def _modules(self) -> list[str]:
         """Return what parties are going to import, for the process that they are forked from."""
         names = dict.fromkeys(case.protocol for case in self.plan.cases if case.id not in self._stopped)
-        return [module for name in names for module in (PROTOCOLS[name], *protocol_class(name).preload)]
+        return [module for spec in map(spec_of, names) for module in (spec.module, *spec.preload)]
 
     def _networks(self) -> list[str]:
         return list(dict.fromkeys(case.network for case in self.plan.cases))
@@ -130,15 +130,17 @@ class Run:
             declared = declared_cost(case, prepared)
             batches = self.plan.warmups + self.plan.inferences
             chunk = min(self.plan.offline_chunk or batches, batches)
-            refuse_what_will_not_fit(declared.model_dump(), prepared.network.parameters, chunk)
+            refuse_what_will_not_fit((declared or Declared()).model_dump(), prepared.network.parameters, chunk)
         except PibenchError as error:
             self._fail([case], error)
             return
+        trust = spec_of(case.protocol).arrangement(case.options).trust
         fresh = _blank(case).model_copy(
             update={
                 "network": prepared.network,
                 "fingerprint": self._fingerprint(case),
                 "declared": declared,
+                "trust": Trust(**asdict(trust)),
                 "sessions": kept,
             }
         )
@@ -223,7 +225,7 @@ class Run:
 
     def _link(self, case: CasePlan) -> LinkUp:
         """Return the case's link, brought up and measured before its first use."""
-        spec, gloo = str(sorted(case.link.items())), bool(protocol_class(case.protocol).over_gloo)
+        spec, gloo = str(sorted(case.link.items())), spec_of(case.protocol).arrangement(case.options).own_wire
         known = [found for (other, _), found in self._links.items() if other == spec]
         if not (fits := [found for found in known if found[0].any_socket or not gloo]):
             self.listener.told(f"link {case.link['name']}: bringing it up")
@@ -232,7 +234,7 @@ class Run:
             self._links[spec, gloo] = fits[0]
         up, described = fits[0]
         old = self.record.case(case.id)
-        if described.probe and over_gloo(case.protocol, case.options):
+        if described.probe and gloo:
             described = self._with_gloo(old, up, described)
         self.record = self.record.with_case(old.model_copy(update={"link": described}))
         for problem in probe_problems(asdict(up.link), described.probe or {}) if described.probe else ():
@@ -277,13 +279,10 @@ class Run:
         save_record(self.record, self.path)
 
 
-def declared_cost(case: CasePlan, prepared: Prepared) -> Declared:
-    """Return what the protocol declares for one batch of this network."""
-    cls = protocol_class(case.protocol)
-    program, total = prepared.program, Cost()
-    for op in program:
-        total += cls.cost(program, op, case.batch, dict(case.options))
-    return Declared(**asdict(total))
+def declared_cost(case: CasePlan, prepared: Prepared) -> Declared | None:
+    """Return what the protocol declares for one batch of this network, if it declares anything."""
+    total = total_cost(prepared.program, case.protocol, case.batch, case.options)
+    return None if total is None else Declared(**asdict(total))
 
 
 def _blank(case: CasePlan) -> Case:

@@ -23,7 +23,7 @@ class Job:
 
     role: str
     protocol: str
-    module: str  # where the protocol lives, as the harness's registry says
+    module: str  # what this process imports for the protocol: its `PROTOCOL`, or the dealer's `serve`
     program: list[dict[str, Any]]  # Program.to_json()
     masks: str | None = None  # safetensors file with the program's public masks
     weights: str | None = None  # safetensors file; the server's only

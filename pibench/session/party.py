@@ -130,40 +130,40 @@ def _serve(job: Job, reports: Reports) -> None:
     torch.set_num_threads(job.threads)
     if job.role == "dealer":
         _deal(job, complete, reports)
+        reports.say("done", peak_rss_bytes=peak_rss_bytes())
     else:
-        _take_part(job, complete, reports)
-    reports.say("done", peak_rss_bytes=peak_rss_bytes())
+        device = _take_part(job, complete, reports)
+        reports.say("done", peak_rss_bytes=peak_rss_bytes(), device=device)
 
 
 def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
     """Run the dealer; what it returns is its tally."""
     import importlib
 
-    dealer = importlib.import_module(job.options.get("dealer_module", "pibench.mpc.masked.sources.dealer"))
+    dealer = importlib.import_module(job.module)
     sockets = complete()
     reports.say("phase", phase="dealing")
     tally = dealer.serve(job, sockets["server"], sockets["client"])
     reports.say("dealt", tally=tally)
 
 
-def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
-    """Run one party: setup, then offline and online in turn."""
+def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> str | None:
+    """Run one party: setup, then offline and online in turn; returns where its tensors were."""
     from pibench.links.meter import Meter
     from pibench.links.transport import Channel
-    from pibench.mpc import protocol as registry
+    from pibench.mpc.protocol import SERVER, Party, implementation
 
-    registry.PROTOCOLS[job.protocol] = job.module
-    cls = registry.protocol_class(job.protocol)
+    cls = implementation(job.module)
     program, weights, images = _read_inputs(job)
     meter = Meter()
     reports.say("phase", phase="setup")
     with meter.phase() as setup:
         sockets = complete()
-        peer = Channel(sockets["client" if job.rank == registry.SERVER else "server"], meter, job.timeout_s)
+        peer = Channel(sockets["client" if job.rank == SERVER else "server"], meter, job.timeout_s)
         dealer = Channel(sockets["dealer"], meter, job.timeout_s) if job.dealer else None
         _agree_and_probe(job, peer, program.sha256, reports)
         counted = _Counted(job.interface)
-        party = registry.Party(job.rank, peer, meter, dealer, job.device, job.batch, dict(job.options))
+        party = Party(job.rank, peer, meter, dealer, job.device, job.batch, dict(job.options))
         runner = cls(program, party)
         runner.setup(weights)
     reports.say("setup", tally=setup.to_json())
@@ -172,6 +172,7 @@ def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> N
         _run_batches(job, runner, meter, images, reports, counted)
         peer.barrier()  # nobody hangs up on a peer who still works
         counted.report(reports)
+        return runner.device()
     finally:
         with contextlib.suppress(Exception):  # what matters has been reported
             runner.close()

@@ -10,7 +10,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from pibench.errors import PartyError, UsageError
 from pibench.links.link import PROFILES, LinkUp
 from pibench.links.transport import DEFAULT_TIMEOUT_S
-from pibench.mpc.protocol import PROTOCOLS, protocol_class
+from pibench.mpc.spec import spec_of
 from pibench.session.children import Child, Children, Event, Launch, note
 from pibench.session.job import RANKS, Job
 from pibench.session.launch import spawn
@@ -66,6 +66,7 @@ class SessionResult:
     peak_rss_bytes: dict[str, int] = field(default_factory=dict)
     probe: dict[str, float] | None = None
     wire: Event | None = None  # what the client's interface counted
+    devices: dict[str, str | None] = field(default_factory=dict)  # by role: where its tensors were, None if nowhere
 
 
 Progress = Callable[[str, int], None]  # phase, batches finished
@@ -73,26 +74,20 @@ Progress = Callable[[str, int], None]  # phase, batches finished
 
 def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Launch = spawn) -> SessionResult:
     """Run one session; raises PartyError with both parties' reasons and last lines if it fails."""
-    cls = protocol_class(plan.protocol)
-    options = dict(plan.options)
-    if cls.over_gloo:
+    arrangement, options = spec_of(plan.protocol).arrangement(plan.options), dict(plan.options)
+    if arrangement.own_wire:
         options["rendezvous"] = f"{plan.link.host('server')}:{free_port()}"
-    dealer = wants_dealer(cls, options)
     result = SessionResult(started_utc=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
     with Children(launch) as children:
         token = secrets.token_hex(32)
-        for role in ("server", "client", "dealer") if dealer else ("server", "client"):
-            job = _job(plan, role, options, dealer, token)
+        for role in arrangement.roles:
+            job = _job(plan, role, options, arrangement.dealer is not None, token)
             children.start(job, plan.link.prefix(role), plan.link.environment())
         start = time.monotonic()  # only now: the first start may have imported torch for all that follow
         _Conductor(children, plan, result, progress).run(start + plan.deadline_s)
     result.wall_s = time.monotonic() - start
+    _check_devices(plan.device, result.devices)
     return result
-
-
-def wants_dealer(cls: Any, options: dict[str, Any]) -> bool:
-    """Whether a third process deals: the protocol's default, unless its options say who deals."""
-    return bool(cls.wants_dealer) and options.get("provider", "dealer") == "dealer"
 
 
 def free_port() -> int:
@@ -109,14 +104,31 @@ def free_port() -> int:
 
 def _job(plan: SessionPlan, role: str, options: dict[str, Any], dealer: bool, token: str) -> Job:
     """Return one role's job: the weights are named to the server alone, the images to the client alone."""
+    spec = spec_of(plan.protocol)
+    module = spec.arrangement(plan.options).dealer if role == "dealer" else spec.module
     return Job(
-        role=role, protocol=plan.protocol, module=PROTOCOLS[plan.protocol], program=plan.program, masks=plan.masks,
+        role=role, protocol=plan.protocol, module=str(module), program=plan.program, masks=plan.masks,
         weights=plan.weights if role == "server" else None, images=plan.images if role == "client" else None,
-        options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role), device=plan.device,
-        warmups=plan.warmups, inferences=plan.inferences, offline_chunk=plan.offline_chunk, dealer=dealer,
+        options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role),
+        device=device_of(plan.device, role), warmups=plan.warmups, inferences=plan.inferences,
+        offline_chunk=plan.offline_chunk, dealer=dealer,
         timeout_s=plan.timeout_s, token=token, connection=plan.link.connection(role),
         interface=plan.link.interface, probe=plan.probe, remote=plan.remote if role == "server" else None,
     )  # fmt: skip
+
+
+def device_of(devices: str, role: str) -> str:
+    """Return a role's device: `cuda:0,cuda:1` are the server's and the client's, one alone is everybody's."""
+    named = devices.split(",")
+    return named[min(RANKS[role], len(named) - 1)] if role != "dealer" else named[0]
+
+
+def _check_devices(asked: str, found: Mapping[str, str | None]) -> None:
+    """Refuse a session whose tensors were elsewhere than the case says: no record may name a device that was idle."""
+    for role, where in found.items():
+        wanted = device_of(asked, role)
+        if where is not None and where != wanted and where.partition(":")[0] != wanted:
+            raise PartyError(f"the {role}'s tensors were on {where}, and the case says {wanted}")
 
 
 def _cores(plan: SessionPlan, role: str) -> tuple[int, ...]:
@@ -173,6 +185,7 @@ class _Conductor:
                 result.wire = event
             case "done":
                 result.peak_rss_bytes[child.role] = event["peak_rss_bytes"]
+                result.devices[child.role] = event.get("device")
         if self._progress is not None and child.role == "client":
             self._progress(child.phase, len(result.online.get("client", ())))
 

@@ -7,6 +7,8 @@ truncation and average pooling are local, and tuples cost no traffic: rank 0 pla
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from pibench.lowering.program import Conv, Linear, MaxPool, Op, Poly, Program, Relu, Shape
 from pibench.mpc.protocol import Cost
@@ -23,9 +25,9 @@ RELU = LESS_THAN + PRODUCT  # 232 bytes, 9 rounds
 RANDOM_BITS = 16  # a random fraction is 16 bits, each brought to the ring
 
 
-def cost(program: Program, op: Op, batch: int, shapes: dict[str, Shape]) -> Cost:
-    """Declare what one operation sends for a batch; `shapes` are those of the weights."""
-    rounds, each = _operation(program, op, batch, shapes)
+def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
+    """Declare what one operation sends for a batch; the same over both wires."""
+    rounds, each = _operation(program, op, batch, program.weight_shapes())
     total = Cost(rounds=rounds, server_bytes=each, client_bytes=each)
     if op.name == program.output.name:  # opened to the client
         total += Cost(rounds=1, server_bytes=RING * batch * math.prod(op.shape))

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
-from pibench.mpc.crypten import cost as declared
-from pibench.mpc.protocol import CLIENT, Cost, Party, Protocol
+from pibench.mpc.protocol import CLIENT, Party, Protocol
 from pibench.mpc.ring.fixedpoint import decode
 
 if TYPE_CHECKING:  # these import CrypTen, which takes seconds: only who runs it pays
@@ -31,8 +30,6 @@ class CrypTen(Protocol):
     """One side of stock CrypTen, tuples made inline."""
 
     name: ClassVar[str] = "crypten"
-    over_gloo: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("pibench.mpc.crypten.kernels", "pibench.mpc.crypten.communicator")
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
@@ -108,11 +105,6 @@ class CrypTen(Protocol):
             self._undo()
             self._communicator.close()
             self._communicator = None
-
-    @classmethod
-    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
-        """Declare the cost of one operation; the same over both wires."""
-        return declared.cost(program, op, batch, program.weight_shapes())
 
 
 PROTOCOL: type[Protocol] = CrypTen

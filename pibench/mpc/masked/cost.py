@@ -5,6 +5,7 @@ Rounds are links in the chain of messages, bytes are payload by sender. What eac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,7 @@ from pibench.mpc.protocol import Cost
 Planned = tuple[Plan, Gadgets]
 
 
-def operation_cost(program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
+def operation_cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
     """Return what one operation costs for a batch; the logits' way to the client counts with the last operation."""
     plan, gadgets = planned(program, batch, options)
     source, total = source_class(plan.options.provider, server=True), Cost()
@@ -39,7 +40,7 @@ def operation_cost(program: Program, op: Op, batch: int, options: dict[str, Any]
     return total
 
 
-def planned(program: Program, batch: int, options: dict[str, Any]) -> Planned:
+def planned(program: Program, batch: int, options: Mapping[str, Any]) -> Planned:
     """Return the plan of a program and its gadgets."""
     return _cached(id(program), batch, tuple(sorted(options.items())), _ById(program))
 

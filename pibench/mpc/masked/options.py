@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pibench.errors import UsageError
 from pibench.mpc.masked.sources import SOURCES
@@ -44,7 +44,7 @@ class Options:
 
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
-    provider: str = "dealer"  # dealer: a third process; first-party: the server deals (no privacy from it)
+    provider: Literal["dealer", "first-party"] = "dealer"  # a third process, or the server (no privacy from it)
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
@@ -56,16 +56,14 @@ class Options:
         if extra := sorted(set(options) - set(known) - {"rendezvous", "wire"}):
             names = ", ".join(cls.__dataclass_fields__)
             raise UsageError(f"the masked protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
-        made = cls(**known)
-        made._check()
-        return made
+        return cls(**known)
 
     @property
     def digit_bits(self) -> int:
         """Width of one comparison digit: the narrowest that covers the range, since each bit doubles the tables."""
         return max(NARROWEST_DIGIT, -(-(self.fraction_bits + self.range_bits) // DIGITS))
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         for name, least in LEAST.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise UsageError(f"{name} is {value!r}", remedy=f"it is a whole number from {least}")

@@ -9,14 +9,13 @@ value is fixed before the image is known.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from pibench.errors import MaterialError
-from pibench.lowering.program import Op, Program, Weights
+from pibench.lowering.program import Program, Weights
 from pibench.mpc.masked.client import Client
-from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.options import Options
@@ -26,18 +25,13 @@ from pibench.mpc.masked.sources import source_class
 from pibench.mpc.masked.sources.shelf import Kept
 from pibench.mpc.masked.sources.source import Material, Source
 from pibench.mpc.masked.warmup import compile_kernels
-from pibench.mpc.protocol import Cost, Party, Protocol
+from pibench.mpc.protocol import Party, Protocol
 
 
 class MaskedProtocol(Protocol):
     """Masked linear layers without online traffic, one-time-table ReLUs, material from a source."""
 
     name: ClassVar[str] = "masked"
-    wants_dealer: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = (
-        "pibench.mpc.masked.sources.first_party",
-        "pibench.mpc.masked.warmup:compile_kernels",
-    )
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
@@ -93,11 +87,6 @@ class MaskedProtocol(Protocol):
         """Say that no more material is wanted."""
         if hasattr(self, "_side"):
             self.source.close()
-
-    @classmethod
-    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
-        """Declare one operation's cost: see cost.py."""
-        return operation_cost(program, op, batch, options)
 
 
 PROTOCOL = MaskedProtocol

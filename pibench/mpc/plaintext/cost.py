@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from pibench.lowering.program import Input, Op, Program
 from pibench.mpc.protocol import Cost
@@ -10,7 +12,7 @@ from pibench.mpc.protocol import Cost
 RING_BYTES = 8
 
 
-def cost(program: Program, op: Op, batch: int) -> Cost:
+def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
     """Declare what one operation sends."""
     n_bytes = RING_BYTES * batch * math.prod(op.shape)
     total = Cost()

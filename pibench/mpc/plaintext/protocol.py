@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
-from pibench.mpc.plaintext import cost as declared
 from pibench.mpc.plaintext import kernels
-from pibench.mpc.protocol import Cost, Party, Protocol
+from pibench.mpc.protocol import Party, Protocol
 from pibench.mpc.ring.fixedpoint import decode, encode
 
 
@@ -30,6 +29,7 @@ class Plaintext(Protocol):
         super().__init__(program, party)
         self._weights: Weights = {}
         self._products: dict[str, kernels.Product] = {}
+        self._device: str | None = None
 
     def setup(self, weights: Weights | None) -> None:
         """Encode the weights, on the server; nothing is exchanged."""
@@ -74,15 +74,15 @@ class Plaintext(Protocol):
                 inputs = [values[name] for name in op.inputs]
                 is_input = isinstance(op, Input)
                 values[op.name] = image if is_input else self._apply(op, inputs)
+        self._device = str(values[self.program.output.name].device)
         return values[self.program.output.name]
 
     def _apply(self, op: Op, inputs: list[Tensor]) -> Tensor:
         return kernels.apply(op, inputs, self._weights, self.program, self._products)
 
-    @classmethod
-    def cost(cls, program: Program, op: Op, batch: int, options: dict[str, Any]) -> Cost:
-        """Declare the cost of one operation."""
-        return declared.cost(program, op, batch)
+    def device(self) -> str | None:
+        """Return where the server's last logits were made; the client computes nothing."""
+        return self._device
 
 
 PROTOCOL = Plaintext

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pibench.mpc.spec import is_private, order
 from pibench.reporting.axes import Scale, padded, seconds, short, size, spread
 from pibench.reporting.cells import Cell
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
@@ -13,11 +14,14 @@ from pibench.reporting.page.frames import Dot, Row, Series, dot_plot, legend
 from pibench.reporting.page.theme import MARKERS, PROTOCOL_MARKERS, method_role
 from pibench.reporting.whatif import SHIFT_COLUMNS, Shift, workload_of_cell
 
-PROTOCOL_ORDER = ("masked", "crypten-cached", "crypten", "plaintext")
-
 
 def _palette(names: Sequence[str]) -> list[Series]:
     return [Series(name, f"p-{i % 5 + 1}", PROTOCOL_MARKERS[i % 5]) for i, name in enumerate(names)]
+
+
+def _secrets_first(protocol: str) -> tuple[bool, bool, int, str]:
+    labelled, place, name = order(protocol)
+    return labelled, not is_private(protocol), place, name
 
 
 def _row(cell: Cell, extra: str = "") -> Row:
@@ -38,8 +42,7 @@ def protocols(cells: Sequence[Cell], width: float) -> Canvas:
     """Draw one row a network, one mark a protocol."""
     ordered = sorted(cells, key=lambda c: -c.relu_count)
     rows = list(dict.fromkeys(_row(c) for c in ordered))
-    present = {c.protocol for c in cells}
-    series = _palette([p for p in PROTOCOL_ORDER if p in present] + sorted(present - set(PROTOCOL_ORDER)))
+    series = _palette(sorted({c.protocol for c in cells}, key=_secrets_first))
     dots = {(c.network, c.protocol): _dot(c) for c in ordered}
     return dot_plot(width, rows, series, dots, "online latency, logarithmic", _bounds(dots.values()))
 

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pibench.mpc.spec import is_private, order
 from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
 from pibench.reporting.cells import Cell, Ladder, Setting
@@ -26,7 +27,6 @@ from pibench.reporting.view import View, view_of
 MISSING = "-"
 EXPLAINED = 0.8  # R^2 below this: the line says little
 IDLE_S = 1e-3  # an offline phase shorter than this, without traffic, made nothing
-ORDER = ("plaintext", "masked", "crypten-cached", "crypten")  # protocols as columns; others after them, by name
 _STYLE = {"done": "green", "invalid": "bold red", "failed": "bold red"}
 
 
@@ -63,7 +63,7 @@ def _cases(cells: Sequence[Cell], interval_column: str) -> list[RenderableType]:
     networks = dict.fromkeys(cell.network for cell in sorted(cells, key=lambda c: -c.relu_count))
     blocks: list[RenderableType] = [_detail([], interval_column, header=True)]
     for network in networks:
-        rows = sorted((c for c in cells if c.network == network), key=lambda c: _column(c.protocol))
+        rows = sorted((c for c in cells if c.network == network), key=lambda c: order(c.protocol))
         blocks += [_network_line(rows), _detail(rows, interval_column, header=False)]
     return blocks
 
@@ -143,7 +143,7 @@ def _frontier(place: Setting, ladders: Sequence[Ladder], view: View) -> list[Ren
     """Return what each ReLU budget buys: a row a network, a column a protocol, and the price of 1,000 ReLUs below."""
     if not ladders:
         return []
-    ordered = sorted(ladders, key=lambda ladder: _column(ladder.setting.protocol))
+    ordered = sorted(ladders, key=lambda ladder: order(ladder.setting.protocol))
     cells = {(c.network, c.protocol): c for c in view.cells if _place(c.setting) == place}
     rows = sorted({c.network: c for c in cells.values() if c.usable}.values(), key=lambda c: (-c.relu_count, -c.macs))
     protocols = list(dict.fromkeys(ladder.setting.protocol for ladder in ordered))
@@ -179,7 +179,7 @@ def _entry(cells: dict[tuple[str, str], Cell], network: str, protocol: str, prot
 
 def _reference(protocols: Sequence[str]) -> str | None:
     """Return the protocol that others are compared with: the first private one, where there is anything to compare."""
-    private = [name for name in protocols if name != "plaintext"]
+    private = [name for name in protocols if is_private(name)]
     return private[0] if private and len(protocols) > 1 else None
 
 
@@ -277,7 +277,3 @@ def _grouped(cells: Sequence[Cell]) -> dict[Setting, list[Cell]]:
     for cell in cells:
         groups.setdefault(_place(cell.setting), []).append(cell)
     return groups
-
-
-def _column(protocol: str) -> tuple[int, str]:
-    return (ORDER.index(protocol) if protocol in ORDER else len(ORDER), protocol)

@@ -42,7 +42,7 @@ def entries(zoo: Path, cells: Sequence[Cell] = ()) -> list[Entry]:
 
 def _entry(path: Path, cells: Sequence[Cell]) -> Entry:
     card = load_card(path.stem)
-    own = [c for c in cells if c.network == card.name and c.protocol != "plaintext" and c.private and c.agreeing]
+    own = [c for c in cells if c.network == card.name and c.private_protocol and c.private and c.agreeing]
     best = max(own, key=lambda cell: cell.agreeing[1] if cell.agreeing else 0, default=None)
     private = (best.private.percent, best.private.n) if best and best.private else None
     return Entry(card, path, read_metadata(path), private, best.agreeing if best else None)

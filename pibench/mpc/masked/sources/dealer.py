@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -66,8 +66,6 @@ class Dealing:
 
 class DealtServer(Source):
     """The server's half: it draws the seed of B, and takes a seed and corrections an inference."""
-
-    wants_dealer: ClassVar[bool] = True
 
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Give the dealer B's seed, and the client D = W - B unless it has it."""
@@ -128,8 +126,6 @@ class DealtServer(Source):
 
 class DealtClient(Source):
     """The client's half: it holds D, and all of an inference follows from a seed."""
-
-    wants_dealer: ClassVar[bool] = True
 
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Take D from the server, or from what was kept."""

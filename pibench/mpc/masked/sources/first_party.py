@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from pibench.mpc.ring.randomness import SEED_BYTES
 class FirstPartyServer(DealtServer):
     """A dealer at home: what it deals to the server is sent nowhere."""
 
-    wants_dealer: ClassVar[bool] = False
     _corrections: Iterator[Bytes]
 
     def _share_seed(self, seed: bytes) -> Weights:
@@ -44,8 +42,6 @@ class FirstPartyServer(DealtServer):
 
 class FirstPartyClient(DealtClient):
     """Its seeds come from the server."""
-
-    wants_dealer: ClassVar[bool] = False
 
     def _next_seed(self) -> bytes:
         seed = np.empty(SEED_BYTES, np.uint8)

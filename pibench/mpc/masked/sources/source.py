@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +38,6 @@ class Material:
 
 class Source(ABC):
     """One party's half of a source, for one plan."""
-
-    wants_dealer: ClassVar[bool] = False
 
     def __init__(self, plan: Plan, gadgets: Gadgets, party: Party) -> None:
         self.plan, self.gadgets, self.party = plan, gadgets, party

@@ -1,0 +1,32 @@
+"""The fast protocol as the harness knows it."""
+
+from __future__ import annotations
+
+from pibench.mpc.masked.options import Options
+from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
+
+DEALER = Trust(
+    "dealer", "a dealer who colludes with neither: with the client it knows the weights, with the server the image"
+)
+# by who makes the correlated randomness: one line a source (pibench.mpc.masked.sources)
+BY_PROVIDER = {
+    "dealer": Arrangement(trust=DEALER, dealer="pibench.mpc.masked.sources.dealer"),
+    "first-party": Arrangement(
+        trust=Trust("first party", "the server deals, and could read the image with what it dealt")
+    ),
+}
+
+SPEC = ProtocolSpec(
+    name="masked",
+    module="pibench.mpc.masked.protocol",
+    arrange=lambda options: BY_PROVIDER[options.provider],
+    options=Options,
+    local=("keep_dir", "deal_ahead", "check_ranges"),
+    cost="pibench.mpc.masked.cost:operation_cost",
+    preload=(
+        "pibench.mpc.masked.sources.dealer",
+        "pibench.mpc.masked.sources.first_party",
+        "pibench.mpc.masked.warmup:compile_kernels",
+    ),
+    place=10,
+)
