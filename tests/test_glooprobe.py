@@ -6,10 +6,10 @@ from test_link import needs_namespaces
 from pibench.errors import PartyError
 from pibench.links.glooprobe import round_ms
 from pibench.links.link import PROFILES, Link, LinkUp, open_link, pair_of_processes
+from pibench.mpc.crypten.spec import GLOO_HOPS
 from pibench.records.record import Case, Declared
 from pibench.records.record import Link as Described
 from pibench.run import runner
-from pibench.run.predict import GLOO_HOPS
 
 pytestmark = pytest.mark.timeout(120)
 
