@@ -1,7 +1,4 @@
 """AES instructions of x86 inside numba kernels: AES-NI, and VAES on wider registers, where numba compiles for them.
-
-LLVM aborts the whole process if it meets an instruction that the target of the compilation lacks; so what counts is
-what numba is configured for (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), not what this CPU could do.
 """
 
 from __future__ import annotations
@@ -12,8 +9,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+from pibench.mpc.cpu import has
 
 ROUND_WORDS = 22  # 11 round keys of 128 bits, in 64-bit words
 _I64, _I32, _I8 = ir.IntType(64), ir.IntType(32), ir.IntType(8)
@@ -23,13 +21,11 @@ _RCON = (1, 2, 4, 8, 16, 32, 64, 128, 27, 54)
 
 def register_blocks() -> int:
     """Return how many AES blocks one register of numba's target takes: 4, 2 or 1, and 0 without AES instructions."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    has = set(features.split(","))
-    if not triple.startswith("x86_64") or not {"+aes", "+sse2"} <= has:
+    if not has("aes", "sse2"):
         return 0
-    if {"+vaes", "+avx512f"} <= has:
+    if has("vaes", "avx512f"):
         return 4
-    return 2 if {"+vaes", "+avx2"} <= has else 1
+    return 2 if has("vaes", "avx2") else 1
 
 
 def cipher(lanes: int, registers: int, hashed: bool) -> Callable[..., Any]:

@@ -9,7 +9,8 @@ import torch
 
 from pibench.mpc.masked import kernels
 from pibench.mpc.ring import packing
-from pibench.mpc.ring.limbs import RingConv, RingMatrix, conv_words
+from pibench.mpc.ring.conv import compile_convolutions
+from pibench.mpc.ring.words import RingMatrix, conv_words
 
 
 @functools.cache
@@ -36,6 +37,4 @@ def compile_kernels() -> None:
     conv_words(image, weight, (1, 1), (1, 1), (1, 1), 1)
     for entry in (1, 1 << 40):  # both widths of weights
         RingMatrix(torch.full((1, 1), entry))(one[None], one[None])
-    for winograd in (False, True):
-        conv = RingConv(weight, (1, 4, 4), bits=48, padding=(1, 1), winograd=winograd)
-        conv(image.numpy())
+    compile_convolutions()

@@ -11,11 +11,12 @@ from torch import Tensor
 from pibench.lowering.program import Add, AvgPool, Conv, Linear, MaxPool, Op, Poly, Program, Relu, Weights
 from pibench.lowering.reference import reshape
 from pibench.mpc.ring import products as ring
+from pibench.mpc.ring.conv import RingConv
 from pibench.mpc.ring.fixedpoint import FRACTION_BITS, encode, truncate
-from pibench.mpc.ring.limbs import RingConv, RingMatrix
+from pibench.mpc.ring.words import RingMatrix
 
 PRODUCT_BITS = 2 * FRACTION_BITS
-RING_BITS = 48  # as wide as the fast protocol's openings, so that a product costs here what it costs there
+RING_BITS = 50  # a product below 2^17 at its scale of 32 bits, and still one word of the fastest engine
 
 Product = Callable[[Tensor], Tensor]
 
@@ -41,7 +42,8 @@ def _prepare(op: Conv | Linear, program: Program, weights: Weights, device: str)
         weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
         dilation=op.dilation, groups=op.groups,
     )  # fmt: skip
-    return lambda x: torch.from_numpy(product(x.numpy()))
+    unused = 0 if isinstance(product, RingMatrix) else 64 - RING_BITS  # bits of a word above those of the ring
+    return lambda x: torch.from_numpy(product(x.numpy()) << unused >> unused)
 
 
 def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, products: dict[str, Product]) -> Tensor:

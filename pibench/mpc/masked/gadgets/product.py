@@ -18,9 +18,10 @@ from pibench.lowering.program import Weights
 from pibench.mpc.masked.gadgets.gadget import Gadget
 from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.plan import Plan, Step
+from pibench.mpc.ring.conv import RingConv
 from pibench.mpc.ring.fixedpoint import encode
-from pibench.mpc.ring.limbs import RingConv, RingMatrix, conv_words
 from pibench.mpc.ring.randomness import Stream
+from pibench.mpc.ring.words import RingMatrix, conv_words
 
 
 @dataclass(frozen=True, kw_only=True)

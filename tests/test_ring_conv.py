@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pibench.mpc.ring.limbs import RingConv, RingMatrix, conv_words, limbs_for
+from pibench.mpc.ring import words52
+from pibench.mpc.ring.conv import RingConv, limbs_for
+from pibench.mpc.ring.winograd import F2, F4
+from pibench.mpc.ring.words import RingMatrix, conv_words
+
+ENGINES = (True, False) if words52.available() else (False,)
 
 
 def exact(x: torch.Tensor, w: torch.Tensor, stride: int, padding: int, dilation: int, groups: int) -> torch.Tensor:
@@ -15,7 +26,7 @@ def exact(x: torch.Tensor, w: torch.Tensor, stride: int, padding: int, dilation:
     return torch.nn.functional.conv2d(x, w, None, stride, padding, dilation, groups)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     batch=st.integers(1, 3), groups=st.integers(1, 2), inner=st.integers(1, 5), outer=st.integers(1, 5),
     size=st.tuples(st.integers(5, 9), st.integers(5, 9)), kernel=st.sampled_from([1, 2, 3]),
@@ -30,10 +41,10 @@ def test_convolution_is_exact_modulo_its_ring(
     w = torch.randint(-(2**17), 2**17, (outer * groups, inner, kernel, kernel), generator=g)
     add = torch.randint(-(2**63), 2**63 - 1, exact(x, w, stride, padding, dilation, groups).shape, generator=g)
     want = exact(x, w, stride, padding, dilation, groups) + add
-    for winograd in (False, True):
+    for tiling, ifma in itertools.product((False, F2, F4, None), ENGINES):
         conv = RingConv(
             w, tuple(x.shape[1:]), bits=bits, stride=(stride, stride), padding=(padding, padding),
-            dilation=(dilation, dilation), groups=groups, winograd=winograd,
+            dilation=(dilation, dilation), groups=groups, tiling=tiling, ifma=ifma,
         )  # fmt: skip
         assert ((conv(x.numpy(), add.numpy()) - want.numpy()) << (64 - bits) == 0).all()
 
@@ -60,8 +71,49 @@ def test_extreme_limbs_are_exact():
     """All limbs at their largest magnitude and all weights alike: the sum that the bound is about."""
     x = torch.full((1, 64, 4, 4), -(2**47) + 2**23)
     w = torch.full((16, 64, 3, 3), 2**18 - 1)
-    conv = RingConv(w, (64, 4, 4), bits=48, padding=(1, 1), winograd=True)
-    assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << 16 == 0).all()
+    for tiling, ifma in itertools.product((False, F2), ENGINES):
+        conv = RingConv(w, (64, 4, 4), bits=48, padding=(1, 1), tiling=tiling, ifma=ifma)
+        assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << 16 == 0).all()
+
+
+@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.parametrize("bits", [46, 52, 53, 62])
+def test_extreme_words_are_exact_in_the_52_bit_engine(bits):
+    """The most negative words and the largest weights, where a low limb's sums come nearest to the engine's words."""
+    x = torch.full((1, 64, 6, 6), -(1 << (bits - 1)))
+    w = torch.full((8, 64, 3, 3), 2**18 - 1)
+    conv = RingConv(w, (64, 6, 6), bits=bits, padding=(1, 1), tiling=False, ifma=True)
+    assert conv.engine.exact
+    assert conv.engine.limbs == (1 if bits <= 52 else 2)
+    assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << (64 - bits) == 0).all()
+
+
+@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 600), st.integers(1, 60), st.integers(0, 2**31))
+def test_the_52_bit_product_is_that_of_integers(batches, rows, inner, columns, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.integers(-(2**31) + 1, 2**31, (batches, rows, inner))
+    b = rng.integers(-(2**63), 2**63 - 1, (batches, inner, columns))
+    width = words52.panel_width(columns)
+    padded = np.zeros((batches, inner, -(-columns // width) * width), np.int64)
+    padded[..., :columns] = b
+    panels = np.ascontiguousarray(padded.reshape(batches, inner, -1, width).transpose(0, 2, 1, 3))
+    out = np.full((batches, -(-rows // words52.ROWS) * words52.ROWS, padded.shape[2]), -1)
+    words52.multiply(words52.pack_rows(a), panels, out)
+    assert ((out[:, :rows, :columns] - a @ b) << 12 == 0).all()
+
+
+def test_a_processor_without_the_instruction_takes_the_ordinary_way(tmp_path):
+    """LLVM would end the process, not raise: a kernel for a generic processor must not name the instruction."""
+    code = (
+        "import numpy as np, torch\nfrom pibench.mpc.ring.conv import RingConv\n"
+        "conv = RingConv(torch.ones(8, 2, 1, 1, dtype=torch.int64), (2, 2, 2), bits=46)\n"
+        "print(conv.engine.exact, conv(np.ones((1, 2, 2, 2), np.int64)).sum())"
+    )
+    env = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.split()) == (0, ["False", "64"]), done.stderr
 
 
 @pytest.mark.parametrize("largest", [2**17, 2**40])
