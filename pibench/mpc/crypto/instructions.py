@@ -1,5 +1,4 @@
-"""AES instructions of x86 inside numba kernels: AES-NI, and VAES on wider registers, where numba compiles for them.
-"""
+"""AES instructions of x86 inside numba kernels: AES-NI, and VAES on wider registers, where numba compiles for them."""
 
 from __future__ import annotations
 
