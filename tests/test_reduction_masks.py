@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pibench.lowering.lower import lower
 from pibench.networks.build import build, masks_of, stage_of
 from pibench.networks.census import census
 from pibench.reduction import drive, forecast
+from pibench.reduction.coordinate import CoordinateSearch, Judges, own_statistics
 from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
 from pibench.reduction.masks import export_masks, import_masks
 from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
@@ -30,7 +32,15 @@ from pibench.training.checkpoint import save_checkpoint
 from pibench.training.distill import Teacher, distillation_loss
 from pibench.training.recipe import Distillation, Precision, Recipe
 
-SEARCHES = {"snl": SnlSearch, "senet": SenetSearch}
+
+@dataclass
+class QuickSearch(CoordinateSearch):
+    """Coordinate descent with few looks."""
+
+    tries: int = 3
+
+
+SEARCHES = {"snl": SnlSearch, "senet": SenetSearch, "coordinate": QuickSearch}
 
 
 def setting(budget: int, epochs: int = 4, precision: Precision = "float32", **fields: object) -> Setting:
@@ -177,6 +187,67 @@ def test_a_search_computes_in_the_precision_of_the_recipe(kind: str) -> None:
     search._epoch()
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in s.module.parameters()} == {torch.float32}
+
+
+def test_the_cheapest_block_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = CoordinateSearch(setting(300), block=50, tries=6)
+    seen: list[tuple[float, Tensor]] = []
+    real = CoordinateSearch._loss
+
+    def noted(self: CoordinateSearch, judges: Judges) -> float:
+        loss = real(self, judges)
+        seen.append((loss, self._opened()))
+        return loss
+
+    monkeypatch.setattr(CoordinateSearch, "_loss", noted)
+    cost = search._drop(search._judges(), float("-inf"), 50)
+    assert len(seen) == search.looks == 6
+    assert search.drops == 1
+    assert cost == min(loss for loss, _ in seen)
+    [cheapest] = [opened for loss, opened in seen if loss == cost]
+    assert torch.equal(search._opened(), cheapest)
+    assert search.relus() == 1024 - 50
+
+
+def test_a_block_that_costs_no_more_is_taken_at_once() -> None:
+    search = CoordinateSearch(setting(300), block=50, tries=6, tolerance=0.25)
+    search._drop(search._judges(), 1e6, 50)
+    assert search.looks == 1
+    search._drop(search._judges(), 0.0, 20)
+    assert (search.looks, search.relus()) == (7, 1024 - 50 - 20)
+
+
+def test_a_block_of_one_site_lies_in_one_site() -> None:
+    search = CoordinateSearch(setting(300))
+    sizes = [gate.gate.numel() for gate in search.gates.values()]
+    touched = set()
+    for number in range(20):
+        drawn = search._drawn(search._opened(), 30, number)
+        hits = [len(set(drawn.tolist()) & set(range(sum(sizes[:i]), sum(sizes[: i + 1])))) for i in range(len(sizes))]
+        assert sorted(hits)[-1] == len(drawn) == 30
+        touched.add(hits.index(30))
+    assert len(touched) == len(sizes)  # each comes in its turn
+
+
+def test_blocks_close_by_the_same_factor_before_every_epoch() -> None:
+    left: list[int] = []
+    search = CoordinateSearch(setting(64, epochs=4), tries=1)
+    search.setting.say = lambda _text: left.append(search.relus())
+    search.run()
+    assert left == [512, 256, 128, 64]
+
+
+def test_judging_leaves_batchnorm_as_it_was() -> None:
+    search = CoordinateSearch(setting(300))
+    module = search.setting.module.eval()
+    before = {k: v.clone() for k, v in module.state_dict().items() if "running" in k}
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    images = torch.randn(64, 1, 8, 8)
+    with torch.no_grad(), own_statistics(module):
+        a = module(images)
+        assert torch.allclose(module(3 * images + 1), a, atol=0.2)  # the batch's own mean and spread are taken out
+    assert all(torch.equal(module.state_dict()[k], v) for k, v in before.items())
+    assert {(m.momentum, m.training) for m in norms} == {(0.1, False)}
 
 
 def test_a_state_of_another_task_is_left_alone(tmp_path: Path) -> None:

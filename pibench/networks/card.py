@@ -15,7 +15,7 @@ from pibench.library import data_folders as data_folders  # known by this name, 
 from pibench.library import find_documents, is_file, resolve
 from pibench.networks.spec import Network
 
-Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "pruning", "poly"]
+Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "coordinate", "pruning", "poly"]
 
 
 class Published(Strict):

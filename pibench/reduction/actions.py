@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from pibench.networks.build import build, masks_of, site_shapes, sites, stage_of
 from pibench.networks.census import census
 from pibench.networks.spec import AnyNetwork, Network
 from pibench.reduction import polynomial, pruning
+from pibench.reduction.coordinate import CoordinateSearch, Within
 from pibench.reduction.gates import Granularity
 from pibench.reduction.matching import MatchedTrainer
 from pibench.reduction.search import Search, Setting
 from pibench.reduction.senet import SenetSearch, relu_sensitivity
 from pibench.reduction.snl import SnlSearch
 from pibench.reduction.steps import changed_any
-from pibench.reduction.tasks import Cache, Result, Task
+from pibench.reduction.tasks import Cache, Option, Result, Task
 from pibench.training.augment import generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
@@ -184,7 +185,7 @@ def _epoch_lines(task: Task, say: Say) -> Callable[[Progress], None]:
 
 
 def _search(task: Task, place: Workplace) -> Outcome:
-    """Search masks by SNL's or SENet's rules."""
+    """Search masks by the rules of a method."""
     module = build(task.network)
     state, _ = load_checkpoint(_need(task, task.start, place))
     module.load_state_dict({**module.state_dict(), **{k: v for k, v in state.items() if not k.endswith(".mask")}})
@@ -200,16 +201,32 @@ def _search(task: Task, place: Workplace) -> Outcome:
         task.key,
         lambda text: place.say(f"{task.name}: {text}"),
     )
-    search: Search
-    if task.action == "snl":
-        threshold, strength, growth = (float(task.options[name] or 0.0) for name in ("threshold", "strength", "growth"))
-        search = SnlSearch(setting, threshold=threshold, strength=strength, growth=growth)
-    else:
-        search = SenetSearch(setting, density=float(task.options.get("density") or 0.1))
+    search = SEARCHES[task.action](setting, task.options)
     search.run()
     kept = {name: int(mask.sum()) for name, mask in masks_of(module).items()}
     notes = {"open_at_the_end": search.relus(), "kept": kept}
     return Outcome(task.network, module.eval(), search.wall_s, notes, epochs=search.epoch)
+
+
+def _snl(setting: Setting, options: Mapping[str, Option]) -> Search:
+    threshold, strength, growth = (float(options[name] or 0.0) for name in ("threshold", "strength", "growth"))
+    return SnlSearch(setting, threshold=threshold, strength=strength, growth=growth)
+
+
+def _senet(setting: Setting, options: Mapping[str, Option]) -> Search:
+    return SenetSearch(setting, density=float(options.get("density") or 0.1))
+
+
+def _coordinate(setting: Setting, options: Mapping[str, Option]) -> Search:
+    block, tries, judged = (int(options[name] or 1) for name in ("block", "tries", "judged"))
+    within: Within = "site" if options["within"] == "site" else "network"
+    tolerance = float(options["tolerance"] or 0.0)
+    return CoordinateSearch(setting, block=block, tries=tries, judged=judged, tolerance=tolerance, within=within)
+
+
+SEARCHES: dict[str, Callable[[Setting, Mapping[str, Option]], Search]] = {
+    "snl": _snl, "senet": _senet, "coordinate": _coordinate,
+}  # fmt: skip
 
 
 def _prune(task: Task, place: Workplace) -> Outcome:
@@ -240,7 +257,7 @@ def _poly(task: Task, place: Workplace) -> Outcome:
 
 
 ACTIONS: dict[str, Callable[[Task, Workplace], Outcome]] = {
-    "given": _given, "train": _train, "snl": _search, "senet": _search, "prune": _prune, "poly": _poly,
+    "given": _given, "train": _train, "prune": _prune, "poly": _poly, **dict.fromkeys(SEARCHES, _search),
 }  # fmt: skip
 
 

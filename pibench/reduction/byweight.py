@@ -1,6 +1,7 @@
-"""Methods that start from the trained network: masks (SNL, SENet), channel pruning, polynomials. A search, then tuning.
+"""Methods that start from the trained network: masks, channel pruning, polynomials. A search, then tuning.
 
-What each search does stands in its own module (snl.py, senet.py, pruning.py, polynomial.py); here is only the order.
+What each search does stands in its own module (snl.py, senet.py, coordinate.py, pruning.py, polynomial.py); here is
+only the order.
 """
 
 from __future__ import annotations
@@ -75,6 +76,21 @@ def senet(study: Study) -> Generator[Wave, Results, list[Task]]:
         "density": study.number("density", 0.1),
     }
     kind = _Kind("senet", "senet", "SENet", "reconstructed", note, options, {"match": study.number("match", 1000.0)})
+    return (yield from _two_steps(study, kind, changed_any(study.card.network, activation="masked")))
+
+
+def coordinate(study: Study) -> Generator[Wave, Results, list[Task]]:
+    """Close random blocks of ReLUs, of some drawn the one that costs least, between epochs under the teacher; tune."""
+    note = "From the abstract and earlier defaults; when blocks close and how they are judged is this project's."
+    options: dict[str, Option] = {
+        "granularity": study.word("granularity", "pixel"),
+        "block": int(study.number("block", 100)),
+        "tries": int(study.number("tries", 100)),
+        "judged": int(study.number("judged", 256)),
+        "tolerance": study.number("tolerance", 0.0),
+        "within": study.word("within", "site"),
+    }
+    kind = _Kind("coordinate", "coordinate", "coordinate descent", "reconstructed", note, options)
     return (yield from _two_steps(study, kind, changed_any(study.card.network, activation="masked")))
 
 

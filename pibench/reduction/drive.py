@@ -14,6 +14,7 @@ METHODS: dict[str, Method] = {
     "deepreshape": deepreshape.method,
     "snl": byweight.snl,
     "senet": byweight.senet,
+    "coordinate": byweight.coordinate,
     "prune": byweight.prune,
     "poly": byweight.poly,
 }

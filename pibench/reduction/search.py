@@ -71,6 +71,9 @@ class Search(ABC):
         """Return what is added to the loss."""
         return 0.0
 
+    def before_epoch(self) -> None:  # noqa: B027  (most searches have nothing to do here)
+        """Prepare the gates for an epoch."""
+
     @abstractmethod
     def after_step(self) -> None:
         """Look at the gradients, correct the gates."""
@@ -100,6 +103,7 @@ class Search(ABC):
         self._resume()
         while self.epoch < self.setting.recipe.epochs and not self.done:
             began = time.monotonic()
+            self.before_epoch()
             loss = self._epoch()
             self.epoch += 1
             self.after_epoch()

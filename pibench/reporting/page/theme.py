@@ -18,6 +18,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "m-deepreshape": ("#2263a8", "#7aaef0"),
     "m-snl": ("#0f7668", "#4fc3ae"),
     "m-senet": ("#8347a0", "#c9a0e2"),
+    "m-coordinate": ("#4652b8", "#a3adf7"),
     "m-pruning": ("#7d6614", "#cdbb5c"),
     "m-poly": ("#b12c68", "#f084b4"),
     "k-linear": ("#2f6db3", "#5f9fe6"),
@@ -39,6 +40,7 @@ MARKERS: dict[str, str] = {
     "deepreshape": "triangle",
     "snl": "diamond",
     "senet": "hexagon",
+    "coordinate": "left",
     "pruning": "down",
     "poly": "star",
 }
@@ -48,6 +50,7 @@ METHOD_TITLES: dict[str, str] = {
     "deepreshape": "DeepReShape",
     "snl": "SNL",
     "senet": "SENet",
+    "coordinate": "coordinate descent",
     "pruning": "channel pruning",
     "poly": "polynomial",
 }
