@@ -76,7 +76,9 @@ def add(into: Lanes, x: Lanes, moduli: Lanes) -> None:
 
 
 @njit(cache=True, nogil=True)
-def reduce_word(high: np.uint32, low: np.uint32, c: np.uint32, cs: np.uint32, one: np.uint32, p: np.uint32) -> np.uint32:
+def reduce_word(
+    high: np.uint32, low: np.uint32, c: np.uint32, cs: np.uint32, one: np.uint32, p: np.uint32
+) -> np.uint32:
     """Kernel: high 2^32 + low modulo p, below 4p; c is 2^32 modulo p, cs its shoup number, one that of 1."""
     q0 = np.uint32((np.uint64(high) * np.uint64(cs)) >> np.uint64(32))
     q1 = np.uint32((np.uint64(low) * np.uint64(one)) >> np.uint64(32))

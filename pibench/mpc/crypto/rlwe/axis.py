@@ -7,7 +7,7 @@ is not stored; taps that read padding alone are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,9 +67,13 @@ def make_axis(size: int, kernel: int, stride: int, padding: int, dilation: int, 
     by_phase: dict[int, list[tuple[int, int]]] = {}
     for tap in range(kernel):
         by_phase.setdefault(tap * dilation % stride, []).append((tap, tap * dilation // stride))
-    cut = _whole if tile >= out else _tiled
-    phases = (cut(size, stride, padding, tile, first, taps) for first, taps in sorted(by_phase.items()))
-    return Axis(size, out, tile, stride, padding, tuple(p for p in phases if p.taps))
+
+    def phases(cut: Callable[..., Phase]) -> tuple[Phase, ...]:
+        made = (cut(size, stride, padding, tile, first, taps) for first, taps in sorted(by_phase.items()))
+        return tuple(phase for phase in made if phase.taps)
+
+    whole = phases(_whole) if tile >= out else ()
+    return Axis(size, out, tile, stride, padding, whole or phases(_tiled))  # a whole that reads padding alone is tiled
 
 
 def _whole(size: int, stride: int, padding: int, out: int, first: int, taps: Iterable[tuple[int, int]]) -> Phase:

@@ -27,7 +27,7 @@ from numba import njit
 
 from pibench.mpc.crypto.rlwe import ntt
 from pibench.mpc.crypto.rlwe.arithmetic import Words, add, fixed_factor, lift, multiply_add, scaled
-from pibench.mpc.crypto.rlwe.packing import Index
+from pibench.mpc.crypto.rlwe.axis import Index
 from pibench.mpc.crypto.rlwe.params import Parameters
 from pibench.mpc.crypto.rlwe.primes import LANES, Lanes, Ring, ring
 from pibench.mpc.crypto.rlwe.residues import add_flood, from_words, to_fraction, to_words
@@ -124,13 +124,17 @@ class Answering:
     def __init__(self, key: PublicKey) -> None:
         self._key, self._stream = key, Stream(fresh_seed())
 
-    def answer(
-        self, c0: Lanes, c1: Lanes, count: int, share: Words, wanted: Index, parameters: Parameters
-    ) -> Answer:
-        """Re-randomise, subtract the share (flat, wanted places, below 2^bits), flood, and give up most of q.
+    def answer(self, c0: Lanes, c1: Lanes, count: int, share: Words, wanted: Index, parameters: Parameters) -> Answer:
+        """Hide sums of products (groups, primes, n, LANES), transformed, used up, and give up most of q.
 
-        c0, c1 (groups, primes, n, LANES), transformed, are used up; `count` polynomials of them are answers.
+        The first `count` of them are answers; `share` is flat, of wanted places, below 2^bits.
         """
+        body = self.hide(c0, c1, share, wanted, parameters)
+        masks = np.concatenate([_mask(c1[k // LANES, :, :, k % LANES], parameters) for k in range(count)], axis=1)
+        return Answer(masks, to_fraction(body, 8 * parameters.body_bytes, parameters.ring))
+
+    def hide(self, c0: Lanes, c1: Lanes, share: Words, wanted: Index, parameters: Parameters) -> Lanes:
+        """Re-randomise, subtract the share and flood, modulo q: returns c0 (primes, wanted), leaves c1 in place."""
         small, bits = parameters.ring, parameters.bits
         u = lift(ternary(self._stream, len(c0), small.n), small)
         ntt.forward(u, small)
@@ -144,8 +148,7 @@ class Answering:
         add(body[None, :, :], scaled(minus, bits, small)[None, :, :], small.moduli)
         coins = self._stream.words(2 * wanted.size).view(np.uint64).reshape(2, -1)
         add_flood(body, coins, parameters.flood, small)
-        masks = np.concatenate([_mask(c1[k // LANES, :, :, k % LANES], parameters) for k in range(count)], axis=1)
-        return Answer(masks, to_fraction(body, 8 * parameters.body_bytes, small))
+        return body
 
 
 def _mask(c1: Lanes, parameters: Parameters) -> Words:

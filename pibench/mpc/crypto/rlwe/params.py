@@ -31,8 +31,8 @@ STANDARD_LOG_Q = 214  # most at n = 8192 for 128 bits with ternary secrets, the 
 FEWEST_PRIMES, MOST_PRIMES = 5, 7
 HIDING_BITS = 40  # statistical, over all coefficients of one inference
 FAILURE_BITS = 40  # of decryption, over all coefficients of one inference
+LIMITS = (22, 24, 26)  # classes of weights: log2 of what the absolute weights that one output reads come to at most
 FLOOD_CAP = 126  # a flood is drawn as two words
-INFERENCE_COEFFICIENTS = 1 << 23  # more than any network here sends in one inference; larger ones are refused
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,24 @@ class Parameters:
         return math.log2(self.ring.q)
 
     def shift_bound(self, weight_sum: int) -> int:
-        """Return the most by which the noise to hide moves a coefficient: the client's noise times weights, and a zero."""
+        """Return the most by which noise moves a coefficient: the client's, times weights, and a zero's."""
         mine = weight_sum * (ERROR_BOUND + 1)  # its error and its rounding
         zero = 2 * self.degree * ERROR_BOUND + ERROR_BOUND  # u e + e1 s + e0
         return mine + zero
 
     def hiding_bits(self, weight_sum: int, coefficients: int) -> float:
-        """Return -log2 of the statistical distance of `coefficients` answers from a simulator's, which moves no flood."""
+        """Return -log2 of the distance between `coefficients` floods and as many that noise has moved."""
         return self.flood + 1 - math.log2(self.shift_bound(weight_sum)) - math.log2(coefficients)
 
     def margin(self, weight_sum: int, failure_bits: float) -> float:
         """Return the share of half a step that is left at worst; a failure in one coefficient below 2^-failure_bits."""
-        step = self.ring.q / 2**self.bits
-        noise = (2**self.flood + self.shift_bound(weight_sum)) / step
+        step: int = self.ring.q >> self.bits
+        noise = ((1 << self.flood) + self.shift_bound(weight_sum)) / step
         # sum of n independent s_i r_i, |s_i r_i| <= half a unit: above x with 2 exp(-2 x^2 / n)
         tail = math.sqrt(self.degree * (failure_bits + 1) * math.log(2) / 2)
         mask = (tail + 1) * 2.0 ** (self.bits - 8 * self.mask_bytes)
         body = 2.0 ** (self.bits - 8 * self.body_bytes)
-        return 1 - 2 * (noise + mask + body)
+        return 1.0 - 2.0 * (noise + mask + body)
 
     def is_safe(self, weight_sum: int, coefficients: int) -> bool:
         """Return whether all three claims hold for weights and an inference of this size."""
@@ -94,7 +94,7 @@ class Parameters:
 
 
 @functools.cache
-def choose(bits: int, weight_sum: int, coefficients: int = INFERENCE_COEFFICIENTS) -> Parameters:
+def choose(bits: int, weight_sum: int, coefficients: int) -> Parameters:
     """Return the smallest safe parameters for words of `bits` and outputs that read absolute weights of that sum.
 
     Raises UsageError where none is safe.

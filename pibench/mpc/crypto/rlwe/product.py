@@ -77,12 +77,11 @@ class Weights:
         out = np.empty((2, images, self.groups, ring.count, ring.n, LANES), np.uint32)
         constants = word_constants(ring.primes)
         for group in range(self.groups):
-            low, high = self.readers(group)
+            low, _ = self.readers(group)
             weights = self.kept[group] if self.kept else self._transformed(group)
             for image in range(images):
                 at = image * self.packing.inputs + low
-                for c, made in zip((c0, c1), out, strict=True):
-                    _sum_products(weights, c, at, constants, ring.moduli, made[image, group])
+                _sum_products(weights, c0, c1, at, constants, ring.moduli, out[0, image, group], out[1, image, group])
         yield from zip(*out, strict=True)
 
 
@@ -112,7 +111,8 @@ def _place(w: Integers, taps: Index, sizes: Index, k: int, p: np.uint32, out: La
                 for t in range(taps.shape[0]):
                     if taps[t, 0] != phase:
                         continue
-                    at, v = (m * wide + wide - 1 - c) * area - taps[t, 3], w[row, channel - start, taps[t, 1], taps[t, 2]]
+                    at = (m * wide + wide - 1 - c) * area - taps[t, 3]
+                    v = w[row, channel - start, taps[t, 1], taps[t, 2]]
                     if at < 0:  # places are public, values are not
                         at, v = at + n, -v
                     v += modulus & (v >> 63)
@@ -121,37 +121,45 @@ def _place(w: Integers, taps: Index, sizes: Index, k: int, p: np.uint32, out: La
 
 
 @njit(cache=True, nogil=True)
-def _sum_products(w: Lanes, c: Lanes, at: int, constants: Lanes, moduli: Lanes, out: Lanes) -> None:
-    """Kernel: out (primes, n, LANES) = sum over k of w[:, k] times polynomial at + k of c."""
-    total = np.empty((_BLOCK, LANES), np.uint64)
+def _sum_products(
+    w: Lanes, c0: Lanes, c1: Lanes, at: int, constants: Lanes, moduli: Lanes, out0: Lanes, out1: Lanes
+) -> None:
+    """Kernel: out (primes, n, LANES) = sum over k of w[:, k] times polynomial at + k of c, for both c."""
+    total0, total1 = np.empty((_BLOCK, LANES), np.uint64), np.empty((_BLOCK, LANES), np.uint64)
     for i in range(moduli.size):
-        p = moduli[i]
-        x, y, one = constants[i, 0], constants[i, 1], constants[i, 2]
-        for start in range(0, out.shape[1], _BLOCK):
-            size = min(_BLOCK, out.shape[1] - start)
-            total[:] = 0
+        for start in range(0, out0.shape[1], _BLOCK):
+            stop = min(start + _BLOCK, out0.shape[1])
+            total0[:] = 0
+            total1[:] = 0
             for k in range(w.shape[1]):
+                group, lane = (at + k) // LANES, (at + k) % LANES
                 if k % _SUMMED == _SUMMED - 1:
-                    _reduce(total, x, y, one, p)
-                factors, lane = c[(at + k) // LANES, i], (at + k) % LANES
-                _accumulate(total, w[i, k, start : start + size], factors[start : start + size], lane)
-            _reduce(total, x, y, one, p)
-            for j in range(size):
-                for l in range(LANES):
-                    out[i, start + j, l] = np.uint32(total[j, l])
+                    _reduce(total0, constants[i], moduli[i])
+                    _reduce(total1, constants[i], moduli[i])
+                _accumulate(
+                    w[i, k, start:stop], c0[group, i, start:stop], c1[group, i, start:stop], lane, total0, total1
+                )
+            _reduce(total0, constants[i], moduli[i])
+            _reduce(total1, constants[i], moduli[i])
+            for j in range(start, stop):
+                for o in range(LANES):
+                    out0[i, j, o] = np.uint32(total0[j - start, o])
+                    out1[i, j, o] = np.uint32(total1[j - start, o])
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(total: Words, w: Lanes, factors: Lanes, lane: int) -> None:
+def _accumulate(w: Lanes, c0: Lanes, c1: Lanes, lane: int, total0: Words, total1: Words) -> None:
     for j in range(w.shape[0]):
-        v = np.uint64(factors[j, lane])
-        for l in range(LANES):
-            total[j, l] += np.uint64(w[j, l]) * v
+        u, v = np.uint64(c0[j, lane]), np.uint64(c1[j, lane])
+        for o in range(LANES):
+            total0[j, o] += np.uint64(w[j, o]) * u
+        for o in range(LANES):
+            total1[j, o] += np.uint64(w[j, o]) * v
 
 
 @njit(cache=True, nogil=True)
-def _reduce(total: Words, c: np.uint32, cs: np.uint32, one: np.uint32, p: np.uint32) -> None:
-    flat = total.reshape(-1)
+def _reduce(total: Words, constants: Lanes, p: np.uint32) -> None:
+    c, cs, one, flat = constants[0], constants[1], constants[2], total.reshape(-1)
     for j in range(flat.size):
         r = reduce_word(np.uint32(flat[j] >> np.uint64(32)), np.uint32(flat[j]), c, cs, one, p)
         r = min(r, np.uint32(r - np.uint32(p + p)))

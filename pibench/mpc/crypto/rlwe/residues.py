@@ -46,11 +46,11 @@ def _to_fraction(x: Lanes, width: int, inverse: Lanes, fractions: Limbs, moduli:
             p, v = moduli[i], x[i, j]
             quotient = np.uint32((np.uint64(v) * np.uint64(inverse[i, 1])) >> u32)
             y = np.uint32(np.uint32(v * inverse[i, 0]) - np.uint32(quotient * p))
-            y = np.uint64(min(y, np.uint32(y - p)))
-            a0 += y * fractions[i, 0]
-            a1 += y * fractions[i, 1]
-            a2 += y * fractions[i, 2]
-            a3 += y * fractions[i, 3]
+            z = np.uint64(min(y, np.uint32(y - p)))
+            a0 += z * fractions[i, 0]
+            a1 += z * fractions[i, 1]
+            a2 += z * fractions[i, 2]
+            a3 += z * fractions[i, 3]
         a1 += a0 >> u32
         a2 += a1 >> u32
         a3 += a2 >> u32
@@ -92,24 +92,20 @@ def _from_words(words: Words, constants: Lanes, moduli: Lanes, out: Lanes) -> No
 
 def add_flood(x: Lanes, coins: Words, flood: int, ring: Ring) -> None:
     """Add to residues x (primes, size) integers uniform in [-2^flood, 2^flood), made of two uniform words each."""
-    bits = flood + 1
-    masks = np.array([min(bits, 64), max(bits - 64, 0)])
-    top = (1 << masks[1].item()) - 1, (1 << masks[0].item()) - 1
+    mask = (1 << (flood + 1)) - 1
+    masks = np.array([mask & ((1 << 64) - 1), mask >> 64], np.uint64)
     offset = np.array([p - pow(2, flood, p) for p in ring.primes], np.uint32)
-    constants = word_constants(ring.primes)
-    _add_flood(x, coins, np.uint64(top[0]), np.uint64(top[1]), offset, constants, ring.moduli)
+    _add_flood(x, coins, masks, offset, word_constants(ring.primes), ring.moduli)
 
 
 @njit(cache=True, nogil=True)
-def _add_flood(
-    x: Lanes, coins: Words, high_mask: np.uint64, low_mask: np.uint64, offset: Lanes, constants: Lanes, moduli: Lanes
-) -> None:
+def _add_flood(x: Lanes, coins: Words, masks: Words, offset: Lanes, constants: Lanes, moduli: Lanes) -> None:
     u32 = np.uint64(32)
     for i in range(moduli.size):
         p, o = moduli[i], offset[i]
         c, cs, one = constants[i, 0], constants[i, 1], constants[i, 2]
         for j in range(x.shape[1]):
-            low, high = coins[0, j] & low_mask, coins[1, j] & high_mask
+            low, high = coins[0, j] & masks[0], coins[1, j] & masks[1]
             r = reduce_word(np.uint32(high >> u32), np.uint32(high), c, cs, one, p)
             r = reduce_word(r, np.uint32(low >> u32), c, cs, one, p)
             r = reduce_word(r, np.uint32(low), c, cs, one, p)
@@ -128,16 +124,14 @@ def _joining_tables(ring_primes: tuple[int, ...], q: int) -> tuple[Lanes, Limbs,
 
 
 def to_words(x: Lanes, ring: Ring) -> Words:
-    """Return (2, size): low and high words, modulo 2^96, of signed integers below q / 8; x (primes, size), 4 at most."""
+    """Return (2, size): low and high words, modulo 2^96, of signed integers below q / 8; 4 primes at most."""
     out = np.empty((2, x.shape[1]), np.uint64)
     _to_words(x, *_joining_tables(ring.primes, ring.q), ring.moduli, out)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _to_words(
-    x: Lanes, inverse: Lanes, parts: Limbs, shares: Limbs, minus_q: Limbs, moduli: Lanes, out: Words
-) -> None:
+def _to_words(x: Lanes, inverse: Lanes, parts: Limbs, shares: Limbs, minus_q: Limbs, moduli: Lanes, out: Words) -> None:
     u32, low = np.uint64(32), np.uint64(0xFFFFFFFF)
     for j in range(x.shape[1]):
         a0, a1, a2, turns = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(1) << np.uint64(61)
@@ -145,11 +139,11 @@ def _to_words(
             p, v = moduli[i], x[i, j]
             quotient = np.uint32((np.uint64(v) * np.uint64(inverse[i, 1])) >> u32)
             y = np.uint32(np.uint32(v * inverse[i, 0]) - np.uint32(quotient * p))
-            y = np.uint64(min(y, np.uint32(y - p)))
-            a0 += y * parts[i, 0]
-            a1 += y * parts[i, 1]
-            a2 += y * parts[i, 2]
-            turns += y * shares[i]
+            z = np.uint64(min(y, np.uint32(y - p)))
+            a0 += z * parts[i, 0]
+            a1 += z * parts[i, 1]
+            a2 += z * parts[i, 2]
+            turns += z * shares[i]
         turns >>= np.uint64(62)
         a0 += turns * minus_q[0]
         a1 += turns * minus_q[1] + (a0 >> u32)

@@ -4,9 +4,9 @@
   four bytes, numbers from the prime up rejected. In the random oracle model a seed's expansion is as good as a uniform
   polynomial that is sent whole, which a stream cipher under a *known* key does not promise.
 * Secrets: uniform in {-1, 0, 1}, 62 bits a coefficient (off by less than 2^-61).
-* Errors: centred binomial of 21 + 21 bits, standard deviation sqrt(10.5) = 3.24; the standard's is 8 / sqrt(2 pi) = 3.19.
+* Errors: centred binomial of 21 + 21 bits, deviation sqrt(10.5) = 3.24; the standard has 3.19.
 
-Rejection depends on public numbers only. Constant time is claimed of nothing else but that nothing branches on a secret.
+Rejection depends on public numbers only, and nothing branches on a secret; more is not claimed of local timing.
 """
 
 from __future__ import annotations
