@@ -148,7 +148,9 @@ def test_missing_new_and_failed_cases() -> None:
     shorter = base.model_copy(update={"cases": base.cases[1:]})
     gone, new = compare(base, shorter), compare(shorter, base)
     assert gone.of(Verdict.MISSING)[0].case == base.cases[0].id
-    assert gone.regressed
+    assert gone.incomplete
+    assert not gone.regressed, "what was not run is not known to be worse"
+    assert f"INCOMPLETE: 0 regressions, 0 improvements, 1 not in the head: {base.cases[0].id}" in as_text(gone)
     assert new.of(Verdict.NEW)
     assert not new.regressed
     wrong = compare(base, with_case(base, 0, status="invalid", error="logit error 9.1"))

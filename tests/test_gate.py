@@ -12,7 +12,7 @@ from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.records.compare import Verdict
 from pibench.records.gate import judge, load_baseline, save_baseline, slim
-from pibench.records.record import Record, save_record
+from pibench.records.record import Declared, Offline, Record, Tally, save_record
 
 CASE = "full/masked/loopback/cpu/b1"
 
@@ -78,3 +78,51 @@ def test_the_verb_passes_fails_and_updates(tmp_path: Path, capsys: pytest.Captur
     assert main(["gate", bad, "--baseline", baseline, "--update"]) == 0
     assert "rounds" in capsys.readouterr().out
     assert main(["gate", bad, "--baseline", baseline]) == 0
+
+
+def test_a_record_of_another_suite_is_refused_and_no_regression(tmp_path: Path, capsys) -> None:
+    save_baseline(record(), tmp_path / "baseline.json")
+    other = record().model_copy(update={"suite": record().suite.model_copy(update={"name": "elsewhere"})})
+    save_record(other, tmp_path / "other.json")
+    assert main(["gate", str(tmp_path / "other.json"), "--baseline", str(tmp_path / "baseline.json")]) == 4
+    assert "the record is of suite 'elsewhere'" in capsys.readouterr().err
+
+
+def test_a_case_that_was_not_run_is_named_and_no_regression(tmp_path: Path, capsys) -> None:
+    save_baseline(record(), tmp_path / "baseline.json")
+    save_record(record().model_copy(update={"cases": record().cases[:1]}), tmp_path / "part.json")
+    assert main(["gate", str(tmp_path / "part.json"), "--baseline", str(tmp_path / "baseline.json")]) == 2
+    assert "INCOMPLETE" in (out := capsys.readouterr().out)
+    assert "1 not in the head: full/crypten/loopback/cpu/b1" in out
+
+
+def test_any_change_fails_on_improvements_too(tmp_path: Path) -> None:
+    save_baseline(record(more_rounds={"full/masked": 9}), tmp_path / "baseline.json")
+    save_record(record(), tmp_path / "better.json")
+    words = ["gate", str(tmp_path / "better.json"), "--baseline", str(tmp_path / "baseline.json"), "--time", "never"]
+    assert main(words) == 0
+    assert main([*words, "--any-change"]) == 1
+
+
+def test_bytes_of_a_session_do_not_make_the_count_of_an_inference_depend_on_how_many_there_were() -> None:
+    def greeted(inferences: int) -> Record:
+        base = record(sessions=1)
+        case = base.cases[0]
+        session = case.sessions[0]
+        offline = Offline(
+            server=Tally(sent_bytes=8), client=Tally(), dealer=Tally(sent_bytes=1000 * inferences),
+            inferences=inferences,
+        )  # fmt: skip
+        fresh = case.model_copy(
+            update={
+                "declared": Declared(dealer_bytes=1000),
+                "sessions": (session.model_copy(update={"offline": offline}),),
+            }
+        )
+        return base.with_case(fresh)
+
+    comparison = judge(greeted(62), slim(greeted(7)), time=False)
+    assert not comparison.regressed
+    rows = {row.measure.name: (row.base, row.head) for row in comparison.rows if row.case == CASE}
+    assert rows["offline_bytes"] == (1000, 1000)
+    assert rows["offline_session_bytes"] == (8, 8)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pibench.errors import EXIT_OK, EXIT_REGRESSION, UsageError
+from pibench.errors import EXIT_FAILED, EXIT_OK, EXIT_REGRESSION, UsageError
 
 if TYPE_CHECKING:
     from pibench.records.compare import Options
@@ -36,6 +36,9 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
         "-t", "--threshold", action="append", default=[], metavar="MEASURE[@CASES]=SHARE",
         help="tolerance for a measure: online_s=3%%, 'online_s@*/masked/*=5%%', rounds@group:masked=0 (repeatable)",
     )  # fmt: skip
+    parser.add_argument(
+        "--any-change", action="store_true", help="exit status 1 for improvements too: a count that fell is news"
+    )
     parser.add_argument("--alpha", type=float, default=None, help="significance after Holm (default 0.01)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
 
@@ -67,7 +70,7 @@ def options(args: argparse.Namespace, suite: SuiteInfo, *, paired: bool = False)
 
 
 def finish(args: argparse.Namespace, comparison: object) -> int:
-    """Show the comparison as asked, and return the exit status that it deserves."""
+    """Show the comparison as asked, and return the exit status that it deserves: 2 where cases are missing."""
     from pibench.records.compare import Comparison
     from pibench.reporting.screen.comparison import as_json, as_markdown, as_text
 
@@ -80,4 +83,6 @@ def finish(args: argparse.Namespace, comparison: object) -> int:
         args.output.write_text(text, encoding="utf-8")
     else:
         print(text, end="")
-    return EXIT_REGRESSION if comparison.regressed else EXIT_OK
+    if comparison.regressed or (args.any_change and comparison.changed):
+        return EXIT_REGRESSION
+    return EXIT_FAILED if comparison.incomplete else EXIT_OK

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.update:
         before = load_baseline(args.baseline) if args.baseline.is_file() else None
         save_baseline(record, args.baseline)
-        if before is not None:
+        if before is not None and before.suite.name == record.suite.name:
             finish(args, judge(slim(record), before, options(args, record.suite), time=False))
         print(f"baseline: {args.baseline} is now {record.id}")
         return EXIT_OK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,10 +27,15 @@ from pibench.lowering.program import (
     Weights,
 )
 
+Watch = Callable[[Op, list[Tensor]], None]
+
 
 @torch.no_grad()
-def evaluate(program: Program, weights: Weights, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the logits of a batch of images, computed in the clear in this floating-point type."""
+def evaluate(
+    program: Program, weights: Weights, images: Tensor, dtype: torch.dtype = torch.float32, *,
+    watch: Watch | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the logits of a batch of images, computed in the clear in this type; `watch` sees every op's inputs."""
     if tuple(images.shape[1:]) != program.input_shape:
         raise UsageError(f"images have shape {tuple(images.shape[1:])}, the program takes {program.input_shape}")
     weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
@@ -36,6 +43,8 @@ def evaluate(program: Program, weights: Weights, images: Tensor, dtype: torch.dt
     last_reader = {name: op.name for op in program for name in op.inputs}
     for op in program:
         inputs = [values[name] for name in op.inputs]
+        if watch is not None:
+            watch(op, inputs)
         values[op.name] = images.to(dtype) if isinstance(op, Input) else apply(op, inputs, weights, program)
         for name in op.inputs:
             if last_reader[name] == op.name:

@@ -95,6 +95,15 @@ class Protocol(ABC):
 CostFunction = Callable[[Program, Op, int, Mapping[str, Any]], Cost]  # program, operation, batch, options
 
 
+def held_bytes(whole: Cost, largest: Cost, batches: int) -> int:
+    """Estimate what both parties hold at once for so many batches, weights apart: material, working memory.
+
+    Here: material as it was delivered, expanded from a seed by whoever was sent less of it. A protocol with another
+    rule names it in its declaration (`ProtocolSpec.holds`).
+    """
+    return 2 * batches * max(whole.dealer_bytes, whole.offline_server_bytes + whole.offline_client_bytes)
+
+
 def protocol_class(name: str) -> type[Protocol]:
     """Return the implementation of a protocol; raises UsageError with the list of names."""
     return implementation(spec_of(name).module)

@@ -91,8 +91,18 @@ class Comparison:
 
     @property
     def regressed(self) -> bool:
-        """Whether anything is worse; a missing or failed case is."""
-        return bool(self.of(Verdict.WORSE, Verdict.MISSING, Verdict.FAILED))
+        """Whether anything is worse; a failed case is, one that was not run is not known."""
+        return bool(self.of(Verdict.WORSE, Verdict.FAILED))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the head lacks something that the base has: then it is not shown to be as good."""
+        return bool(self.of(Verdict.MISSING))
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is better or worse: where any change is to be looked at."""
+        return self.regressed or bool(self.of(Verdict.BETTER))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,16 @@ KEPT_INFERENCES = 8  # a session, for times on the same machine
 
 
 def judge(record: Record, baseline: Record, options: Options | None = None, *, time: bool = True) -> Comparison:
-    """Return the comparison with the baseline; without `time` only counted measures are judged."""
+    """Return the comparison with the baseline; without `time` only counted measures are judged.
+
+    UsageError for a record of another suite: nothing in it is a regression.
+    """
     options = options or Options()
+    if record.suite.name != baseline.suite.name:
+        raise UsageError(
+            f"the record is of suite {record.suite.name!r}, the baseline of {baseline.suite.name!r}", where=record.id,
+            remedy=f"run {baseline.suite.name}, or name another baseline with --baseline",
+        )  # fmt: skip
     if not time:
         options = replace(options, measures=tuple(m for m in options.measures if m.exact))
     if not options.measures:

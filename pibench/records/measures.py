@@ -13,6 +13,7 @@ from pibench.errors import UsageError
 from pibench.records.record import Accuracy, Case, Inference, Session
 
 Samples = list[list[float]]  # session by session
+ONCE_AT_MOST_BYTES = 4096  # greetings and lengths; more is material
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,22 @@ def _network(of: Callable[[Case], float | None]) -> Callable[[Case], Samples]:
     return lambda case: [[value]] if (value := of(case)) is not None else []
 
 
-def _offline_bytes(session: Session) -> float:
-    """Return the payload of all senders for one inference."""
+def offline_sent(case: Case, session: Session) -> tuple[int, int]:
+    """Return what all senders sent offline: bytes an inference (a batch), and bytes a session (greetings).
+
+    Both are whole numbers. A session's own bytes are what is left over what the protocol declares a batch, where that
+    is little; divided by the inferences they would make a count depend on how many there were.
+    """
     phase = session.offline
-    dealt = phase.dealer.sent_bytes if phase.dealer else 0
-    return (phase.server.sent_bytes + phase.client.sent_bytes + dealt) / max(1, phase.inferences)
+    total = phase.server.sent_bytes + phase.client.sent_bytes + (phase.dealer.sent_bytes if phase.dealer else 0)
+    batches, said = max(1, phase.inferences), case.declared
+    declared = said.offline_server_bytes + said.offline_client_bytes + said.dealer_bytes if said else 0
+    once = total - declared * batches
+    return (declared, once) if said and 0 <= once <= ONCE_AT_MOST_BYTES else divmod(total, batches)
+
+
+def _offline(which: int) -> Callable[[Case], Samples]:
+    return lambda case: [[float(offline_sent(case, session)[which])] for session in case.sessions]
 
 
 def _offline_s(session: Session) -> float:
@@ -115,7 +127,8 @@ MEASURES: dict[str, Measure] = {
         Measure("server_bytes", "B", "bytes sent by the server, online", _each(lambda i: i.server.sent_bytes), True),
         Measure("client_bytes", "B", "bytes sent by the client, online", _each(lambda i: i.client.sent_bytes), True),
         Measure("rounds", "", "rounds, online", _each(lambda i: max(i.server.rounds, i.client.rounds)), True),
-        Measure("offline_bytes", "B", "bytes of the offline phase for one inference", _session(_offline_bytes), True),
+        Measure("offline_bytes", "B", "bytes of the offline phase for one inference", _offline(0), True),
+        Measure("offline_session_bytes", "B", "bytes of the offline phase once a session", _offline(1), True),
         Measure("relu_count", "", "ReLUs", _network(lambda case: case.network.relu_count), True),
         Measure("macs", "", "multiply-accumulates", _network(lambda case: case.network.macs), True),
         Measure("agreement", "share", "agreement with plaintext", _session(_agreement), True, "higher"),

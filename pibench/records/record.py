@@ -85,6 +85,7 @@ class Correctness(_Model):
     agreeing: int
     ties: int = 0  # another class, but the plaintext's two best are closer than the tolerance can tell apart
     n: int
+    spread: float | None = None  # of the plaintext logits, what the tolerance is a share of; null: it was absolute
 
 
 class Accuracy(_Model):
@@ -206,7 +207,7 @@ class Case(_Model):
     device: str = "cpu"
     batch: int = 1
     threads: int = 1
-    tolerance: float | None = None  # largest logit error of a valid case
+    tolerance: float | None = None  # largest logit error of a valid case, as a share of the logits' spread
     status: Status = "pending"
     error: str | None = None
     declared: Declared | None = None

@@ -1,12 +1,9 @@
-"""From what the party processes reported to the record's session, and the verdict: is it the network's function."""
+"""From what the party processes reported to the record's session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pibench.errors import PartyError
 from pibench.records.record import (
@@ -26,7 +23,6 @@ from pibench.run.wirecheck import wire_of
 from pibench.session.session import SessionResult
 
 Report = Mapping[str, Any]
-Logits = NDArray[np.float64]
 TOTALS = ("time_s", "wait_s", "sent_bytes", "received_bytes", "rounds")
 
 
@@ -92,40 +88,3 @@ def _party(report: Report, keys: Sequence[PartKey]) -> PartyOnline:
         if abs(sum(column) - report[name]) > 1e-6 * max(1.0, abs(report[name])):
             raise PartyError(f"the parts of {name} add up to {sum(column)}, the whole is {report[name]}")
     return PartyOnline(**{name: report[name] for name in TOTALS}, parts=Parts(**columns))
-
-
-def check(logits: Logits, reference: Logits, tolerance: float) -> Correctness:
-    """Compare private logits (images, classes) with the plaintext network's.
-
-    Another class counts as a tie where the plaintext network's own margin between the two is within the tolerance.
-    """
-    if logits.shape != reference.shape:
-        raise PartyError(f"the client got logits of shape {logits.shape}, the network has {reference.shape}")
-    private, plain = logits.argmax(axis=1), reference.argmax(axis=1)
-    rows = np.arange(len(plain))
-    margin = reference[rows, plain] - reference[rows, private]
-    differs = private != plain
-    error = float(np.abs(logits - reference).max(initial=0.0))
-    return Correctness(
-        max_abs_logit_error=error if np.isfinite(error) else None, agreeing=int((~differs).sum()),
-        ties=int((differs & (margin <= tolerance)).sum()), n=len(plain),
-    )  # fmt: skip
-
-
-def why_invalid(found: Correctness, tolerance: float) -> str | None:
-    """Say why a session's answers are not the network's, or return None."""
-    if found.max_abs_logit_error is None:
-        return "some logit is not a finite number"
-    reasons = []
-    if found.max_abs_logit_error > tolerance:
-        reasons.append(f"a logit is off by {found.max_abs_logit_error:.3g} (tolerance {tolerance:g})")
-    if changed := found.n - found.agreeing - found.ties:
-        reasons.append(f"{changed} of {found.n} images got another class than in plaintext")
-    return "; ".join(reasons) or None
-
-
-def score(logits: Logits, labels: NDArray[np.int64] | None) -> Accuracy | None:
-    """Return how many private answers match the label."""
-    if labels is None:
-        return None
-    return Accuracy(correct=int((logits.argmax(axis=1) == labels).sum()), n=len(labels))

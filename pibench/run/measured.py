@@ -18,7 +18,7 @@ from pibench.run.listener import Listener
 from pibench.run.settings import CasePlan, RunPlan
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from pibench.run.prepare import Needs, Prepare, Prepared
 
@@ -80,12 +80,15 @@ def blank(plan: RunPlan, record_id: str) -> Record:
 
 
 def measure_module(
-    module: nn.Module, images: Tensor, labels: Tensor | None = None, *, name: str, keep: bool, seed: int = 0,
+    module: nn.Module, images: Any, labels: Any = None, *, name: str, keep: bool, seed: int = 0,
     protocol: str = "masked", link: str | Mapping[str, Any] = "loopback", options: Mapping[str, Any] | None = None,
-    batch: int = 1, threads: int = 1, device: str = "cpu", tolerance: float = 0.05, sessions: int = 3,
+    batch: int = 1, threads: int = 1, device: str = "cpu", tolerance: float = 0.01, sessions: int = 3,
     inferences: int = 5, warmups: int = 1,
 ) -> Record:  # fmt: skip
-    """Run one torch module privately on images (n, C, H, W), used in turn; returns the record of its one case."""
+    """Run one torch module privately on images (n, C, H, W), used in turn; returns the record of its one case.
+
+    `labels` are (n,) integers from 0, `tolerance` a share of the spread of the plaintext logits.
+    """
     spec_of(protocol).check(options or {}, device, "auto" if isinstance(link, str) else str(link.get("how", "auto")))
     case = CasePlan(
         network=name, protocol=protocol, options=dict(options or {}), device=device, batch=batch, threads=threads,

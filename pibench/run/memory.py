@@ -1,13 +1,13 @@
 """Will it fit? A case's memory on this host, estimated from what its protocol declares, before anything is started.
 
-The estimate is a floor (material kept, weights in the ring, the processes themselves), so that nothing is refused that
-would have fitted; a case above what is free would end in the kernel's killing some process or other.
+The estimate counts the processes themselves, weights in the ring, and what the protocol holds for its batches; it is
+within a factor of 1.5 of what was measured (docs/architecture.md). A case above what is free would end in the kernel's
+killing some process or other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,15 +18,9 @@ PARTIES = 3
 RING_COPIES = 3 * 8  # bytes a weight: the ring's word at each party, and one form of it for the product
 
 
-def material_bytes(declared: Mapping[str, int], batches: int) -> int:
-    """Return what correlated randomness for so many batches takes, delivered by a dealer or exchanged."""
-    once = max(declared["dealer_bytes"], declared["offline_server_bytes"] + declared["offline_client_bytes"])
-    return once * batches
-
-
-def estimate_bytes(declared: Mapping[str, int], parameters: int, batches: int) -> int:
-    """Return a floor of what a session takes on this host."""
-    return PARTIES * PROCESS_BYTES + RING_COPIES * parameters + material_bytes(declared, batches)
+def estimate_bytes(held: int, parameters: int) -> int:
+    """Return what a session takes on this host; `held`: what its protocol estimates for material (Protocol)."""
+    return PARTIES * PROCESS_BYTES + RING_COPIES * parameters + held
 
 
 def free_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -40,17 +34,14 @@ def free_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/f
     return min(found) if found else None
 
 
-def refuse_what_will_not_fit(
-    declared: Mapping[str, int], parameters: int, batches: int, free: int | None = None
-) -> None:
+def refuse_what_will_not_fit(held: int, parameters: int, batches: int, free: int | None = None) -> None:
     """Raise PartyError for a session that needs more than is free."""
     free = free_bytes() if free is None else free
-    needed = estimate_bytes(declared, parameters, batches)
+    needed = estimate_bytes(held, parameters)
     if free is None or needed <= free:
         return
-    material = material_bytes(declared, batches)
     raise PartyError(
-        f"it needs at least {needed / 1e9:.1f} GB ({material / 1e9:.1f} GB of material for {batches} batches), "
-        f"{free / 1e9:.1f} GB are free",
+        f"it needs about {needed / 1e9:.1f} GB ({held / 1e9:.1f} GB of material and working memory for {batches} "
+        f"batches), {free / 1e9:.1f} GB are free",
         remedy="a smaller offline_chunk keeps less material at a time; so does a smaller batch",
     )

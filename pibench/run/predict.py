@@ -21,6 +21,7 @@ from pibench.mpc.spec import spec_of
 from pibench.records.record import Case, Inference, Record
 
 ENOUGH_NETWORKS = 3
+SETTING = ("cpu", 1)  # device and threads a party: those of a suite that says nothing, which a prediction is for
 
 
 def predict(
@@ -98,17 +99,22 @@ def computing_s(inference: Inference) -> float:
 
 
 def _measured(protocol: str) -> Iterable[list[Case]]:
+    from pibench.records.machine import machine
     from pibench.records.record import load_record
 
+    here = machine().key
     for path in sorted(Path(".pibench/runs").glob("*.json"), reverse=True):
         try:
             record: Record = load_record(path)
         except UsageError:
             continue
+        if record.machine.key != here:
+            continue
         yield [
             case
             for case in record.cases
             if case.protocol == protocol and case.status == "done" and not case.options and case.network.macs
+            and (case.device, case.threads) == SETTING
         ]
 
 

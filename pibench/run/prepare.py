@@ -26,7 +26,9 @@ from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.networks.build import build, stage_of
 from pibench.networks.card import load_card
-from pibench.records.record import Accuracy, Network
+from pibench.records.record import Network
+from pibench.run.advice import reach_of
+from pibench.run.answers import as_images, checked_labels, score
 from pibench.run.settings import OwnModel, Source
 
 if TYPE_CHECKING:
@@ -68,6 +70,12 @@ class Prepared:
     def turn(self, start: int, count: int) -> NDArray[np.int64]:
         """Return which images a session takes: `count` from `start` on, around the end."""
         return np.arange(start, start + count, dtype=np.int64) % len(self.images)
+
+    def reach(self) -> float:
+        """Return the largest value that a comparison or square sees in plaintext: what a protocol's range must hold."""
+        from safetensors.torch import load_file
+
+        return reach_of(self.program, load_file(self.weights_path), self.images)
 
 
 def preparer(sources: Mapping[str, Source], tell: Tell) -> Prepare:
@@ -125,12 +133,11 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
 
 
 def prepare_instance(
-    name: str, module: nn.Module, images: Tensor, labels: Tensor | None, folder: Path, needs: Needs
+    name: str, module: nn.Module, images: Any, labels: Any, folder: Path, needs: Needs
 ) -> Prepared:
-    """Prepare a module as it stands, with the weights that it holds and the images given."""
-    right = None if labels is None else labels.numpy()
+    """Prepare a module as it stands, with the weights that it holds, images (n, C, H, W) and labels (n,) or None."""
     facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
-    return _finish(_Parts(module.eval(), facts, images.float(), right, None, None), folder, needs)
+    return _finish(_Parts(module.eval(), facts, as_images(images), labels, None, None), folder, needs)
 
 
 def trained(card: Card, tell: Tell) -> Path | None:
@@ -145,7 +152,7 @@ class _Parts:
     module: nn.Module
     facts: Network
     images: Tensor
-    labels: NDArray[np.int64] | None
+    labels: Any  # one integer an image, or None; checked when the number of logits is known
     calibrating: Tensor | None  # what random weights measure their BatchNorm statistics on; None: they are trained
     stage_of: Callable[[str], str] | None
 
@@ -158,17 +165,16 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     program, weights = lower(parts.module, tuple(parts.images.shape[1:]), parts.stage_of)
     folder.mkdir(parents=True, exist_ok=True)
     digest = _digest(weights)
-    labels = parts.labels if trained else None
     answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
+    labels = None
+    if trained and parts.labels is not None:
+        labels = checked_labels(parts.labels, len(parts.images), answers.shape[1], parts.facts.dataset or "labels")
     found = counts(program, weights)
     if needs.merge:
         program, weights, merged = merge(program, weights)
         found["macs_run"] = merged.macs_after
     shown = min(len(parts.images), needs.plain_images)
-    accuracy = None
-    if labels is not None and shown:
-        right = answers[:shown].argmax(axis=1) == labels[:shown]
-        accuracy = Accuracy(correct=int(right.sum()), n=shown)
+    accuracy = score(answers[:shown], None if labels is None else labels[:shown])
     facts = parts.facts.model_copy(
         update={
             **found, "program_sha256": program.sha256, "plain_accuracy": accuracy,

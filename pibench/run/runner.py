@@ -20,11 +20,13 @@ from pibench.library import resolve
 from pibench.links.glooprobe import round_ms
 from pibench.links.link import Link as LinkAsked
 from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe_problems
-from pibench.mpc.protocol import total_cost
-from pibench.mpc.spec import spec_of
+from pibench.mpc.protocol import Cost, cost_function, total_cost
+from pibench.mpc.spec import load, spec_of
 from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust, save_record
 from pibench.records.store import scratch_folder
-from pibench.run.assemble import assemble, check, score, why_invalid
+from pibench.run.advice import advice
+from pibench.run.answers import check, score, why_invalid
+from pibench.run.assemble import assemble
 from pibench.run.listener import Listener
 from pibench.run.memory import refuse_what_will_not_fit
 from pibench.run.prepare import Needs, Prepare, Prepared, write_images
@@ -64,6 +66,7 @@ class Run:
             with Nurseries(self._modules()) as nurseries:
                 self._launch = nurseries.start
                 self._run_all(scratch)
+            self._advise()
             self._close_cases(finished=True)
         except OtherSettings:
             raise  # the record stays as it was
@@ -130,7 +133,7 @@ class Run:
             declared = declared_cost(case, prepared)
             batches = self.plan.warmups + self.plan.inferences
             chunk = min(self.plan.offline_chunk or batches, batches)
-            refuse_what_will_not_fit((declared or Declared()).model_dump(), prepared.network.parameters, chunk)
+            refuse_what_will_not_fit(held_bytes(case, prepared, chunk), prepared.network.parameters, chunk)
         except PibenchError as error:
             self._fail([case], error)
             return
@@ -223,6 +226,17 @@ class Run:
             error = f"{old.error}; {why}" if old.status == "invalid" and old.error else why
             self.record = self.record.with_case(old.model_copy(update={"status": "invalid", "error": error}))
 
+    def _advise(self) -> None:
+        """Say beside every invalid case what may be done about it."""
+        for case in self.record.cases:
+            if case.status != "invalid" or case.network.card not in self._prepared or not case.sessions:
+                continue
+            prepared = self._prepared[case.network.card]
+            chooses = {"fraction_bits", "range_bits"} <= set(spec_of(case.protocol).options.__dataclass_fields__)
+            word = advice(case, self.record.cases, prepared.reach(), chooses=chooses)
+            if word and word not in (case.error or ""):
+                self.record = self.record.with_case(case.model_copy(update={"error": f"{case.error}; {word}"}))
+
     def _link(self, case: CasePlan) -> LinkUp:
         """Return the case's link, brought up and measured before its first use."""
         spec, gloo = str(sorted(case.link.items())), spec_of(case.protocol).arrangement(case.options).own_wire
@@ -283,6 +297,15 @@ def declared_cost(case: CasePlan, prepared: Prepared) -> Declared | None:
     """Return what the protocol declares for one batch of this network, if it declares anything."""
     total = total_cost(prepared.program, case.protocol, case.batch, case.options)
     return None if total is None else Declared(**asdict(total))
+
+
+def held_bytes(case: CasePlan, prepared: Prepared, batches: int) -> int:
+    """Return what the protocol estimates to hold in memory at once for so many batches."""
+    cost, program = cost_function(case.protocol), prepared.program
+    each = [cost(program, op, case.batch, case.options) for op in program] if cost else []
+    largest = max(each, key=lambda one: one.server_bytes, default=Cost())
+    held: int = load(spec_of(case.protocol).holds)(sum(each, Cost()), largest, batches)
+    return held
 
 
 def _blank(case: CasePlan) -> Case:

@@ -33,7 +33,7 @@ class CasePlan:
     device: str = "cpu"
     batch: int = 1
     threads: int = 1
-    tolerance: float = 0.05
+    tolerance: float = 0.01
 
     @property
     def id(self) -> str:

@@ -64,6 +64,11 @@ class Child:
         text = b"".join(self.output)[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
         return [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
 
+    @property
+    def killed(self) -> bool:
+        """Whether it died of SIGKILL, the kernel's where memory runs out (this program's own comes only at the end)."""
+        return self.process.poll() == -signal.SIGKILL
+
     def reason(self) -> str:
         """Say in one sentence how it is or ended."""
         if self.error is not None:
@@ -75,7 +80,8 @@ class Child:
         if status is None:
             return f"still in {self.phase}"
         if status < 0:
-            return f"killed by {signal.Signals(-status).name} in {self.phase}"
+            memory = " (the kernel kills so where memory runs out)" if -status == signal.SIGKILL else ""
+            return f"killed by {signal.Signals(-status).name} in {self.phase}{memory}"
         return f"ended with status {status} in {self.phase}"
 
 

@@ -208,6 +208,8 @@ class _Conductor:
         reasons = [f"{child.role}: {child.reason()}" for child in children]
         lines = [f"  {child.role} | {line}" for child in children for line in child.last_lines()]
         remedies = [str(child.error["remedy"]) for child in children if child.error and child.error.get("remedy")]
+        if any(child.killed for child in children):
+            remedies.insert(0, "`dmesg` tells whether memory ran out; a smaller batch or offline_chunk takes less")
         what = "; ".join(([why] if why else []) + reasons)
         return PartyError("\n".join([what, *lines]), remedy=remedies[0] if remedies else "")
 

@@ -22,6 +22,7 @@ BIT_TO_RING = RING  # one opened bit, in a whole word: 1 round
 LESS_THAN = CARRY + BIT_TO_RING  # 216 bytes an element, 8 rounds
 EQUALS = 6 * PRODUCT + BIT_TO_RING  # six levels of one AND: 104 bytes, 7 rounds
 RELU = LESS_THAN + PRODUCT  # 232 bytes, 9 rounds
+TUPLES_TO_SENT = 1.65  # bytes of tuples that a party keeps to bytes that it sends: 1.4 to 1.9 in four networks
 RANDOM_BITS = 16  # a random fraction is 16 bits, each brought to the ring
 
 
@@ -32,6 +33,16 @@ def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Co
     if op.name == program.output.name:  # opened to the client
         total += Cost(rounds=1, server_bytes=RING * batch * math.prod(op.shape))
     return total
+
+
+def held_bytes(whole: Cost, largest: Cost, batches: int) -> int:
+    """Return what both parties hold at once: the largest operation, in tuples and openings about what it sends."""
+    return 2 * largest.server_bytes
+
+
+def held_bytes_cached(whole: Cost, largest: Cost, batches: int) -> int:
+    """Add the tuples of every batch: three words where a product opens two, and CrypTen's slack."""
+    return held_bytes(whole, largest, batches) + round(2 * TUPLES_TO_SENT * whole.server_bytes * batches)
 
 
 def _operation(program: Program, op: Op, batch: int, shapes: dict[str, Shape]) -> tuple[int, int]:

@@ -29,6 +29,7 @@ INLINE = ProtocolSpec(
     arrange=_arrange,
     options=Options,
     cost="pibench.mpc.crypten.cost:cost",
+    holds="pibench.mpc.crypten.cost:held_bytes",
     preload=("pibench.mpc.crypten.kernels", "pibench.mpc.crypten.communicator"),
     place=70,
 )
@@ -38,6 +39,7 @@ CACHED = ProtocolSpec(
     arrange=_arrange,
     options=Options,
     cost=INLINE.cost,
+    holds="pibench.mpc.crypten.cost:held_bytes_cached",
     preload=INLINE.preload,
     place=60,
 )

@@ -65,6 +65,7 @@ def as_json(comparison: Comparison) -> str:
         "rule": asdict(comparison.rule),
         "holm_tests": comparison.tests,
         "regressed": comparison.regressed,
+        "incomplete": comparison.incomplete,
         "differences": [asdict(difference) for difference in comparison.differences],
         "rows": [_row_data(row) for row in comparison.rows],
     }
@@ -151,12 +152,15 @@ def _foot(comparison: Comparison) -> list[str]:
             f"times: {ratio}; exact p ({design}), "
             f"after Holm over {comparison.tests}; worse: p < {rule.alpha:g} and the interval beyond the tolerance"
         )
-    worse = comparison.of(Verdict.WORSE, Verdict.MISSING, Verdict.FAILED)
+    worse, missing = comparison.of(Verdict.WORSE, Verdict.FAILED), comparison.of(Verdict.MISSING)
     better = len(comparison.of(Verdict.BETTER))
     blind = len(comparison.of(Verdict.UNCLEAR, Verdict.TOO_FEW))
     parts = [f"{len(worse)} regressions" if len(worse) != 1 else "1 regression", f"{better} improvements"]
     parts += [f"{blind} not decided"] if blind else []
-    lines.append(f"{'REGRESSION' if worse else 'OK'}: {', '.join(parts)}")
+    if missing:
+        names = list(dict.fromkeys(row.case for row in missing))
+        parts.append(f"{len(names)} not in the head: {', '.join(names)}")
+    lines.append(f"{'REGRESSION' if worse else 'INCOMPLETE' if missing else 'OK'}: {', '.join(parts)}")
     return lines
 
 

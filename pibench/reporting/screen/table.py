@@ -18,7 +18,7 @@ from rich.text import Text
 from pibench.mpc.spec import is_private, order
 from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
-from pibench.reporting.cells import Cell, Ladder, Setting
+from pibench.reporting.cells import Cell, Joint, Ladder, Setting
 from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.screen.plain import plain_table
 from pibench.reporting.units import bounds, count, digits, interval, n_bytes, seconds
@@ -212,9 +212,16 @@ def _joint_prices(ladders: Sequence[Ladder]) -> list[RenderableType]:
         around = bounds(joint.relu_s, *joint.relu_interval), bounds(joint.mmac_s, *joint.mmac_interval)
         table.add_row(protocol, relu, around[0], mac, around[1], f"{joint.r2:.3f}")
     heading = Text("The same with multiplications priced apart: a plane through the medians", style="bold")
-    unsure = not all(joint.firm for _, joint in planes)
-    note = [Text(f"  {MISSING}: an interval includes 0, so the plane prices neither", style="dim")] if unsure else []
+    note = [Text(f"  {MISSING}: {why}, so the plane prices neither", style="dim")] if (why := _unsure(planes)) else []
     return [Text(), heading, Padding(table, (0, 0, 0, 2)), *note]
+
+
+def _unsure(planes: Sequence[tuple[str, Joint]]) -> str:
+    """Say why some plane prices nothing: an interval includes 0, or lies below it."""
+    doubted = [i for _, joint in planes if not joint.firm for i in (joint.relu_interval, joint.mmac_interval)]
+    around = any(low <= 0 <= high for low, high in doubted)
+    below = any(high < 0 for _, high in doubted)
+    return " or ".join(["an interval includes 0"] * around + ["a price would be below 0"] * below)
 
 
 def _price_table(*numbers: str) -> Table:
