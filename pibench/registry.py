@@ -16,6 +16,7 @@ MEASURES = (  # of pibench.records.measures
     "client_bytes",
     "rounds",
     "offline_bytes",
+    "offline_session_bytes",
     "relu_count",
     "macs",
     "agreement",

@@ -139,7 +139,7 @@ class Suite(Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0  # longest silence of a party
     deadline_s: Annotated[float, Field(gt=0, le=864_000, allow_inf_nan=False)] = 3600.0  # of one session
-    tolerance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.01  # of a valid case: share of the logits' spread
+    tolerance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.01  # share of the logits' spread
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     merge: bool = True  # linear neighbours of a network become one layer where that takes fewer multiplications
     interleave: bool = True  # sessions of all cases in turn, in a random order drawn from the seed

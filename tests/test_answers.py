@@ -42,7 +42,8 @@ def test_logits_all_alike_are_measured_by_their_size() -> None:
 
 
 def test_logits_that_are_no_numbers_are_invalid() -> None:
-    assert why_invalid(check(np.full((2, 3), np.nan), np.ones((2, 3)), 0.01), 0.01) == "some logit is not a finite number"
+    found = check(np.full((2, 3), np.nan), np.ones((2, 3)), 0.01)
+    assert why_invalid(found, 0.01) == "some logit is not a finite number"
 
 
 def test_an_older_record_was_judged_absolutely() -> None:
