@@ -24,6 +24,7 @@ BUILT_IN = {
     "crypten": "pibench.mpc.crypten.spec:INLINE",
     "crypten-cached": "pibench.mpc.crypten.spec:CACHED",
     "masked": "pibench.mpc.masked.spec:SPEC",
+    "delphi": "pibench.mpc.delphi.spec:SPEC",
 }
 SOMEWHERE = 50  # the place of a protocol that says nothing about it, or is not known here
 

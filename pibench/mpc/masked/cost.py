@@ -5,7 +5,7 @@ Rounds are links in the chain of messages, bytes are payload by sender. What eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,11 +20,14 @@ from pibench.mpc.masked.sources import source_class
 from pibench.mpc.protocol import Cost
 
 Planned = tuple[Plan, Gadgets]
+Parse = Callable[[dict[str, Any]], Options]
 
 
-def operation_cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
+def operation_cost(
+    program: Program, op: Op, batch: int, options: Mapping[str, Any], kind: type[Options] = Options
+) -> Cost:
     """Return what one operation costs for a batch; the logits' way to the client counts with the last operation."""
-    plan, gadgets = planned(program, batch, options)
+    plan, gadgets = planned(program, batch, options, kind)
     source, total = source_class(plan.options.provider, server=True), Cost()
     for group in plan.groups:
         rounds = max(gadgets[step.out].cost.rounds for step in group)
@@ -40,14 +43,14 @@ def operation_cost(program: Program, op: Op, batch: int, options: Mapping[str, A
     return total
 
 
-def planned(program: Program, batch: int, options: Mapping[str, Any]) -> Planned:
+def planned(program: Program, batch: int, options: Mapping[str, Any], kind: type[Options] = Options) -> Planned:
     """Return the plan of a program and its gadgets."""
-    return _cached(id(program), batch, tuple(sorted(options.items())), _ById(program))
+    return _cached(id(program), batch, tuple(sorted(options.items())), _ById(program), kind.parse)
 
 
 @lru_cache(maxsize=16)
-def _cached(key: int, batch: int, options: tuple[tuple[str, Any], ...], holder: _ById) -> Planned:
-    plan = plan_program(holder.program, Options.parse(dict(options)), batch)
+def _cached(key: int, batch: int, options: tuple[tuple[str, Any], ...], holder: _ById, parse: Parse) -> Planned:
+    plan = plan_program(holder.program, parse(dict(options)), batch)
     return plan, gadgets_of(plan)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pibench.errors import UsageError
 from pibench.mpc.masked.sources import SOURCES
@@ -42,6 +42,7 @@ class Window:
 class Options:
     """What a suite may choose; every choice is public and recorded."""
 
+    relu: ClassVar[str] = "tables"  # the gadget that ReLUs go through
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     provider: Literal["dealer", "first-party"] = "dealer"  # a third process, or the server (no privacy from it)
@@ -55,7 +56,7 @@ class Options:
         known = {k: v for k, v in options.items() if k in cls.__dataclass_fields__}
         if extra := sorted(set(options) - set(known) - {"rendezvous", "wire"}):
             names = ", ".join(cls.__dataclass_fields__)
-            raise UsageError(f"the masked protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
+            raise UsageError(f"this protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
         return cls(**known)
 
     @property
@@ -75,6 +76,11 @@ class Options:
             )
         if self.provider not in SOURCES:
             raise UsageError(f"provider is {self.provider!r}", remedy=f"choose one of {', '.join(SOURCES)}")
+
+    @property
+    def relu_choices(self) -> dict[str, str]:
+        """What the steps of ReLUs are told beside their shift."""
+        return {}
 
     def key(self) -> str:
         """Return what kept material depends on; who made it too, since what the server dealt hides nothing from it."""

@@ -16,6 +16,7 @@ from pibench.errors import UsageError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
 from pibench.mpc.masked.bits import assign_bits
+from pibench.mpc.masked.gadgets.halfgates import GarbledRelu
 from pibench.mpc.masked.gadgets.image import Receive
 from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
 from pibench.mpc.masked.gadgets.product import Product
@@ -24,6 +25,8 @@ from pibench.mpc.masked.gadgets.square import Square
 from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Index, Plan, Step, Value
+
+RELUS: dict[str, type[ReluStep] | type[GarbledRelu]] = {"tables": ReluStep, "halfgates": GarbledRelu}
 
 
 def plan_program(program: Program, options: Options, batch: int = 1) -> Plan:
@@ -146,12 +149,16 @@ class _Planner:
         value = self.values[source]
         shift = value.scale - self.f
         if op.mask is None:
-            return self._emit(ReluStep(out=op.name, inputs=(source,), op=op, shift=shift), op.shape, self.f, drawn=True)
+            return self._emit(self._relu_step(op.name, source, op, shift), op.shape, self.f, drawn=True)
         return self._masked(op, source, lambda kept: self._relu_on(op, kept, shift))
+
+    def _relu_step(self, out: str, source: str, op: ir.Op, shift: int) -> Step:
+        choices: dict[str, Any] = self.options.relu_choices
+        return RELUS[self.options.relu](out=out, inputs=(source,), op=op, shift=shift, **choices)
 
     def _relu_on(self, op: ir.Op, source: str, shift: int) -> str:
         value = self.values[source]
-        step = ReluStep(out=f"{source}/relu", inputs=(source,), op=op, shift=shift)
+        step = self._relu_step(f"{source}/relu", source, op, shift)
         return self._emit(step, value.shape, value.scale - shift, drawn=True)
 
     def _masked(self, op: ir.Relu | ir.Poly, source: str, act: Any) -> str:

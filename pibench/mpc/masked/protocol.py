@@ -32,10 +32,11 @@ class MaskedProtocol(Protocol):
     """Masked linear layers without online traffic, one-time-table ReLUs, material from a source."""
 
     name: ClassVar[str] = "masked"
+    options_class: ClassVar[type[Options]] = Options
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
-        self.options = Options.parse(party.options)
+        self.options = self.options_class.parse(party.options)
         self.plan = plan_program(program, self.options, party.batch)
         self.gadgets = gadgets_of(self.plan)
         self.source = self._choose_source()

@@ -6,6 +6,7 @@ from typing import Any
 
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
+from pibench.mpc.masked.gadgets.halfgates import GarbledRelu, HalfGates
 from pibench.mpc.masked.gadgets.image import Image, Receive
 from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Gathering, Pooling, PoolSum, Sum, Summing
 from pibench.mpc.masked.gadgets.product import LinearLayer, Product
@@ -18,6 +19,7 @@ GADGETS: dict[type[Step], type[Any]] = {
     Receive: Image,
     Product: LinearLayer,
     ReluStep: Tables,
+    GarbledRelu: HalfGates,
     Square: Squares,
     Extend: Extension,
     Remask: FreshMask,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SOURCES = {
     "dealer": "pibench.mpc.masked.sources.dealer",
     "first-party": "pibench.mpc.masked.sources.first_party",
+    "garbling": "pibench.mpc.masked.sources.garbling",
 }
 
 

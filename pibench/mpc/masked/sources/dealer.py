@@ -93,8 +93,12 @@ class DealtServer(Source):
                 half = material.halves[name] = gadget.draw_server(stream)
                 if gadget.dealt_bytes:
                     gadget.receive(half, self._correction(gadget.dealt_bytes))
-            hear(self.gadgets, material, self.party.peer)
+                self._complete(gadget, half)
+                hear(gadget, half, self.party.peer)
             yield material
+
+    def _complete(self, gadget: AnyGadget, half: Any) -> None:
+        """Make what no dealer can, with the client; nothing here."""
 
     def _order(self, inferences: int) -> None:
         assert self.party.dealer is not None
@@ -154,11 +158,16 @@ class DealtClient(Source):
             if isinstance(gadget, LinearLayer):  # K1 = D k + K'
                 product = gadget.multiply_words(inputs[0], self._masked[gadget.layer.weight])
                 half.part = product.numpy().reshape(-1) + half.part
+            if tell is not None:
+                self._complete(gadget, half, inputs)
             return half
 
         made = walk(self.plan, self.gadgets, half_of, tell)
         made.seed = seed
         return made
+
+    def _complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
+        """Make what no dealer can, with the server; nothing here."""
 
     def to_arrays(self, material: Material) -> Arrays:
         """Return the seed."""

@@ -113,12 +113,11 @@ def walk(
     return Material(halves, {output: parts[output]})
 
 
-def hear(gadgets: Gadgets, material: Material, channel: Channel) -> None:
-    """Server: take all that the client tells, and complete the halves with it."""
-    for name, gadget in gadgets.items():
-        told = None
-        if gadget.told_count:
-            heard = np.empty(gadget.told_count * gadget.told_width, np.uint8)
-            channel.recv_into(heard)
-            told = unpack(heard, gadget.told_width)
-        gadget.hear(material.halves.get(name), told)
+def hear(gadget: AnyGadget, half: Any, channel: Channel) -> None:
+    """Server: take what the client tells of one step, and complete the half with it."""
+    told = None
+    if gadget.told_count:
+        heard = np.empty(gadget.told_count * gadget.told_width, np.uint8)
+        channel.recv_into(heard)
+        told = unpack(heard, gadget.told_width)
+    gadget.hear(half, told)

@@ -1,0 +1,21 @@
+"""The papers' own system as the harness knows it."""
+
+from __future__ import annotations
+
+from pibench.mpc.delphi.options import DelphiOptions
+from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
+
+TWO_PARTIES = Arrangement(
+    trust=Trust("first party", "ReLUs trust nobody; the server deals for linear layers, and could read the image")
+)
+
+SPEC = ProtocolSpec(
+    name="delphi",
+    module="pibench.mpc.delphi.protocol",
+    arrange=lambda options: TWO_PARTIES,
+    options=DelphiOptions,
+    local=("keep_dir", "deal_ahead", "check_ranges"),
+    cost="pibench.mpc.delphi.cost:operation_cost",
+    preload=("pibench.mpc.masked.sources.garbling", "pibench.mpc.delphi.warmup:compile_kernels"),
+    place=15,
+)

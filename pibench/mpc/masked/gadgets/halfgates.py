@@ -1,0 +1,161 @@
+"""ReLU with truncation by a garbled circuit, as the papers' own systems do it: two messages, however wide the ring.
+
+DELPHI (Mishra et al., USENIX Security 2020): the circuit adds the parts of x, chooses, truncates exactly, and masks
+with the client's next part, so that what is decoded is the server's fresh part. Offline go circuit and the client's
+labels; online the server's labels, 16 bytes a bit, and the colours of the outputs back. With `garbler: client`
+(Garimella et al., ASPLOS 2023) circuits wait at the server, which chooses its labels by oblivious transfer online.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from pibench.links.transport import Channel
+from pibench.mpc.crypto.garbling import layer as garbled
+from pibench.mpc.crypto.garbling.circuit import Circuit
+from pibench.mpc.crypto.garbling.circuits import relu_circuit
+from pibench.mpc.crypto.garbling.garbling import table_bytes
+from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
+from pibench.mpc.crypto.garbling.layer import Layer
+from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
+from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.kernels import Ints, Words
+from pibench.mpc.masked.plan import Plan, Step
+from pibench.mpc.masked.talk import Await, Conversation, Send
+from pibench.mpc.protocol import Cost
+from pibench.mpc.ring.packing import pack, unpack
+from pibench.mpc.ring.randomness import Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class GarbledRelu(Step):
+    """max(x, 0) / 2^shift, exactly: two messages."""
+
+    rounds: ClassVar[int] = 2
+    opens: ClassVar[bool] = True
+    shift: int
+    garbler: str = "server"
+
+
+@dataclass
+class ServerHalf:
+    """Its half of a garbled layer."""
+
+    held: garbled.OnlineGarbler | garbled.OnlineEvaluator = field(init=False)
+
+
+@dataclass
+class ClientHalf:
+    """Its part of the output, uniform, and its half of a garbled layer."""
+
+    part: Ints
+    held: garbled.OfflineEvaluator | garbled.OfflineGarbler = field(init=False)
+
+
+class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
+    """See GarbledRelu. A dealer draws the client's part; circuit and labels come from both parties (`make_*`)."""
+
+    server_half, client_half = ServerHalf, ClientHalf
+
+    def __init__(self, plan: Plan, step: GarbledRelu) -> None:
+        super().__init__(plan, step)
+        self.width = plan.windows[step.inputs[0]].sign_bit + 1
+        self.client_garbles = step.garbler == "client"
+
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit of one ReLU."""
+        return relu_circuit(self.width, self.out.bits, self.step.shift, self.client_garbles)
+
+    def layer(self, number: int = 0) -> Layer:
+        """Return the garbled layer, by its number in the life of a connection."""
+        return Layer(self.circuit, self.size, number)
+
+    # offline
+
+    def draw_client(self, stream: Stream) -> ClientHalf:
+        """Draw the part."""
+        return ClientHalf(stream.words(self.size))
+
+    def draw_server(self, stream: Stream) -> ServerHalf:
+        """Nothing is drawn."""
+        return ServerHalf()
+
+    def make_server(self, channel: Channel, ot: OtSender | OtReceiver, number: int, half: ServerHalf) -> None:
+        """Garble, or take the circuit."""
+        if isinstance(ot, OtSender):
+            half.held = garbled.garble_for_offline(channel, ot, self.layer(number))
+        else:
+            half.held = garbled.receive_online(channel, ot, self.layer(number))
+
+    def make_client(
+        self, channel: Channel, ot: OtSender | OtReceiver, number: int, half: ClientHalf, inputs: list[Ints]
+    ) -> None:
+        """Take the circuit, or garble: the part of x and minus the part of the output are inputs."""
+        columns = [(_words(inputs[0]), self.width), (_words(-half.part), self.out.bits)]
+        if isinstance(ot, OtReceiver):
+            half.held = garbled.receive_offline(channel, ot, self.layer(number), columns)
+        else:
+            half.held = garbled.garble_for_online(channel, ot, self.layer(number), columns)
+
+    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
+        """Return the drawn part."""
+        return half.part
+
+    # online
+
+    def server(self, parts: Parts, half: ServerHalf) -> Conversation:
+        """Send labels and decode what comes back; or ask for labels and evaluate."""
+        x, held = _words(parts[self.step.inputs[0]]), half.held
+        if isinstance(held, garbled.OnlineGarbler):
+            for labels in held.labels(x):
+                yield Send(labels.view(np.uint8))
+            z = unpack((yield Await(self.size * self.out.wire_bytes)), self.out.wire_bytes) ^ held.decode.view(np.int64)
+        else:
+            yield Send(np.packbits(held.corrections(x)))
+            shown = []
+            for index, piece in enumerate(held.layer.pieces):
+                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
+            z = np.concatenate(shown).view(np.int64)
+        parts[self.step.out] = z.reshape(self.shape)
+
+    def client(self, half: ClientHalf) -> Conversation:
+        """Evaluate and send the colours; or answer with labels."""
+        held = half.held
+        if isinstance(held, garbled.OfflineEvaluator):
+            shown = []
+            for index, piece in enumerate(held.layer.pieces):
+                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
+            yield Send(pack(np.concatenate(shown).view(np.int64), self.out.wire_bytes))
+        else:
+            count = self.width * held.layer.lanes
+            wrong = np.unpackbits((yield Await(-(-count // 8))), count=count)
+            for labels in held.labels(wrong):
+                yield Send(labels.view(np.uint8))
+
+    def _label_bytes(self, piece: slice) -> int:
+        lanes: int = piece.stop - piece.start
+        return LABEL_BYTES * self.width * lanes
+
+    @property
+    def cost(self) -> Cost:
+        """Labels and colours; or corrections and labels. Offline: transfers, circuit and, from the client, labels."""
+        layer, circuit = self.layer(), self.circuit
+        labels, tables = LABEL_BYTES * self.width * layer.lanes, table_bytes(circuit) * layer.lanes
+        if not self.client_garbles:
+            return Cost(
+                rounds=self.step.rounds, server_bytes=labels, client_bytes=self.size * self.out.wire_bytes,
+                offline_server_bytes=tables, offline_client_bytes=garbled.transfer_bytes(layer), offline_rounds=2,
+            )  # fmt: skip
+        own = LABEL_BYTES * circuit.garbler * layer.lanes + layer.count * layer.wire_bytes
+        return Cost(
+            rounds=self.step.rounds, server_bytes=-(-self.width * layer.lanes // 8), client_bytes=labels,
+            offline_server_bytes=garbled.transfer_bytes(layer), offline_client_bytes=tables + own, offline_rounds=2,
+        )  # fmt: skip
+
+
+def _words(part: Ints) -> Words:
+    return np.ascontiguousarray(part).reshape(-1).view(np.uint64)

@@ -1,0 +1,116 @@
+"""Garbled ReLUs over masked linear layers: right answers, declared costs, and messages that say nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import networks_for_tests as networks
+import numpy as np
+import pytest
+import torch
+from masked_pair import run_masked
+from scipy import stats
+from test_protocol_masked import close, identity_relu
+
+from pibench.errors import MaterialError, UsageError
+from pibench.mpc.delphi.cost import operation_cost
+from pibench.mpc.delphi.protocol import DelphiProtocol
+from pibench.mpc.masked.sources.source import Material
+from pibench.mpc.protocol import CLIENT, SERVER, Cost
+
+pytestmark = pytest.mark.timeout(120)
+run_delphi = partial(run_masked, protocol=DelphiProtocol)
+GARBLERS = ("server", "client")
+
+
+@pytest.mark.parametrize("garbler", GARBLERS)
+@pytest.mark.parametrize("name", networks.everything())
+def test_every_operation_agrees_with_plaintext_and_costs_what_is_declared(name: str, garbler: str) -> None:
+    program, weights = networks.program_of(name)
+    images, options = [torch.randn(2, *networks.SHAPE)], {"garbler": garbler}
+    outcome = run_delphi(program, weights, images, **options)
+    close(outcome, program, weights, images)
+    declared = sum((operation_cost(program, op, 2, options) for op in program), Cost())
+    online, offline = outcome.online, outcome.offline
+    assert online[SERVER][0].total.sent_bytes == declared.server_bytes
+    assert online[CLIENT][0].total.sent_bytes == declared.client_bytes
+    assert online[SERVER][0].total.rounds == online[CLIENT][0].total.rounds == declared.rounds
+    assert offline[SERVER].total.sent_bytes == declared.offline_server_bytes
+    assert offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
+
+
+@pytest.mark.parametrize("garbler", GARBLERS)
+@pytest.mark.parametrize("options", [{"fraction_bits": 14}, {"range_bits": 16}, {"fraction_bits": 12, "range_bits": 8}])
+def test_relu_is_exact_over_its_whole_range(garbler: str, options: dict[str, int]) -> None:
+    """Not within one unit: a circuit truncates exactly."""
+    f, top = options.get("fraction_bits", 16), options.get("range_bits", 12)
+    n = 3_000
+    program, weights = identity_relu(n)
+    x = torch.sign(torch.randn(n)) * 2.0 ** (torch.rand(n, dtype=torch.float64) * top)
+    x[:6] = torch.tensor([0.0, 2.0**-f, -(2.0**-f), 2.0**top - 1, -(2.0**top) + 1, -0.5])
+    image = (x.clamp(1 - 2.0**top, 2.0**top - 1).double() * 2**f).round().div(2**f).view(1, 1, 1, n)
+    outcome = run_delphi(program, weights, [image], garbler=garbler, **options)
+    assert torch.equal(outcome.logits[0].double(), image.clamp(min=0).float().double())
+
+
+def test_a_relu_costs_its_formula() -> None:
+    """41 bits take 656 bytes of labels; ANDs are 40 for the sum, 26 for the choice, 29 for a mask of 30 bits."""
+    n = 160
+    program, _ = identity_relu(n)
+    options = {"fraction_bits": 14}
+    relu = operation_cost(program, program.ops[2], 1, options)
+    output = operation_cost(program, program.output, 1, options)
+    assert relu == output
+    assert relu.server_bytes == n * (656 + 4)  # 2 * 14 + 12 + 1 = 41 labels; the logits travel with the last operation
+    assert relu.client_bytes == n * 4  # of 30 bits, which is all that the logits need
+    assert relu.offline_server_bytes == n * 32 * (40 + 26 + 29)
+    assert relu.offline_client_bytes == 4 * 11_392  # of 71 bits a ReLU, filled up to a multiple of 64
+    assert relu.rounds == 2 + 1
+
+
+def test_what_each_party_receives_is_uniform() -> None:
+    program, weights = identity_relu(4_000)
+    image = torch.full((1, 1, 1, 4_000), 0.25)
+    for garbler in GARBLERS:
+        outcome = run_delphi(program, weights, [image], garbler=garbler)
+        for rank in (SERVER, CLIENT):
+            # the last message to the client is its share of the answer, cut to its valid bits, whose top byte is not
+            messages = outcome.heard[rank][0][:-1] if rank == CLIENT else outcome.heard[rank][0][:1]
+            for message in messages:
+                counts = np.bincount(np.frombuffer(message, np.uint8), minlength=256)
+                assert stats.chisquare(counts).pvalue > 1e-6
+
+
+def test_lengths_do_not_depend_on_the_image_and_messages_do_not_repeat() -> None:
+    program, weights = networks.program_of("residual")
+    images = [torch.zeros(1, *networks.SHAPE), 5 * torch.ones(1, *networks.SHAPE)]
+    outcome = run_delphi(program, weights, images)
+    for rank in (SERVER, CLIENT):
+        first, second = outcome.heard[rank]
+        assert [len(message) for message in first] == [len(message) for message in second]
+        assert not set(filter(lambda message: len(message) > 15, first)) & set(second)
+
+
+def test_a_circuit_is_used_once() -> None:
+    class Careless(DelphiProtocol):
+        def _next(self) -> Material:
+            return self._material[0]
+
+    program, weights = networks.program_of("residual")
+    image = torch.randn(1, *networks.SHAPE)
+    with pytest.raises(MaterialError, match="serves one evaluation"):
+        run_masked(program, weights, [image, image], protocol=Careless)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"garbler": "dealer"}, "choose one of server, client"),
+        ({"keep_dir": "/tmp/x"}, "not kept"),
+        ({"nix": 1}, "nix"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
+    program, _ = networks.program_of("residual")
+    with pytest.raises(UsageError, match=message):
+        operation_cost(program, program.ops[0], 1, options)
