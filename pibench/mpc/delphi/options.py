@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pibench.errors import UsageError
 from pibench.mpc.masked.options import Options
@@ -15,9 +15,11 @@ GARBLERS = ("server", "client")
 class DelphiOptions(Options):
     """ReLUs in garbled circuits; the ring of a ReLU has 2 fraction_bits + range_bits + 1 bits."""
 
-    relu: ClassVar[str] = "halfgates"
+    relu = "halfgates"
     provider: Literal["garbling"] = "garbling"  # type: ignore[assignment]
-    garbler: Literal["server", "client"] = "server"  # server, as DELPHI has it, or client: circuits then wait at the server
+    garbler: Literal["server", "client"] = (
+        "server"  # the server as in DELPHI; else circuits wait at the server
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

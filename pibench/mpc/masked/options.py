@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pibench.errors import UsageError
 from pibench.mpc.masked.sources import SOURCES
@@ -42,7 +42,7 @@ class Window:
 class Options:
     """What a suite may choose; every choice is public and recorded."""
 
-    relu: ClassVar[str] = "tables"  # the gadget that ReLUs go through
+    relu = "tables"  # no option: the gadget that ReLUs go through
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     provider: Literal["dealer", "first-party"] = "dealer"  # a third process, or the server (no privacy from it)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pibench.lowering.program import Weights
 from pibench.mpc.crypto.softspoken import set_up_receiver, set_up_sender
@@ -43,8 +43,6 @@ class Garbling:
 class GarblingServer(FirstPartyServer):
     """The server's half; linear correlations are its own."""
 
-    wants_dealer: ClassVar[bool] = False
-
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Make the base transfers, too."""
         made = super().setup(weights, kept)
@@ -62,8 +60,6 @@ class GarblingServer(FirstPartyServer):
 
 class GarblingClient(FirstPartyClient):
     """The client's half."""
-
-    wants_dealer: ClassVar[bool] = False
 
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Make the base transfers, too."""
