@@ -25,6 +25,7 @@ from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mea
 from pibench.training.interrupts import held_back
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
+from pibench.training.smallmaps import fast_small_maps
 
 SAVE_EVERY_S = 180.0  # an interruption costs this much at most
 GLANCE = 2000  # test images looked at after every epoch but the last, which takes all
@@ -185,7 +186,7 @@ class Trainer:
         small = resize(images, recipe.pixels_at(self.place.epoch))
         if recipe.channels_last:
             small = small.contiguous(memory_format=torch.channels_last)
-        with precision_of(recipe, self.device):
+        with precision_of(recipe, self.device), fast_small_maps(self.module):
             logits = self.module(small)
         loss = self._loss(logits.float(), labels, taught)
         self.optimizer.zero_grad()

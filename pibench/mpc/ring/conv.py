@@ -192,8 +192,7 @@ class _Desk:
         self._held = _scratch("columns", math.prod(spread)), _scratch("product", math.prod(made))
         kind = torch.int64 if conv.engine.exact else torch.float64
         left, right = (
-            held[: math.prod(size)].view(kind).view(size)
-            for held, size in zip(self._held, (spread, made), strict=True)
+            held[: math.prod(size)].view(kind).view(size) for held, size in zip(self._held, (spread, made), strict=True)
         )
         self.columns: Columns = left.numpy()
         self.product: Columns = right.numpy()
