@@ -131,11 +131,13 @@ def _crypten() -> Iterable[Finding]:
 def _numba() -> Iterable[Finding]:
     version = _version("numba")
     try:
-        import numba  # noqa: F401
+        from pibench.mpc import kernelcache
+        from pibench.mpc.ring import limbs, packing  # noqa: F401 - as every run does
     except Exception as error:  # a numba that does not fit numpy raises more than ImportError
-        yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", "pip install --upgrade numba")
+        remedy = "set NUMBA_CACHE_DIR to a folder of yours" if "cache" in str(error) else "pip install --upgrade numba"
+        yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", remedy)
     else:
-        yield Finding("numba", "ok", str(version))
+        yield Finding("numba", "ok", f"{version}, keeps compiled kernels in {kernelcache.where()} (NUMBA_CACHE_DIR)")
 
 
 def _ports() -> Iterable[Finding]:

@@ -22,6 +22,7 @@ from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import LOCAL_OPTIONS, NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
 from pibench.hosts.lender import Lender
 from pibench.links import frames
+from pibench.links.callers import MAX_CALLERS
 from pibench.links.link import Link
 from pibench.links.tls import Wrapper, generate
 from pibench.mpc.spec import found
@@ -213,11 +214,15 @@ def test_a_caller_has_ten_seconds_in_all_not_for_every_word(host, keys, monkeypa
     assert "said nothing" in host.log[-1]
 
 
-def test_more_callers_than_are_questioned_are_sent_away_at_once(host, keys):
-    host.lender._free = threading.Semaphore(1)
-    with socket.create_connection(host.address), socket.create_connection(host.address, timeout=5) as second:
-        assert second.recv(1) == b""
-    assert "too many callers" in host.log[0]
+def test_silent_strangers_do_not_keep_a_trusted_caller_out(host, keys):
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    silent = [socket.create_connection(host.address, timeout=5) for _ in range(MAX_CALLERS + 6)]
+    start = time.monotonic()
+    assert "this is no job" in call(host, known, hosts.hello(), {"job": "job"})["refused"]
+    assert time.monotonic() - start < 5.0
+    assert sum("too many callers" in line for line in host.log) == 7
+    for sock in silent:
+        sock.close()
 
 
 def test_a_caller_who_vanishes_leaves_nothing_running(host, keys, tmp_path):

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pibench"
 
 # From the ground up; a module may import its own layer and those below. Longest prefix wins.
 LAYERS = (
-    {"pibench", "pibench.errors"},
-    {"pibench.registry", "pibench.library", "pibench.documents", "pibench.mpc.spec"},
+    {"pibench", "pibench.errors", "pibench.processes"},
+    {"pibench.registry", "pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.mpc.kernelcache"},
     {"pibench.networks.spec", "pibench.networks.card", "pibench.suite"},
     {"pibench.records", "pibench.lowering", "pibench.links"},
     {"pibench.networks", "pibench.mpc"},

@@ -1,8 +1,11 @@
 """Strangers: mutual TLS with pinned keys, the session's token, and what the parties must agree on."""
 
+import errno
+import io
 import secrets
 import socket
 import ssl
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -11,6 +14,7 @@ import pytest
 
 from pibench.errors import TransportError, UsageError
 from pibench.links import frames
+from pibench.links.callers import say
 from pibench.links.meter import Meter
 from pibench.links.tls import Identity, Wrapper, fingerprint, generate
 from pibench.links.transport import Channel, channel_pair, listen
@@ -158,20 +162,57 @@ def test_a_stranger_who_drips_bytes_is_sent_away_in_time(folder, secure, monkeyp
 
 
 @pytest.mark.timeout(30)
-def test_more_callers_than_are_questioned_are_sent_away_at_once(folder, monkeypatch, capfd):
-    monkeypatch.setattr(connect, "MAX_CALLERS", 2)
+@pytest.mark.parametrize("most", [2, 64])
+def test_silent_strangers_keep_nobody_out_and_the_oldest_is_sent_away(folder, monkeypatch, capfd, most):
+    monkeypatch.setattr(connect, "MAX_CALLERS", most)
     door = Door(folder, seconds=20)
-    silent = [socket.create_connection(door.address) for _ in range(2)]
-    with socket.create_connection(door.address) as third:
-        third.settimeout(HANDSHAKE_S / 2)
-        assert third.recv(1) == b""
-    assert "too many callers" in capfd.readouterr().err
-    for sock in silent:
-        sock.close()
-    time.sleep(0.5)  # until both have been given up
+    silent = [socket.create_connection(door.address) for _ in range(most + 3)]
+    start = time.monotonic()
     door.call(Wrapper(identity(folder, "bob", "alice"), server=False)).close()
+    assert time.monotonic() - start < HANDSHAKE_S / 2
+    for sock in silent[:4]:  # three for those who came after them, one for the peer
+        sock.settimeout(HANDSHAKE_S / 2)
+        assert sock.recv(1) == b""
     door.end()
     door.found["client"].close()
+    assert capfd.readouterr().err.count("too many callers") == 4
+    for sock in silent:
+        sock.close()
+
+
+@pytest.mark.timeout(30)
+def test_no_questioning_thread_outlives_its_listener(folder, monkeypatch):
+    """A refusal that came after its listener found standard error closed, and took the thread down."""
+    before = set(threading.enumerate())
+    door = Door(folder, seconds=20)
+    silent = [socket.create_connection(door.address) for _ in range(5)]
+    door.call(Wrapper(identity(folder, "bob", "alice"), server=False)).close()
+    door.end()
+    assert set(threading.enumerate()) <= before
+    door.found["client"].close()
+    for sock in silent:
+        assert sock.recv(1) == b""
+        sock.close()
+
+
+@pytest.mark.parametrize("stream", ["closed", "absent", "full"])
+def test_a_refusal_is_logged_or_not_but_never_fails(stream, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "no space left")
+
+    closed, full = io.StringIO(), Full()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", {"closed": closed, "absent": None, "full": full}[stream])
+    say("refused 127.0.0.1:1: silence")
+
+
+def test_a_strangers_text_controls_no_terminal(capfd):
+    say("refused 127.0.0.1:1: \x1b[2J\rall is well\n2026-01-01 session 7 ended \u202e" + "x" * 5000)
+    written = capfd.readouterr().err
+    assert written.count("\n") == 1
+    assert r"\x1b[2J\rall is well\n2026-01-01 session 7 ended \u202e" in written
+    assert len(written) < 1100
 
 
 def no_tls(sock):
@@ -221,7 +262,7 @@ def test_a_stranger_is_refused_and_logged_and_the_peer_is_not_kept_waiting(folde
     assert time.monotonic() - start < HANDSHAKE_S / 2
     door.end()
     door.found.pop("client").close()
-    assert "refused a connection from ('127.0.0.1'" in capfd.readouterr().err
+    assert "refused 127.0.0.1:" in capfd.readouterr().err
     sock.close()
     silent.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from pibench.errors import TransportError
@@ -97,6 +98,11 @@ class Talk:
             return False
         return len(self._arrived) >= frames.LENGTH.size + int(frames.LENGTH.unpack_from(self._arrived)[0])
 
+    def hang_up(self) -> None:
+        """End the connection from another thread: whoever talks learns that it broke."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._sock.close()

@@ -9,12 +9,11 @@ measuring has to put it where both trust it.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pibench import __version__
+from pibench import __version__, processes
 from pibench.errors import PartyError, UsageError
 from pibench.links.link import Address, Link, LinkUp
 from pibench.links.tls import Identity
@@ -84,7 +83,7 @@ class HostsUp(LinkUp):
 
     def prefix(self, role: str) -> list[str]:
         """Have the server started by the other host: what follows is run over there, in a manner of speaking."""
-        return [sys.executable, "-m", "pibench.hosts.remote"] if role == "server" else []
+        return processes.command("pibench.hosts.remote") if role == "server" else []
 
     def connection(self, role: str) -> dict[str, Any]:
         """Have everybody speak TLS; the client knows its own host's dealer by its own certificate."""

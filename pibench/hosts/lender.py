@@ -7,11 +7,9 @@ progress; each refusal is logged with its reason. A caller sends a card; the wei
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,22 +19,21 @@ from pibench.errors import PibenchError, TransportError, UsageError
 from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import accepted, greeted, hello
 from pibench.library import find_documents
+from pibench.links.callers import Callers, Log, say
 from pibench.links.tls import Identity, Wrapper
 from pibench.links.transport import listen
 from pibench.session.children import Child, Children, note
-from pibench.session.connect import HANDSHAKE_S, MAX_CALLERS, Address
+from pibench.session.connect import HANDSHAKE_S, Address
 
 POLL_S = 0.02
 END_S = 2.0
 MOST_IMAGES = 100_000
 ASKED = {"card": str, "images": int, "seed": int, "merge": bool, "program": str}
 
-Log = Callable[[str], None]
-
 
 def log_line(text: str) -> None:
     """Write one line of the log."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + text, file=sys.stderr, flush=True)
+    say(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + text)
 
 
 @dataclass
@@ -55,7 +52,11 @@ class Lender:
         self._wrap = Wrapper(self.identity, server=True)
         self._folder = Path(tempfile.mkdtemp(prefix="pibench-party-"))
         self._socket = listen(*self.place)
-        self._free = threading.Semaphore(MAX_CALLERS)
+        self._callers = Callers(
+            self._socket, self._question, self._admit, within_s=HANDSHAKE_S,
+            log=lambda text: self.log(text),
+        )  # fmt: skip
+        self._talk: Talk | None = None  # of the session that runs
 
     @property
     def address(self) -> Address:
@@ -65,40 +66,20 @@ class Lender:
 
     def serve(self) -> None:
         """Accept callers until the listener is closed."""
-        while True:
-            try:
-                sock, caller = self._socket.accept()
-            except OSError:
-                return
-            if self._free.acquire(blocking=False):
-                threading.Thread(target=self._receive, args=(sock, caller), daemon=True).start()
-            else:
-                self._refuse(caller, TransportError("too many callers at a time"))
-                sock.close()
+        self._callers.serve()
 
     def close(self) -> None:
-        """Accept no more callers, and remove what was prepared."""
-        with suppress(OSError):
-            self._socket.shutdown(2)
+        """Accept no more callers, end the session that runs, and remove what was prepared."""
+        if self._talk is not None:
+            self._talk.hang_up()
+        self._callers.close()
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _receive(self, sock: Any, caller: Any) -> None:
-        """Let a caller in who is pinned and runs the same version; anybody else is refused."""
-        try:
-            talk, request = self._question(sock)
-        except (PibenchError, OSError, AttributeError) as error:
-            self._refuse(caller, error)
-            return
-        finally:
-            self._free.release()
-        self._admit(talk, request, caller)
-
     def _question(self, sock: Any) -> tuple[Talk, dict[str, Any]]:
-        """Return the connection to a proven caller and its request; all of it within HANDSHAKE_S."""
+        """Return the connection to a pinned caller of the same version and its request; all within HANDSHAKE_S."""
         deadline = time.monotonic() + HANDSHAKE_S
         try:
-            sock.settimeout(HANDSHAKE_S)
             sock = self._wrap(sock)
             talk = Talk(sock)
             theirs = talk.next(deadline - time.monotonic())
@@ -109,27 +90,27 @@ class Lender:
             sock.close()
             raise
 
-    def _refuse(self, caller: Any, error: Exception) -> None:
-        why = error.what if isinstance(error, PibenchError) else str(error)
-        self.log(f"refused {caller[0]}:{caller[1]}: {why}")
-
-    def _admit(self, talk: Talk, request: dict[str, Any], caller: Any) -> None:
+    def _admit(self, asked: tuple[Talk, dict[str, Any]], caller: str) -> None:
         """Run the caller's session, if nobody else's runs."""
+        talk, request = asked
         if not self._busy.acquire(blocking=False):
-            self.log(f"refused {caller[0]}:{caller[1]}: busy")
+            self.log(f"refused {caller}: busy")
             _tell(talk, {"refused": "it is busy with another session", "remedy": "try again later"})
             talk.close()
             return
+        self._talk = talk
         try:
             self._session(talk, request, caller)
         except (PibenchError, OSError) as error:
-            self._refuse(caller, error)
-            _tell(talk, {"refused": str(getattr(error, "what", error)), "remedy": getattr(error, "remedy", "")})
+            why = str(getattr(error, "what", error))
+            self.log(f"refused {caller}: {why}")
+            _tell(talk, {"refused": why, "remedy": getattr(error, "remedy", "")})
         finally:
+            self._talk = None
             self._busy.release()
             talk.close()
 
-    def _session(self, talk: Talk, request: dict[str, Any], caller: Any) -> None:
+    def _session(self, talk: Talk, request: dict[str, Any], caller: str) -> None:
         values = request.get("job")
         if not isinstance(values, dict):
             raise UsageError("this is no job")
@@ -144,7 +125,7 @@ class Lender:
             {"weights": str(prepared.weights_path), "masks": str(prepared.masks_path) if prepared.masks_path else None},
         )
         self.sessions += 1
-        self.log(f"session {self.sessions} for {caller[0]}: {prepared.network.card}, {job.protocol}")
+        self.log(f"session {self.sessions} for {caller}: {prepared.network.card}, {job.protocol}")
         with Children() as children:
             child = children.start(job)
             how = "ended"

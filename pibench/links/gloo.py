@@ -21,7 +21,8 @@ def join(host: str, port: int, timeout_s: float, listener: socket.socket | None 
     The listener belongs to the store from here on. Raises RuntimeError or ValueError where there is no group in time.
     """
     if host.startswith(LOOPBACK):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would take the host name's address otherwise
+        # whatever they say: gloo would listen on another interface, or on the host name's
+        os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "GLOO_DEVICE_TRANSPORT": "TCP"}
     serves, timeout = listener is not None, timedelta(seconds=timeout_s)
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, 2, is_master=serves, timeout=timeout, wait_for_workers=False,

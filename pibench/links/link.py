@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pibench import processes
 from pibench.errors import PartyError, UsageError
 
 WAYS = ("netem", "wire", "paced")  # by preference
@@ -143,7 +142,7 @@ class Emulator(LinkUp):
         super().__init__(link)
         spec = {"rtt_ms": link.rtt_ms, "mbit_s": link.mbit_s, "loss_percent": link.loss_percent, **more}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self.module, json.dumps(spec)],
+            processes.command(self.module, json.dumps(spec)), env=processes.variables(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -294,7 +293,7 @@ def measure(up: LinkUp, *, rates: bool = False) -> dict[str, float]:
 
 def pair_of_processes(up: LinkUp, module: str, *more: str) -> dict[str, float]:
     """Run a module as server and client on a link, `serve HOST` and `lead HOST PORT`; return what the client prints."""
-    command, environment = [sys.executable, "-m", module], {**os.environ, **up.environment()}
+    command, environment = processes.command(module), {**processes.variables(), **up.environment()}
     server = subprocess.Popen(
         [*up.prefix("server"), *command, "serve", up.host("server"), *more],
         stdout=subprocess.PIPE, text=True, env=environment,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
+from pibench import processes
 from pibench.links import netns
 from pibench.links.emulator import ControlPipe, say
 from pibench.links.tun import ADDRESSES, DEVICE
@@ -45,7 +46,7 @@ def build() -> tuple[bool, list[int]]:
     _do(["ip", "link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE, "netns", str(os.getpid())], spaces[0])
     netns.configure(DEVICE, ADDRESSES[1], MTU)
     netns.tune_tcp()
-    _do([sys.executable, "-m", "pibench.links.veth", "configure"], spaces[0])
+    _do(processes.command("pibench.links.veth", "configure"), spaces[0])
     return user, spaces
 
 

@@ -7,13 +7,11 @@ job (`connection: {kind: ...}`), so that two hosts can bring their own (mutual T
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import importlib
 import queue
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from pibench.errors import TransportError, UsageError
+from pibench.links.callers import MAX_CALLERS, Callers, say
 from pibench.links.transport import listen
 from pibench.session.job import Job
 
@@ -37,7 +36,6 @@ NONCE_BYTES = 32
 ROLE_BYTES = 8
 CONNECT_S = 180.0  # for all to be there: on a busy machine imports take long, and the harness knows who has died
 HANDSHAKE_S = 10.0  # a stranger who says nothing is sent away after this long
-MAX_CALLERS = 64  # questioned at the same time
 
 
 @dataclass
@@ -147,11 +145,24 @@ def accept(
 ) -> dict[str, socket.socket]:
     """Accept one proven connection from each wanted role.
 
-    Each caller is questioned in a thread of its own, so that silent strangers keep nobody waiting.
+    Each caller is questioned in a thread of its own, so that silent strangers keep nobody waiting; none of these
+    threads outlives the listener.
     """
     missing, found = set(wanted), {}
     proven: queue.Queue[tuple[str, socket.socket]] = queue.Queue()
-    threading.Thread(target=_receive_callers, args=(listener, token, wrap, proven), daemon=True).start()
+
+    def question(sock: socket.socket) -> tuple[str, socket.socket]:
+        deadline = time.monotonic() + HANDSHAKE_S
+        sock = wrap(sock)
+        try:
+            return _greet(sock, token, deadline)
+        except BaseException:
+            sock.close()
+            raise
+
+    callers = Callers(listener, question, lambda known, _: proven.put(known), within_s=HANDSHAKE_S, most=MAX_CALLERS)
+    accepting = threading.Thread(target=callers.serve, daemon=True)
+    accepting.start()
     try:
         while missing:
             role, sock = proven.get(timeout=_left(deadline))
@@ -159,49 +170,18 @@ def accept(
                 found[role] = sock
                 missing.remove(role)
             else:
-                _refuse(sock, sock.getpeername(), f"nobody waits for another {role}")
+                say(f"refused {sock.getpeername()}: nobody waits for another {role}")
+                sock.close()
     except queue.Empty:
         for sock in found.values():
             sock.close()
         raise TransportError(f"the {' and the '.join(sorted(missing))} did not connect in time") from None
     finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes up the thread that accepts
+        callers.close()
+        accepting.join()
+        while not proven.empty():
+            proven.get()[1].close()
     return found
-
-
-def _receive_callers(
-    listener: socket.socket, token: bytes, wrap: Wrap, proven: queue.Queue[tuple[str, socket.socket]]
-) -> None:
-    """Accept until the listener is shut down; more than MAX_CALLERS at a time are sent away."""
-    free = threading.Semaphore(MAX_CALLERS)
-
-    def question(sock: socket.socket, caller: object) -> None:
-        deadline = time.monotonic() + HANDSHAKE_S
-        try:
-            sock.settimeout(HANDSHAKE_S)
-            sock = wrap(sock)
-            proven.put(_greet(sock, token, deadline))
-        except (OSError, TransportError) as error:
-            _refuse(sock, caller, error.what if isinstance(error, TransportError) else str(error) or "silence")
-        finally:
-            free.release()
-
-    while True:
-        try:
-            sock, caller = listener.accept()
-        except OSError:
-            return
-        if free.acquire(blocking=False):
-            threading.Thread(target=question, args=(sock, caller), daemon=True).start()
-        else:
-            _refuse(sock, caller, "too many callers at a time")
-
-
-def _refuse(sock: socket.socket, caller: object, why: str) -> None:
-    """Send a stranger away, and say so on standard error."""
-    print(f"refused a connection from {caller}: {why}", file=sys.stderr, flush=True)
-    sock.close()
 
 
 def _greet(sock: socket.socket, token: bytes, deadline: float) -> tuple[str, socket.socket]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Protocol
 
+from pibench import processes
 from pibench.errors import PartyError
 
 NURSERY_START_S = 300.0  # importing torch on a machine that is busy with other things
@@ -34,16 +35,15 @@ class Process(Protocol):
 
 
 def environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a party: threads fixed, output unbuffered, our modules found."""
+    """Return the environment of a party: threads fixed, output unbuffered, our modules found (processes.py)."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, **more}
+    return {**processes.variables(), **dict.fromkeys(names, str(threads)), "PYTHONUNBUFFERED": "1", **more}
 
 
 def spawn(result_fd: int, prefix: Sequence[str], variables: Mapping[str, str]) -> Process:
     """Start a party from nothing; it inherits `result_fd` under its number."""
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "pibench.session.party"],
+        [*prefix, *processes.command("pibench.session.party")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(result_fd,),
         env=dict(variables), start_new_session=True,
     )  # fmt: skip
@@ -88,7 +88,7 @@ class Nursery:
         self.alive = True
         with theirs:
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "pibench.session.nursery", str(theirs.fileno()), *modules],
+                [*prefix, *processes.command("pibench.session.nursery", str(theirs.fileno()), *modules)],
                 stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=dict(variables), start_new_session=True,
             )  # fmt: skip
         try:
