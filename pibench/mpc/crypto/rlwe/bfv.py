@@ -52,7 +52,7 @@ class PublicKey:
 class Answer:
     """One layer's answer for one image: c1 whole, c0 in the wanted places; low and high words of fractions of q."""
 
-    masks: Words  # (2, outputs n): polynomial by polynomial
+    masks: Words  # (2, outputs n): eight polynomials side by side, then the next eight
     bodies: Words  # (2, wanted)
 
 
@@ -112,9 +112,10 @@ def _answer_lanes(masks: Words, parameters: Parameters) -> tuple[Lanes, Ring]:
     small = ring(3 if parameters.mask_bytes <= 8 else 4, n)
     count = masks.shape[1] // n
     x = np.zeros((-(-count // LANES), small.count, n, LANES), np.uint32)
-    residues = from_words(masks, small).reshape(small.count, count, n)
-    for k in range(count):
-        x[k // LANES, :, :, k % LANES] = residues[:, k]
+    for g in range(len(x)):
+        real = min(LANES, count - g * LANES)
+        part = np.ascontiguousarray(masks[:, g * LANES * n : (g * LANES + real) * n])
+        x[g, :, :, :real] = from_words(part, small).reshape(small.count, n, real)
     return x, small
 
 
@@ -130,8 +131,7 @@ class Answering:
         The first `count` of them are answers; `share` is flat, of wanted places, below 2^bits.
         """
         body = self.hide(c0, c1, share, wanted, parameters)
-        masks = np.concatenate([_mask(c1[k // LANES, :, :, k % LANES], parameters) for k in range(count)], axis=1)
-        return Answer(masks, to_fraction(body, 8 * parameters.body_bytes, parameters.ring))
+        return Answer(_masks(c1, count, parameters), to_fraction(body, 8 * parameters.body_bytes, parameters.ring))
 
     def hide(self, c0: Lanes, c1: Lanes, share: Words, wanted: Index, parameters: Parameters) -> Lanes:
         """Re-randomise, subtract the share and flood, modulo q: returns c0 (primes, wanted), leaves c1 in place."""
@@ -151,8 +151,13 @@ class Answering:
         return body
 
 
-def _mask(c1: Lanes, parameters: Parameters) -> Words:
-    return to_fraction(np.ascontiguousarray(c1), 8 * parameters.mask_bytes, parameters.ring)
+def _masks(c1: Lanes, count: int, parameters: Parameters) -> Words:
+    out, n = np.empty((2, count * parameters.degree), np.uint64), parameters.degree
+    for g, group in enumerate(c1):
+        real = min(LANES, count - g * LANES)
+        made = to_fraction(group.reshape(len(group), -1), 8 * parameters.mask_bytes, parameters.ring)
+        out[:, g * LANES * n : (g * LANES + real) * n] = made.reshape(2, n, LANES)[:, :, :real].reshape(2, -1)
+    return out
 
 
 def gather(x: Lanes, places: Index) -> Lanes:

@@ -18,10 +18,12 @@ from pibench.mpc.crypto.rlwe.axis import Index
 from pibench.mpc.crypto.rlwe.ntt import forward_one
 from pibench.mpc.crypto.rlwe.packing import Packing
 from pibench.mpc.crypto.rlwe.primes import LANES, Lanes, Ring
+from pibench.mpc.crypto.rlwe.vectors import multiply_accumulate
 
 Integers = NDArray[np.int64]
 _BLOCK = 256  # coefficients whose sums stay in the first cache
-_SUMMED = 512  # products of 54 bits that a word holds
+_SUMMED = 512  # products of 54 bits that a word holds, and half as many again
+_AT_ONCE = 4  # products that are added before their sum goes back to memory
 
 
 @dataclass
@@ -125,36 +127,56 @@ def _sum_products(
     w: Lanes, c0: Lanes, c1: Lanes, at: int, constants: Lanes, moduli: Lanes, out0: Lanes, out1: Lanes
 ) -> None:
     """Kernel: out (primes, n, LANES) = sum over k of w[:, k] times polynomial at + k of c, for both c."""
-    total0, total1 = np.empty((_BLOCK, LANES), np.uint64), np.empty((_BLOCK, LANES), np.uint64)
+    n, inputs = out0.shape[1], w.shape[1]
+    flat, flat0, flat1 = w.reshape(-1), c0.reshape(-1), c1.reshape(-1)
+    total0, total1 = np.empty(_BLOCK * LANES, np.uint64), np.empty(_BLOCK * LANES, np.uint64)
     for i in range(moduli.size):
-        for start in range(0, out0.shape[1], _BLOCK):
-            stop = min(start + _BLOCK, out0.shape[1])
+        for start in range(0, n, _BLOCK):
+            size = min(_BLOCK, n - start)
             total0[:] = 0
             total1[:] = 0
-            for k in range(w.shape[1]):
-                group, lane = (at + k) // LANES, (at + k) % LANES
-                if k % _SUMMED == _SUMMED - 1:
+            for k in range(0, inputs, _AT_ONCE):
+                if k % _SUMMED == _SUMMED - _AT_ONCE:
                     _reduce(total0, constants[i], moduli[i])
                     _reduce(total1, constants[i], moduli[i])
+                weights = ((i * inputs + k) * n + start) * LANES
                 _accumulate(
-                    w[i, k, start:stop], c0[group, i, start:stop], c1[group, i, start:stop], lane, total0, total1
+                    total0, total1, flat, weights, n, flat0, flat1, at + k, inputs - k, i, moduli.size, start, size
                 )
             _reduce(total0, constants[i], moduli[i])
             _reduce(total1, constants[i], moduli[i])
-            for j in range(start, stop):
-                for o in range(LANES):
-                    out0[i, j, o] = np.uint32(total0[j - start, o])
-                    out1[i, j, o] = np.uint32(total1[j - start, o])
+            for j in range(size):
+                for lane in range(LANES):
+                    out0[i, start + j, lane] = np.uint32(total0[j * LANES + lane])
+                    out1[i, start + j, lane] = np.uint32(total1[j * LANES + lane])
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(w: Lanes, c0: Lanes, c1: Lanes, lane: int, total0: Words, total1: Words) -> None:
-    for j in range(w.shape[0]):
-        u, v = np.uint64(c0[j, lane]), np.uint64(c1[j, lane])
-        for o in range(LANES):
-            total0[j, o] += np.uint64(w[j, o]) * u
-        for o in range(LANES):
-            total1[j, o] += np.uint64(w[j, o]) * v
+def _accumulate(
+    total0: Words, total1: Words, w: Lanes, weights: int, n: int, c0: Lanes, c1: Lanes, at: int, left: int, i: int,
+    primes: int, start: int, size: int,
+) -> None:  # fmt: skip
+    """Kernel: add w's polynomials from `weights` on times polynomials at, at + 1, ... of c: 4, or all that are left."""
+    step, zero = n * LANES, np.uint32(0)
+    a, b, c, d = at, at + 1, at + 2, at + 3
+    if left >= _AT_ONCE:
+        a, b = _place_of(a, i, primes, n, start), _place_of(b, i, primes, n, start)
+        c, d = _place_of(c, i, primes, n, start), _place_of(d, i, primes, n, start)
+        for j in range(0, size * LANES, LANES):
+            multiply_accumulate(total0, j, w, weights + j, step, c0[a + j], c0[b + j], c0[c + j], c0[d + j])
+            multiply_accumulate(total1, j, w, weights + j, step, c1[a + j], c1[b + j], c1[c + j], c1[d + j])
+        return
+    for k in range(left):
+        f = _place_of(at + k, i, primes, n, start)
+        for j in range(0, size * LANES, LANES):
+            multiply_accumulate(total0, j, w, weights + k * step + j, 0, c0[f + j], zero, zero, zero)
+            multiply_accumulate(total1, j, w, weights + k * step + j, 0, c1[f + j], zero, zero, zero)
+
+
+@njit(cache=True, nogil=True)
+def _place_of(polynomial: int, i: int, primes: int, n: int, start: int) -> int:
+    """Where coefficient `start` of a polynomial lies in flat (groups, primes, n, LANES)."""
+    return (((polynomial // LANES) * primes + i) * n + start) * LANES + polynomial % LANES
 
 
 @njit(cache=True, nogil=True)

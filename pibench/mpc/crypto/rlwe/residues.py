@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pibench.mpc.crypto.rlwe.arithmetic import Words, reduce_word, word_constants
 from pibench.mpc.crypto.rlwe.primes import Lanes, Ring, with_shoup
 
+_BLOCK = 512  # numbers that are worked on together, in the first cache
 Limbs = NDArray[np.uint64]  # of 32 bits each
 
 
@@ -39,35 +40,71 @@ def to_fraction(x: Lanes, width: int, ring: Ring) -> Words:
 
 @njit(cache=True, nogil=True)
 def _to_fraction(x: Lanes, width: int, inverse: Lanes, fractions: Limbs, moduli: Lanes, out: Words) -> None:
-    u32, low = np.uint64(32), np.uint64(0xFFFFFFFF)
-    for j in range(x.shape[1]):
-        a0, a1, a2, a3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+    sums = np.empty((4, _BLOCK), np.uint64)  # of fixed-point products, limb by limb
+    for start in range(0, x.shape[1], _BLOCK):
+        stop = min(start + _BLOCK, x.shape[1])
+        sums[:] = 0
         for i in range(moduli.size):
-            p, v = moduli[i], x[i, j]
-            quotient = np.uint32((np.uint64(v) * np.uint64(inverse[i, 1])) >> u32)
-            y = np.uint32(np.uint32(v * inverse[i, 0]) - np.uint32(quotient * p))
-            z = np.uint64(min(y, np.uint32(y - p)))
-            a0 += z * fractions[i, 0]
-            a1 += z * fractions[i, 1]
-            a2 += z * fractions[i, 2]
-            a3 += z * fractions[i, 3]
-        a1 += a0 >> u32
-        a2 += a1 >> u32
-        a3 += a2 >> u32
-        high, rest = (a3 << u32) | (a2 & low), (a1 << u32) | (a0 & low)
-        if width <= 64:  # the width is public
-            kept = high >> np.uint64(64 - width)
-            rounding = rest >> np.uint64(63) if width == 64 else (high >> np.uint64(63 - width)) & np.uint64(1)
-            out[0, j] = (kept + rounding) & (~np.uint64(0) >> np.uint64(64 - width))
-            out[1, j] = np.uint64(0)
+            _add_share(x[i, start:stop], inverse[i], fractions[i], moduli[i], sums)
+        _carry(sums)
+        if width <= 64:  # public
+            _cut_low(sums, width, out[0, start:stop])
+            out[1, start:stop] = 0
         else:
-            more = np.uint64(width - 64)
-            kept = (high << more) | (rest >> np.uint64(128 - width))
-            rounding = (rest >> np.uint64(127 - width)) & np.uint64(1)
-            total = kept + rounding
-            carry = np.uint64(total < kept)
-            out[0, j] = total
-            out[1, j] = ((high >> np.uint64(128 - width)) + carry) & ((np.uint64(1) << more) - np.uint64(1))
+            _cut_high(sums, width, out[0, start:stop], out[1, start:stop])
+
+
+@njit(cache=True, nogil=True)
+def _add_share(x: Lanes, inverse: Lanes, limbs: Limbs, p: np.uint32, sums: Words) -> None:
+    """Kernel: sums += (x / (q/p) mod p) / p, limb by limb."""
+    w, s = inverse[0], inverse[1]
+    f0, f1, f2, f3 = limbs[0], limbs[1], limbs[2], limbs[3]
+    a0, a1, a2, a3 = sums[0], sums[1], sums[2], sums[3]
+    for j in range(x.size):
+        v = x[j]
+        quotient = np.uint32((np.uint64(v) * np.uint64(s)) >> np.uint64(32))
+        r = np.uint32(np.uint32(v * w) - np.uint32(quotient * p))
+        z = np.uint64(min(r, np.uint32(r - p)))
+        a0[j] += z * f0
+        a1[j] += z * f1
+        a2[j] += z * f2
+        a3[j] += z * f3
+
+
+@njit(cache=True, nogil=True)
+def _carry(sums: Words) -> None:
+    """Kernel: limbs 1 and 0 joined into row 0, limbs 3 and 2 into row 1; whole turns are lost."""
+    u32, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    for j in range(sums.shape[1]):
+        a1 = sums[1, j] + (sums[0, j] >> u32)
+        a2 = sums[2, j] + (a1 >> u32)
+        a3 = sums[3, j] + (a2 >> u32)
+        sums[0, j] = (a1 << u32) | (sums[0, j] & low)
+        sums[1, j] = (a3 << u32) | (a2 & low)
+
+
+@njit(cache=True, nogil=True)
+def _cut_low(sums: Words, width: int, out: Words) -> None:
+    """Kernel: the top `width` bits, at most 64, rounded."""
+    drop, mask, one = np.uint64(64 - width), ~np.uint64(0) >> np.uint64(64 - width), np.uint64(1)
+    row, top = (0, np.uint64(63)) if width == 64 else (1, np.uint64(63 - width))  # where the next bit stands
+    for j in range(out.size):
+        out[j] = ((sums[1, j] >> drop) + ((sums[row, j] >> top) & one)) & mask
+
+
+@njit(cache=True, nogil=True)
+def _cut_high(sums: Words, width: int, low: Words, high: Words) -> None:
+    """Kernel: the top `width` bits, more than 64, rounded; as low and high words."""
+    more, drop, mask = (
+        np.uint64(width - 64),
+        np.uint64(128 - width),
+        (np.uint64(1) << np.uint64(width - 64)) - np.uint64(1),
+    )
+    for j in range(low.size):
+        kept = (sums[1, j] << more) | (sums[0, j] >> drop)
+        total = kept + ((sums[0, j] >> np.uint64(127 - width)) & np.uint64(1))
+        low[j] = total
+        high[j] = ((sums[1, j] >> drop) + np.uint64(total < kept)) & mask
 
 
 def from_words(words: Words, ring: Ring) -> Lanes:

@@ -11,15 +11,14 @@ Rejection depends on public numbers only, and nothing branches on a secret; more
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from pibench.mpc.crypto.rlwe.arithmetic import Small, Words
-from pibench.mpc.crypto.rlwe.primes import LANES, PRIME_BITS, Lanes, Ring
+from pibench.mpc.crypto.rlwe.primes import LANES, Lanes, Ring
+from pibench.mpc.crypto.rlwe.shake import uniform_lanes
 from pibench.mpc.ring.randomness import Stream
 
 SEED_BYTES = 32
@@ -38,29 +37,16 @@ def expand(seed: bytes, count: int, ring: Ring) -> Lanes:
 
     The last group is filled up with zeros.
     """
-    out = np.zeros((-(-count // LANES), ring.count, ring.n, LANES), np.uint32)
-    for k in range(count):
-        for i, p in enumerate(ring.primes):
-            head = seed + k.to_bytes(4, "little") + i.to_bytes(4, "little")
-            _uniform(head, p, out[k // LANES, i, :, k % LANES])
+    groups = -(-count // LANES)
+    out = np.empty((groups, ring.count, ring.n, LANES), np.uint32)
+    heads = np.empty((SEED_BYTES // 8 + 1, LANES), np.uint64)
+    heads[:-1] = np.frombuffer(seed, np.uint64)[:, None]
+    for g in range(groups):
+        for i, p in enumerate(ring.primes):  # the seed, then polynomial and prime as 32-bit numbers
+            heads[-1] = np.arange(g * LANES, (g + 1) * LANES, dtype=np.uint64) + np.uint64(i << 32)
+            uniform_lanes(heads, p, out[g, i])
+    out[-1, :, :, count - (groups - 1) * LANES :] = 0
     return out
-
-
-def _uniform(head: bytes, p: int, out: Lanes) -> None:
-    shake, wanted = hashlib.shake_128(head), out.size + out.size // 32 + 64  # a prime rejects less than 1 of 64
-    while _take(np.frombuffer(shake.digest(4 * wanted), np.uint32), np.uint32(p), out) < out.size:
-        wanted *= 2  # the same stream, further
-
-
-@njit(cache=True, nogil=True)
-def _take(words: NDArray[np.uint32], p: np.uint32, out: Lanes) -> int:
-    found, mask = 0, np.uint32((1 << PRIME_BITS) - 1)
-    for i in range(words.size):
-        v = np.uint32(words[i] & mask)
-        if v < p and found < out.size:
-            out[found] = v
-            found += 1
-    return found
 
 
 def ternary(stream: Stream, groups: int, n: int) -> Small:
