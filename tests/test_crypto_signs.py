@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_crypto_ot import both
 
-from pibench.mpc.crypto import signs, softspoken
+from pibench.mpc.crypto import softspoken
 from pibench.mpc.crypto.aes import Words
-from pibench.mpc.crypto.signs import ClientSigns, Layout, ServerSigns, Shares, own_bits
+from pibench.mpc.crypto.signs import ClientSigns, Layout, Own, ServerSigns, Shares
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 
 LAYOUTS = {
@@ -28,14 +28,12 @@ Roles = tuple[OtSender, OtReceiver, OtReceiver, OtSender]
 @pytest.fixture(scope="module")
 def roles() -> Roles:
     """Both directions: the server sends and receives, the client receives and sends."""
-    (down, into), _ = both(
-        lambda channel: softspoken.set_up_sender(channel, b"s", b"down"),
-        lambda channel: softspoken.set_up_receiver(channel, b"s", b"down"),
+    (server, client), _ = both(
+        lambda channel: softspoken.set_up_both(channel, b"s", b"down", b"up"),
+        lambda channel: softspoken.set_up_both(channel, b"s", b"up", b"down"),
     )
-    (back, up), _ = both(
-        lambda channel: softspoken.set_up_receiver(channel, b"s", b"up"),
-        lambda channel: softspoken.set_up_sender(channel, b"s", b"up"),
-    )
+    (down, back), (up, into) = server, client
+    assert (down.delta != up.delta).any()
     return down, back, into, up
 
 
@@ -63,7 +61,7 @@ def halves(
     return r, mu, s
 
 
-def exchange(layout: Layout, roles: Roles, own: list[Words], table: Words) -> tuple[Shares, Shares, list[int]]:
+def exchange(layout: Layout, roles: Roles, own: list[Own], table: Words) -> tuple[Shares, Shares, list[int]]:
     down, back, into, up = roles
     client, server = ClientSigns(layout, own[1], into), ServerSigns(layout, own[0], table)
     moved, said = server.answer(down, client.message)
@@ -85,7 +83,7 @@ def test_every_share_against_its_definition(name: str, roles: Roles) -> None:
     edges = np.concatenate([[np.uint64(0), np.uint64((1 << layout.bits) - 1)], one << places])
     r, mu, s = halves(layout, n, edges)
     table = permuted()
-    mine, yours, _ = exchange(layout, roles, [own_bits(r[k], mu[k], s[k], layout) for k in range(2)], table)
+    mine, yours, _ = exchange(layout, roles, [Own.of(r[k], mu[k], s[k]) for k in range(2)], table)
     whole, sign = r[0] ^ r[1], (s[0] ^ s[1]).astype(np.uint64)
     cut, top = -(whole >> np.uint64(layout.shift)), whole >> np.uint64(layout.bits - 1)
     modulus = np.uint64((1 << layout.width) - 1)
@@ -114,7 +112,7 @@ def test_digits_over_their_whole_range(digit_bits: int, roles: Roles) -> None:
     r[0] = np.arange(n, dtype=np.uint64)
     for shift in (0, 1, n // 2 + 1):
         r[1] = (np.arange(n, dtype=np.uint64) * np.uint64(5) + np.uint64(shift)) & np.uint64((1 << digit_bits) - 1)
-        own = [own_bits(r[k], mu[k], s[k], layout) for k in range(2)]
+        own = [Own.of(r[k], mu[k], s[k]) for k in range(2)]
         mine, yours, _ = exchange(layout, roles, own, permuted())
         words = (mine.words ^ yours.words)[: layout.per]
         found = np.unpackbits(words.T.copy().view(np.uint8), axis=1, bitorder="little")
@@ -125,7 +123,7 @@ def test_digits_over_their_whole_range(digit_bits: int, roles: Roles) -> None:
 def test_messages_have_the_declared_sizes(roles: Roles) -> None:
     for layout in LAYOUTS.values():
         r, mu, s = halves(layout, 128)
-        own = [own_bits(r[k], mu[k], s[k], layout) for k in range(2)]
+        own = [Own.of(r[k], mu[k], s[k]) for k in range(2)]
         *_, sizes = exchange(layout, roles, own, permuted())
         assert sizes == [4 * 128 * layout.asked, *layout.sizes(128)]
 
@@ -134,9 +132,10 @@ def test_messages_and_shares_are_uniform(roles: Roles) -> None:
     """The halves that hide nothing (all zeros, all ones) give messages as uniform as any."""
     layout, n = LAYOUTS["relu"], 2048
     down, back, into, up = roles
-    for fill in (np.uint64(0), np.uint64((1 << layout.asked) - 1)):
-        client = ClientSigns(layout, np.full(n, fill), into)
-        server = ServerSigns(layout, np.full(n, fill), permuted())
+    for fill in (0, 1):
+        own = Own(np.full(n, fill * ((1 << layout.bits) - 1), np.uint64), np.full(n, fill * 127, np.uint64))
+        client = ClientSigns(layout, own, into)
+        server = ServerSigns(layout, own, permuted())
         moved, said = server.answer(down, client.message)
         choices = server.choose(back)
         client.take(into, moved, said)
@@ -156,9 +155,8 @@ def test_messages_and_shares_are_uniform(roles: Roles) -> None:
 
 def test_a_fresh_piece_has_fresh_shares(roles: Roles) -> None:
     layout = LAYOUTS["relu"]
-    own = [np.zeros(64, np.uint64)] * 2
+    own = [Own(np.zeros(64, np.uint64), np.zeros(64, np.uint64))] * 2
     first, _, _ = exchange(layout, roles, own, permuted())
     again, _, _ = exchange(layout, roles, own, permuted())
     assert (first.cut != again.cut).all()
     assert (first.words != again.words).mean() > 0.9
-    assert signs.DIGITS == 4

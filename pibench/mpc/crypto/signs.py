@@ -114,32 +114,46 @@ class Shares:
             self.top[:] = share
 
 
-def own_bits(r: Words, mu: Bytes, s: Bytes, layout: Layout) -> Words:
-    """Return a party's random bits as one word an element: its half of r, of the table's place, of s."""
-    place, sign = mu.astype(np.uint64) << np.uint64(layout.bits), s.astype(np.uint64) << np.uint64(layout.asked - 1)
-    return np.asarray(r | place | sign)
+@dataclass(frozen=True)
+class Own:
+    """A party's random bits of n elements: its half of r, and its halves of the table's place and, above it, of s."""
 
+    r: Words
+    rest: Words
 
-def ask(receiver: OtReceiver, layout: Layout, own: Words) -> tuple[Words, int, Words]:
-    """Client: return the rows and their place in the connection, and the message; n is a multiple of 64."""
-    start = receiver.position
-    rows, message = receiver.extend(bit_planes(own, layout.asked))
-    return rows.reshape(-1), start, message
+    @classmethod
+    def of(cls, r: Words, place: Bytes, s: Bytes) -> Own:
+        """Put the bits together."""
+        return cls(r, place.astype(np.uint64) | (s.astype(np.uint64) << np.uint64(CHOICE_BITS)))
+
+    def bit(self, layout: Layout, i: int) -> tuple[Words, int]:
+        """Return where transfer i's choice stands: a word, and its bit."""
+        return (self.r, i) if i < layout.bits else (self.rest, i - layout.bits)
+
+    def planes(self, layout: Layout) -> Words:
+        """Return all choices, transfer by transfer."""
+        return np.concatenate([bit_planes(self.r, layout.bits), bit_planes(self.rest, CHOICE_BITS + 1)])
+
+    def flips(self, layout: Layout) -> Words:
+        """Return all ones where the halves of r's sign bit and of s differ: they turn every entry of the table."""
+        return -(((self.r >> np.uint64(layout.sign)) ^ (self.rest >> np.uint64(CHOICE_BITS))) & np.uint64(1))
 
 
 class ServerSigns:
     """The server's side for one piece of n elements."""
 
-    def __init__(self, layout: Layout, own: Words, permuted: Words) -> None:
-        """`permuted` (64) holds the table moved by every place; own is `own_bits`."""
-        self.layout, self.own, self.n = layout, own, own.size
+    def __init__(self, layout: Layout, own: Own, permuted: Words) -> None:
+        """`permuted` (64) holds the table moved by every place; n is a multiple of 64."""
+        self.layout, self.own, self.n = layout, own, own.r.size
         self.shares = made = Shares.zeros(layout, self.n)
         element = np.arange(self.n)
         for digit in range(DIGITS):
-            value = (own >> np.uint64(layout.low + layout.digit_bits * digit)) & np.uint64((1 << layout.digit_bits) - 1)
+            value = (own.r >> np.uint64(layout.low + layout.digit_bits * digit)) & np.uint64(
+                (1 << layout.digit_bits) - 1
+            )
             made.words[digit * layout.per + (value >> np.uint64(6)), element] = np.uint64(1) << (value & np.uint64(63))
-        place = (own >> np.uint64(layout.bits)) & np.uint64(63)
-        made.table[0] = permuted[place] ^ _flips(layout, own)
+        place = own.rest & np.uint64(63)
+        made.table[0] = permuted[place] ^ own.flips(layout)
 
     def answer(self, sender: OtSender, message: Words) -> tuple[Words, Bytes]:
         """Take the client's choices; return the corrections: those of the swaps, and the others."""
@@ -159,7 +173,7 @@ class ServerSigns:
                 pads(plane, place, sender.delta, sender.salt, PAD_KEYS_MORE, more1)
             if i < layout.bits:
                 width = layout.widths[i]
-                shares.send_bit(self.own, i, pad0, pad1, 0, width, said[at : at + n * width], share)
+                shares.send_bit(self.own.r, i, pad0, pad1, 0, width, said[at : at + n * width], share)
                 self.shares.add_bit(layout, i, share)
                 at += n * width
             for words, bit, k in _swaps(layout, self.shares, i):
@@ -175,14 +189,14 @@ class ServerSigns:
 
     def _send_sign(self, pad0: Words, pad1: Words, more0: Words, more1: Words, said: Bytes) -> None:
         """Last transfer: s, and its products with the server's shares."""
-        n, made, i, width = self.n, self.shares, self.layout.asked - 1, self.layout.product_bytes
-        shares.send_product(self.own, i, made.cut, pad0, pad1, 0, width, said[: n * width], made.s_cut)
-        shares.send_product(self.own, i, made.top, pad0, pad1, 1, 4, said[n * width : n * (width + 4)], made.s_top)
-        shares.send_bit(self.own, i, more0, more1, 0, width, said[n * (width + 4) :], made.s)
+        n, made, own, width = self.n, self.shares, self.own.rest, self.layout.product_bytes
+        shares.send_product(own, CHOICE_BITS, made.cut, pad0, pad1, 0, width, said[: n * width], made.s_cut)
+        shares.send_product(own, CHOICE_BITS, made.top, pad0, pad1, 1, 4, said[n * width : n * (width + 4)], made.s_top)
+        shares.send_bit(own, CHOICE_BITS, more0, more1, 0, width, said[n * (width + 4) :], made.s)
 
     def choose(self, receiver: OtReceiver) -> Words:
         """Return the message of the server's own choices: its half of s."""
-        plane = bit_planes(self.own >> np.uint64(self.layout.asked - 1), 1)
+        plane = bit_planes(self.own.rest >> np.uint64(CHOICE_BITS), 1)
         self._start = receiver.position
         rows, message = receiver.extend(plane)
         self._rows = rows.reshape(-1)
@@ -190,24 +204,26 @@ class ServerSigns:
 
     def finish(self, receiver: OtReceiver, heard: Bytes) -> Shares:
         """Take the client's corrections and return the shares."""
-        n, i, width, made = self.n, self.layout.asked - 1, self.layout.product_bytes, self.shares
+        n, own, width, made = self.n, self.own.rest, self.layout.product_bytes, self.shares
         pad, share = np.empty(2 * n, np.uint64), np.empty(n, np.uint64)
         pads(self._rows, self._start, _NOTHING, receiver.salt, PAD_KEYS, pad)
-        shares.take_product(self.own, i, pad, 0, width, heard[: n * width], share)
+        shares.take_product(own, CHOICE_BITS, pad, 0, width, heard[: n * width], share)
         made.s_cut += share
-        shares.take_product(self.own, i, pad, 1, 4, heard[n * width :], share)
+        shares.take_product(own, CHOICE_BITS, pad, 1, 4, heard[n * width :], share)
         made.s_top += share
         return made
 
 
 class ClientSigns:
-    """The client's side for one piece of n elements: `ask`, then `take`, then `finish`."""
+    """The client's side for one piece of n elements: `message`, then `take`, then `finish`."""
 
-    def __init__(self, layout: Layout, own: Words, receiver: OtReceiver) -> None:
-        self.layout, self.own, self.n = layout, own, own.size
-        self._rows, self._start, self.message = ask(receiver, layout, own)
+    def __init__(self, layout: Layout, own: Own, receiver: OtReceiver) -> None:
+        self.layout, self.own, self.n = layout, own, own.r.size
+        self._start = receiver.position
+        rows, self.message = receiver.extend(own.planes(layout))
+        self._rows = rows.reshape(-1)
         self.shares = Shares.zeros(layout, self.n)
-        self.shares.table[0] = _flips(layout, own)
+        self.shares.table[0] = own.flips(layout)
 
     def take(self, receiver: OtReceiver, moved: Words, heard: Bytes) -> None:
         """Take the server's corrections."""
@@ -221,39 +237,34 @@ class ClientSigns:
                 pads(plane, place, _NOTHING, receiver.salt, PAD_KEYS_MORE, more)
             if i < layout.bits:
                 width = layout.widths[i]
-                shares.take_bit(self.own, i, pad, 0, width, heard[at : at + n * width], share)
+                shares.take_bit(self.own.r, i, pad, 0, width, heard[at : at + n * width], share)
                 made.add_bit(layout, i, share)
                 at += n * width
             for words, bit, k in _swaps(layout, made, i):
                 size = swaps.message_words(words.shape[0], n) // max(1, words.shape[0] // 2)
                 held, column = (pad, 1) if k == 0 else (more, 0)
-                swaps.take_swap(words, bit, k, held, 2, column, moved[go : go + size], self.own, i)
+                swaps.take_swap(words, bit, k, held, 2, column, moved[go : go + size], *self.own.bit(layout, i))
                 go += size
-        i, width, rest = layout.asked - 1, layout.product_bytes, heard[at:]
-        shares.take_product(self.own, i, pad, 0, width, rest[: n * width], made.s_cut)
-        shares.take_product(self.own, i, pad, 1, 4, rest[n * width : n * (width + 4)], made.s_top)
-        shares.take_bit(self.own, i, more, 0, width, rest[n * (width + 4) :], made.s)
+        own, width, rest = self.own.rest, layout.product_bytes, heard[at:]
+        shares.take_product(own, CHOICE_BITS, pad, 0, width, rest[: n * width], made.s_cut)
+        shares.take_product(own, CHOICE_BITS, pad, 1, 4, rest[n * width : n * (width + 4)], made.s_top)
+        shares.take_bit(own, CHOICE_BITS, more, 0, width, rest[n * (width + 4) :], made.s)
         self._rows = _NOTHING
 
     def finish(self, sender: OtSender, message: Words) -> Bytes:
         """Take the server's choices; return the client's corrections, with which its shares are complete."""
-        n, i, width, made = self.n, self.layout.asked - 1, self.layout.product_bytes, self.shares
+        n, own, width, made = self.n, self.own.rest, self.layout.product_bytes, self.shares
         start = sender.position
         rows = sender.extend(message).reshape(-1)
         pad0, pad1, share = np.empty(2 * n, np.uint64), np.empty(2 * n, np.uint64), np.empty(n, np.uint64)
         pads(rows, start, _NOTHING, sender.salt, PAD_KEYS, pad0)
         pads(rows, start, sender.delta, sender.salt, PAD_KEYS, pad1)
         said = np.empty(self.layout.sizes(n)[2], np.uint8)
-        shares.send_product(self.own, i, made.cut, pad0, pad1, 0, width, said[: n * width], share)
+        shares.send_product(own, CHOICE_BITS, made.cut, pad0, pad1, 0, width, said[: n * width], share)
         made.s_cut += share
-        shares.send_product(self.own, i, made.top, pad0, pad1, 1, 4, said[n * width :], share)
+        shares.send_product(own, CHOICE_BITS, made.top, pad0, pad1, 1, 4, said[n * width :], share)
         made.s_top += share
         return said
-
-
-def _flips(layout: Layout, own: Words) -> Words:
-    """Return all ones where a party's halves of r's sign bit and of s differ: they turn every entry of the table."""
-    return -(((own >> np.uint64(layout.sign)) ^ (own >> np.uint64(layout.asked - 1))) & np.uint64(1))
 
 
 def _swaps(layout: Layout, made: Shares, i: int) -> list[tuple[Words, int, int]]:

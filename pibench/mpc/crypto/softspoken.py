@@ -77,31 +77,61 @@ def message_bytes(count: int) -> int:
     return 4 * count
 
 
+class SenderSetup:
+    """The sender's half of a setup: `offer` goes to the peer's `answer_setup`, whose answer `finish` takes."""
+
+    def __init__(self, session: bytes, role: bytes) -> None:
+        self._context = session + role
+        self._delta = np.frombuffer(os.urandom(16), np.uint64).copy()
+        self._delta[0] |= np.uint64(1)
+        self._holes = _holes(self._delta)
+        self._base = BaseReceiver(ggm.path_choices(self._holes), session, role)
+        self.offer = self._base.offer
+
+    def finish(self, answer: bytes) -> OtSender:
+        """Return the sender; raises TransportError for what is no answer."""
+        point, seeds = answer[:POINT_BYTES], answer[POINT_BYTES:]
+        trees = ggm.puncture(self._holes, self._base.keys(point), seeds)
+        return OtSender(self._delta, trees, _salt(self._context, self.offer, point))
+
+
+def answer_setup(offer: bytes, session: bytes, role: bytes) -> tuple[OtReceiver, bytes]:
+    """Return the receiver, and the answer to the sender's offer."""
+    answer, keys = answer_base(offer, BITS, session, role)
+    trees, said = ggm.grow(keys)
+    return OtReceiver(trees, _salt(session + role, offer, answer)), answer + said
+
+
 def set_up_sender(channel: Channel, session: bytes, role: bytes) -> OtSender:
     """Make the sender's half of an extension; `session` and `role` are the peer's `set_up_receiver`'s.
 
     Raises TransportError for a peer that stops or answers with what is no answer.
     """
-    delta = np.frombuffer(os.urandom(16), np.uint64).copy()
-    delta[0] |= np.uint64(1)
-    holes = _holes(delta)
-    base = BaseReceiver(ggm.path_choices(holes), session, role)
-    channel.send(base.offer)
-    heard = bytearray(ANSWER_BYTES)
+    setup, heard = SenderSetup(session, role), bytearray(ANSWER_BYTES)
+    channel.send(setup.offer)
     channel.recv_into(heard)
-    answer = bytes(heard[:POINT_BYTES])
-    trees = ggm.puncture(holes, base.keys(answer), bytes(heard[POINT_BYTES:]))
-    return OtSender(delta, trees, _salt(session, role, base.offer, answer))
+    return setup.finish(bytes(heard))
 
 
 def set_up_receiver(channel: Channel, session: bytes, role: bytes) -> OtReceiver:
     """Make the receiver's half of an extension; see `set_up_sender`."""
     heard = bytearray(OFFER_BYTES)
     channel.recv_into(heard)
-    answer, keys = answer_base(bytes(heard), BITS, session, role)
-    trees, said = ggm.grow(keys)
-    channel.send(answer + said)
-    return OtReceiver(trees, _salt(session, role, bytes(heard), answer))
+    receiver, answer = answer_setup(bytes(heard), session, role)
+    channel.send(answer)
+    return receiver
+
+
+def set_up_both(channel: Channel, session: bytes, mine: bytes, theirs: bytes) -> tuple[OtSender, OtReceiver]:
+    """Make both directions at the same time, each with an offset of its own: two exchanges, for both parties alike.
+
+    `mine` is the role of the direction in which this party is the sender, the peer's `theirs`.
+    """
+    setup, offer, answer = SenderSetup(session, mine), bytearray(OFFER_BYTES), bytearray(ANSWER_BYTES)
+    channel.exchange(setup.offer, offer)
+    receiver, said = answer_setup(bytes(offer), session, theirs)
+    channel.exchange(said, answer)
+    return setup.finish(bytes(answer)), receiver
 
 
 def _holes(delta: Words) -> list[int]:
@@ -110,6 +140,6 @@ def _holes(delta: Words) -> list[int]:
     return [number >> (4 * tree) & 15 for tree in range(TREES)]
 
 
-def _salt(session: bytes, role: bytes, offer: bytes, answer: bytes) -> bytes:
+def _salt(context: bytes, offer: bytes, answer: bytes) -> bytes:
     """Both sides' public salt of hash keys: fresh a connection and direction, since offer and answer are."""
-    return hashlib.sha256(b"pibench OT salt 1" + session + role + offer + answer).digest()[:16]
+    return hashlib.sha256(b"pibench OT salt 1" + context + offer + answer).digest()[:16]
