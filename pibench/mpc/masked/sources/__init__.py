@@ -15,6 +15,7 @@ SOURCES = {
     "dealer": "pibench.mpc.masked.sources.dealer",
     "first-party": "pibench.mpc.masked.sources.first_party",
     "garbling": "pibench.mpc.masked.sources.garbling",
+    "two-party": "pibench.mpc.masked.sources.two_party",
 }
 
 
