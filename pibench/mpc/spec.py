@@ -46,6 +46,7 @@ class Arrangement:
     own_wire: bool = False  # it opens sockets of its own (gloo's), which only some links carry
     alternates: bool = True  # messages go to and fro; otherwise both directions carry at once
     hops: float = 1.0  # one-way latencies that a round takes
+    preload: tuple[str, ...] = ()  # beside the protocol's own
 
     @property
     def roles(self) -> tuple[str, ...]:

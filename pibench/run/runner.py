@@ -120,8 +120,12 @@ class Run:
 
     def _modules(self) -> list[str]:
         """Return what parties are going to import, for the process that they are forked from."""
-        names = dict.fromkeys(case.protocol for case in self.plan.cases if case.id not in self._stopped)
-        return [module for spec in map(spec_of, names) for module in (spec.module, *spec.preload)]
+        made: list[str] = []
+        for case in self.plan.cases:
+            if case.id not in self._stopped:
+                spec = spec_of(case.protocol)
+                made += spec.module, *spec.preload, *spec.arrangement(case.options).preload
+        return list(dict.fromkeys(made))
 
     def _networks(self) -> list[str]:
         return list(dict.fromkeys(case.network for case in self.plan.cases))

@@ -45,7 +45,7 @@ class Options:
     relu = "tables"  # no option: the gadget that ReLUs go through
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
-    provider: Literal["dealer", "first-party"] = "dealer"  # a third process, or the server (no privacy from it)
+    provider: Literal["dealer", "first-party", "two-party"] = "dealer"  # who makes the correlated randomness
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later

@@ -14,6 +14,10 @@ BY_PROVIDER = {
     "first-party": Arrangement(
         trust=Trust("first party", "the server deals, and could read the image with what it dealt")
     ),
+    "two-party": Arrangement(
+        trust=Trust("none", "nobody: both make the randomness together, by ring-LWE and oblivious transfer"),
+        preload=("pibench.mpc.masked.sources.rehearsal:compile_exchanges",),
+    ),
 }
 
 SPEC = ProtocolSpec(
