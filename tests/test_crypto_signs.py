@@ -15,12 +15,12 @@ from pibench.mpc.crypto.signs import ClientSigns, Layout, Own, ServerSigns, Shar
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 
 LAYOUTS = {
-    "relu": Layout(bits=30, low=0, digit_bits=7, shift=0, width=46),
-    "relu with its low bits": Layout(bits=46, low=16, digit_bits=7, shift=16, width=62),
-    "pool": Layout(bits=30, low=0, digit_bits=7, shift=0, width=62),
-    "pooled": Layout(bits=34, low=4, digit_bits=7, shift=0, width=46),
-    "narrow": Layout(bits=26, low=0, digit_bits=6, shift=3, width=40),
-    "wide": Layout(bits=34, low=0, digit_bits=8, shift=0, width=50),
+    "relu": Layout(bits=30, low=0, digits=(7, 7, 7, 7), shift=0, width=46),
+    "relu with its low bits": Layout(bits=46, low=16, digits=(7, 7, 7, 7), shift=16, width=62),
+    "pool": Layout(bits=31, low=0, digits=(8, 7, 7, 7), shift=0, width=62),
+    "pooled": Layout(bits=34, low=4, digits=(7, 7, 7, 7), shift=0, width=46),
+    "narrow": Layout(bits=27, low=0, digits=(7, 6, 6, 6), shift=3, width=40),
+    "wide": Layout(bits=34, low=0, digits=(8, 8, 8, 8), shift=0, width=50),
 }
 Roles = tuple[OtSender, OtReceiver, OtReceiver, OtSender]
 
@@ -93,10 +93,10 @@ def test_every_share_against_its_definition(name: str, roles: Roles) -> None:
     assert (low(mine.s_cut, yours.s_cut, layout.width) == (cut * sign) & modulus).all()
     assert (low(mine.top, yours.top, 32) == top).all()
     assert (low(mine.s_top, yours.s_top, 32) == top * sign).all()
-    for digit in range(4):
-        value = (whole >> np.uint64(layout.low + digit * layout.digit_bits)) & np.uint64((1 << layout.digit_bits) - 1)
-        words = (mine.words ^ yours.words)[digit * layout.per : (digit + 1) * layout.per]
-        for k in range(layout.per):
+    for at, bits, rows in layout.places:
+        value = (whole >> np.uint64(at)) & np.uint64((1 << bits) - 1)
+        words = (mine.words ^ yours.words)[rows]
+        for k in range(len(words)):
             hot = np.where(value >> np.uint64(6) == k, one << (value & np.uint64(63)), np.uint64(0))
             assert (words[k] == hot).all()
     flips = -(((whole >> np.uint64(layout.sign)) & one) ^ sign)
@@ -106,7 +106,7 @@ def test_every_share_against_its_definition(name: str, roles: Roles) -> None:
 @pytest.mark.parametrize("digit_bits", [6, 7, 8])
 def test_digits_over_their_whole_range(digit_bits: int, roles: Roles) -> None:
     """Every pair (digit, other half's digit) of the narrow width, every digit of the wider ones."""
-    layout = Layout(bits=4 * digit_bits + 2, low=0, digit_bits=digit_bits, shift=0, width=40)
+    layout = Layout(bits=4 * digit_bits + 2, low=0, digits=(digit_bits,) * 4, shift=0, width=40)
     n = max(64, 1 << digit_bits)
     r, mu, s = halves(layout, n)
     r[0] = np.arange(n, dtype=np.uint64)
@@ -114,7 +114,7 @@ def test_digits_over_their_whole_range(digit_bits: int, roles: Roles) -> None:
         r[1] = (np.arange(n, dtype=np.uint64) * np.uint64(5) + np.uint64(shift)) & np.uint64((1 << digit_bits) - 1)
         own = [Own.of(r[k], mu[k], s[k]) for k in range(2)]
         mine, yours, _ = exchange(layout, roles, own, permuted())
-        words = (mine.words ^ yours.words)[: layout.per]
+        words = (mine.words ^ yours.words)[layout.places[0][2]]
         found = np.unpackbits(words.T.copy().view(np.uint8), axis=1, bitorder="little")
         assert (found.sum(1) == 1).all()
         assert (found.argmax(1) == r[0] ^ r[1]).all()

@@ -24,7 +24,6 @@ from pibench.mpc.crypto.planes import Bytes, bit_planes, whole_bytes
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 from pibench.mpc.crypto.transfers import PAD_KEYS, PAD_KEYS_MORE, pads
 
-DIGITS = 4
 CHOICE_BITS = 6  # of the table's place
 HALF_BITS = 32  # of the shares of the top bit
 _NOTHING = np.zeros(2, np.uint64)
@@ -32,26 +31,35 @@ _NOTHING = np.zeros(2, np.uint64)
 
 @dataclass(frozen=True)
 class Layout:
-    """Public shape of r: digits of `digit_bits` from bit `low` up, then the sign, then the top bit, `bits` in all.
+    """Public shape of r: digits of so many bits each from bit `low` up, then the sign, then the top bit, `bits` in all.
 
     The mask is cut by `shift` before it meets the sign; results are wanted modulo 2^`width`.
     """
 
     bits: int
     low: int
-    digit_bits: int
+    digits: tuple[int, ...]
     shift: int
     width: int
 
     @property
-    def per(self) -> int:
-        """Words of a digit's one-hot word."""
-        return 1 << (self.digit_bits - 6)
-
-    @property
     def sign(self) -> int:
         """Place of the bit that the table's entries are turned by."""
-        return self.low + DIGITS * self.digit_bits
+        return self.low + sum(self.digits)
+
+    @cached_property
+    def places(self) -> list[tuple[int, int, slice]]:
+        """By digit: its lowest bit in r, its bits, and its one-hot vector's words."""
+        made, at, word = [], self.low, 0
+        for bits in self.digits:
+            made.append((at, bits, slice(word, word + (1 << (bits - 6)))))
+            at, word = at + bits, word + (1 << (bits - 6))
+        return made
+
+    @property
+    def digit_words(self) -> int:
+        """Words of all one-hot vectors."""
+        return int(self.places[-1][2].stop)
 
     @property
     def asked(self) -> int:
@@ -76,21 +84,22 @@ class Layout:
 
     def sizes(self, n: int) -> tuple[int, int, int]:
         """Return the bytes of the server's swaps, its other corrections, and the client's, for n elements."""
-        moved = DIGITS * self.digit_bits * swaps.message_words(self.per, n) + CHOICE_BITS * swaps.message_words(1, n)
+        moved = sum(bits * swaps.message_words(1 << (bits - 6), n) for bits in self.digits)
+        moved += CHOICE_BITS * swaps.message_words(1, n)
         told = sum(self.widths) + 2 * self.product_bytes + HALF_BITS // 8
         return 8 * moved, told * n, (self.product_bytes + HALF_BITS // 8) * n
 
-    def digit(self, i: int) -> tuple[int, int] | None:
-        """Return which digit, and which bit of it, bit i of r is."""
-        at = i - self.low
-        return divmod(at, self.digit_bits) if 0 <= at < DIGITS * self.digit_bits else None
+    def needs_more(self, i: int) -> bool:
+        """Whether transfer i wants two blocks of pads."""
+        wide = any(bits > 7 and at <= i < at + bits for at, bits, _ in self.places)
+        return wide or i == self.asked - 1
 
 
 @dataclass
 class Shares:
     """One party's shares for n elements; arithmetic ones are 64-bit words, good modulo 2^width (top: 2^32)."""
 
-    words: Words  # (4 per, n), by XOR
+    words: Words  # (digit words, n), by XOR
     table: Words  # (1, n), by XOR
     s: Words
     r: Words
@@ -103,7 +112,7 @@ class Shares:
     def zeros(cls, layout: Layout, n: int) -> Shares:
         """Return shares of zero."""
         rest = [np.zeros(n, np.uint64) for _ in range(6)]
-        return cls(np.zeros((DIGITS * layout.per, n), np.uint64), np.zeros((1, n), np.uint64), *rest)
+        return cls(np.zeros((layout.digit_words, n), np.uint64), np.zeros((1, n), np.uint64), *rest)
 
     def add_bit(self, layout: Layout, i: int, share: Words) -> None:
         """Add bit i of r to the sums."""
@@ -147,11 +156,9 @@ class ServerSigns:
         self.layout, self.own, self.n = layout, own, own.r.size
         self.shares = made = Shares.zeros(layout, self.n)
         element = np.arange(self.n)
-        for digit in range(DIGITS):
-            value = (own.r >> np.uint64(layout.low + layout.digit_bits * digit)) & np.uint64(
-                (1 << layout.digit_bits) - 1
-            )
-            made.words[digit * layout.per + (value >> np.uint64(6)), element] = np.uint64(1) << (value & np.uint64(63))
+        for at, bits, rows in layout.places:
+            value = (own.r >> np.uint64(at)) & np.uint64((1 << bits) - 1)
+            made.words[rows.start + (value >> np.uint64(6)), element] = np.uint64(1) << (value & np.uint64(63))
         place = own.rest & np.uint64(63)
         made.table[0] = permuted[place] ^ own.flips(layout)
 
@@ -168,7 +175,7 @@ class ServerSigns:
             plane, place = rows[2 * n * i : 2 * n * (i + 1)], start + n * i
             pads(plane, place, _NOTHING, sender.salt, PAD_KEYS, pad0)
             pads(plane, place, sender.delta, sender.salt, PAD_KEYS, pad1)
-            if self._needs_more(i):
+            if layout.needs_more(i):
                 pads(plane, place, _NOTHING, sender.salt, PAD_KEYS_MORE, more0)
                 pads(plane, place, sender.delta, sender.salt, PAD_KEYS_MORE, more1)
             if i < layout.bits:
@@ -183,9 +190,6 @@ class ServerSigns:
                 go += size
         self._send_sign(pad0, pad1, more0, more1, said[at:])
         return moved, said
-
-    def _needs_more(self, i: int) -> bool:
-        return i == self.layout.asked - 1 or (self.layout.per > 2 and self.layout.digit(i) is not None)
 
     def _send_sign(self, pad0: Words, pad1: Words, more0: Words, more1: Words, said: Bytes) -> None:
         """Last transfer: s, and its products with the server's shares."""
@@ -233,7 +237,7 @@ class ClientSigns:
         for i in range(layout.asked):
             plane, place = self._rows[2 * n * i : 2 * n * (i + 1)], self._start + n * i
             pads(plane, place, _NOTHING, receiver.salt, PAD_KEYS, pad)
-            if i == layout.asked - 1 or (layout.per > 2 and layout.digit(i) is not None):
+            if layout.needs_more(i):
                 pads(plane, place, _NOTHING, receiver.salt, PAD_KEYS_MORE, more)
             if i < layout.bits:
                 width = layout.widths[i]
@@ -271,8 +275,8 @@ def _swaps(layout: Layout, made: Shares, i: int) -> list[tuple[Words, int, int]]
     """Return what transfer i moves: share words, the bit of a place, the word of message an element."""
     if layout.bits <= i < layout.bits + CHOICE_BITS:
         return [(made.table, i - layout.bits, 0)]
-    if (found := layout.digit(i)) is None:
-        return []
-    digit, bit = found
-    words = made.words[digit * layout.per : (digit + 1) * layout.per]
-    return [(words, bit, k) for k in range(max(1, layout.per // 2))]
+    for at, bits, rows in layout.places:
+        if at <= i < at + bits:
+            words = made.words[rows]
+            return [(words, i - at, k) for k in range(max(1, len(words) // 2))]
+    return []

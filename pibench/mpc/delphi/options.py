@@ -17,9 +17,7 @@ class DelphiOptions(Options):
 
     relu = "halfgates"
     provider: Literal["garbling"] = "garbling"  # type: ignore[assignment]
-    garbler: Literal["server", "client"] = (
-        "server"  # the server as in DELPHI; else circuits wait at the server
-    )
+    garbler: Literal["server", "client"] = "server"  # the server as in DELPHI; else circuits wait at the server
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,6 +26,7 @@ from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.kernels import BITS_MASK, Bytes
+from pibench.mpc.masked.options import DIGITS
 from pibench.mpc.masked.sources.exchange import (
     ClientExchange,
     ServerExchange,
@@ -42,7 +43,8 @@ _COMBINATION = kernels.combination()
 def sign_layout(gadget: Tables) -> Layout:
     """Return the layout of a ReLU's mask."""
     window = gadget.window
-    return Layout(window.bits, window.low, gadget.options.digit_bits, gadget.step.shift, gadget.out.bits)
+    digits = (gadget.options.digit_bits,) * DIGITS
+    return Layout(window.bits, window.low, digits, gadget.step.shift, gadget.out.bits)
 
 
 def square_layout(gadget: Squares) -> SquareLayout:

@@ -152,7 +152,7 @@ class TwoPartyServer(TwoParty):
             for name, gadget in self.gadgets.items():
                 if name not in material.halves:
                     material.halves[name] = gadget.draw_server(talk.stream)
-            hear(self.gadgets, material, self.party.peer)
+                hear(gadget, material.halves[name], self.party.peer)
             yield material
 
     def _work(self, window: list[AnyGadget], talk: Talk, material: Material) -> None:
