@@ -7,7 +7,6 @@ Manual, volume 2, VPMADD52LUQ; register blocking as in Goto and van de Geijn, AC
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -128,38 +127,33 @@ def _block(registers: int) -> Any:
     return product
 
 
-def _multiplier(registers: int) -> Callable[[Halves, Ints, Ints], None]:
-    block, width = _block(registers), registers * LANES
-
-    @njit(cache=True, nogil=True)
-    def multiply(rows: Halves, columns: Ints, out: Ints) -> None:
-        """Compute out = rows columns, batch by batch: (B, panels, K, ROWS), (B, panels, K, width), (B, R, C)."""
-        batches, panels, inner = rows.shape[:3]
-        wide = np.empty((DEPTH, ROWS), np.int64)
-        leading = out.shape[2]
-        for b in range(batches):
-            for k0 in range(0, inner, DEPTH):
-                depth = min(DEPTH, inner - k0)
-                for i in range(panels):
-                    for k in range(depth):
-                        at, source = np.uintp(k), np.uintp(k0 + k)
-                        for r in range(ROWS):
-                            wide[at, np.uintp(r)] = rows[np.uintp(b), np.uintp(i), source, np.uintp(r)]
-                    for j in range(columns.shape[1]):
-                        start = ((b * columns.shape[1] + j) * inner + k0) * width
-                        target = (b * out.shape[1] + i * ROWS) * leading + j * width
-                        block(wide, columns, start, out, target, depth, leading, -1 if k0 else 0)
-
-    return multiply
+_ONE, _TWO, _THREE = (_block(registers) for registers in range(1, WIDEST + 1))
 
 
-_MULTIPLIERS = {LANES * registers: _multiplier(registers) for registers in range(1, WIDEST + 1)}
-
-
+@njit(cache=True, nogil=True)
 def multiply(rows: Halves, columns: Ints, out: Ints) -> None:
     """Compute out = rows columns modulo 2^52 (what lies above is of no meaning), batch by batch.
 
     `rows` from `pack_rows` (B, row panels, K, ROWS), `columns` (B, column panels, K, width) with a width of
     `panel_width`; out int64 (B, row panels * ROWS, column panels * width).
     """
-    _MULTIPLIERS[columns.shape[3]](rows, columns, out)
+    batches, panels, inner = rows.shape[:3]
+    width, leading = columns.shape[3], out.shape[2]
+    wide = np.empty((DEPTH, ROWS), np.int64)
+    for b in range(batches):
+        for k0 in range(0, inner, DEPTH):
+            depth, keep = min(DEPTH, inner - k0), -1 if k0 else 0
+            for i in range(panels):
+                for k in range(depth):
+                    at, source = np.uintp(k), np.uintp(k0 + k)
+                    for r in range(ROWS):
+                        wide[at, np.uintp(r)] = rows[np.uintp(b), np.uintp(i), source, np.uintp(r)]
+                for j in range(columns.shape[1]):
+                    start = ((b * columns.shape[1] + j) * inner + k0) * width
+                    target = (b * out.shape[1] + i * ROWS) * leading + j * width
+                    if width == LANES:
+                        _ONE(wide, columns, start, out, target, depth, leading, keep)
+                    elif width == 2 * LANES:
+                        _TWO(wide, columns, start, out, target, depth, leading, keep)
+                    else:
+                        _THREE(wide, columns, start, out, target, depth, leading, keep)
