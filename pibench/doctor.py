@@ -132,7 +132,7 @@ def _numba() -> Iterable[Finding]:
     version = _version("numba")
     try:
         from pibench.mpc import kernelcache
-        from pibench.mpc.ring import limbs, packing  # noqa: F401 - as every run does
+        from pibench.mpc.ring import conv, packing  # noqa: F401 - as every run does
     except Exception as error:  # a numba that does not fit numpy raises more than ImportError
         remedy = "set NUMBA_CACHE_DIR to a folder of yours" if "cache" in str(error) else "pip install --upgrade numba"
         yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", remedy)
