@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -90,10 +92,10 @@ def test_files_are_byte_identical_twice(view: View, tmp_path: Path) -> None:
     chosen = {"budget"}  # a PNG takes a second
     first = save_figures([f for f in drawn(view) if f.key in chosen], tmp_path / "a")
     second = save_figures([f for f in drawn(view) if f.key in chosen], tmp_path / "b")
-    assert [p.name for p in first] == ["budget.svg", "budget.png"]
+    assert [p.name for p in first] == ["budget.svg", "budget.pdf", "budget.png"]
     for one, other in zip(first, second, strict=True):
         assert _hash(one) == _hash(other), one.name
-    assert first[1].read_bytes().startswith(b"\x89PNG")
+    assert first[2].read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_svg_is_identical_twice(view: View, figures: list[Figure]) -> None:
@@ -167,3 +169,37 @@ def test_spread_keeps_distance_and_order() -> None:
     placed = spread([10.0, 11.0, 50.0], 8.0, 0.0, 100.0)
     assert placed[1] - placed[0] >= 8.0
     assert placed == sorted(placed)
+
+
+def test_a_file_has_literal_colours_that_every_program_draws(figures: list[Figure]) -> None:
+    """Renderers without CSS variables (rsvg, Inkscape) drew everything black."""
+    for figure in figures:
+        for white in (False, True):
+            text = figure.alone().to_svg(figure.key, figure.title, figure.alt, standalone=True, white=white)
+            assert "var(" not in text
+            shown = [e for e in ET.fromstring(text).iter() if e.tag.rpartition("}")[2] in {"path", "circle", "text"}]
+            assert all(e.get("fill") for e in shown)
+            assert {e.get("fill") for e in shown} - {"none", "#1b1d22"}, "not all of it is ink"
+            assert ("prefers-color-scheme:dark" in text) is not white
+
+
+def test_figures_for_a_paper_are_white_without_caption_in_column_widths_with_embedded_fonts(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    [figure] = [f for f in figures if f.key == "budget"]
+    paths = save_figures([figure], tmp_path, paper=True)
+    assert [p.name for p in paths] == ["budget.svg", "budget.pdf", "budget-wide.svg", "budget-wide.pdf"]
+    for svg, points in ((paths[0], 252.0), (paths[2], 515.5)):
+        root = ET.parse(svg).getroot()
+        assert float(str(root.get("width")).removesuffix("pt")) == pytest.approx(points, abs=0.3)
+        words = [e for e in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert not any(figure.title in "".join(e.itertext()) for e in words)
+        assert min(float(str(e.get("font-size"))) for e in words) * 0.72 >= 7.0
+        assert root.find("{http://www.w3.org/2000/svg}rect").get("fill") == "#ffffff"  # type: ignore[union-attr]
+    pdf = paths[1].read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert b"/FontFile2" in pdf, "TrueType, embedded"
+    assert b"CreationDate" not in pdf
+    if opener := shutil.which("pdftoppm"):
+        subprocess.run([opener, "-png", "-r", "50", str(paths[1]), str(tmp_path / "page")], check=True, timeout=60)
+        assert list(tmp_path.glob("page*.png"))

@@ -75,18 +75,20 @@ def _sides(args: argparse.Namespace, suite: Suite, stack: contextlib.ExitStack) 
 
     if args.base is None and not (args.cards or args.python_base or args.python_head):
         raise UsageError("name a base: a revision or a folder", remedy="or compare --cards A B, or --python-base/-head")
-    here = str(_here())
+    here, offset = _here()
     (base_tree, base_label), (head_tree, head_label) = (
-        stack.enter_context(tree_of(name or here)) for name in (args.base, args.head)
+        stack.enter_context(tree_of(name or str(here))) for name in (args.base, args.head)
     )
+    tops = base_tree, head_tree
+    base_tree, head_tree = (_stand(tree, offset, name) for tree, name in zip(tops, (args.base, args.head), strict=True))
     pythons = _pythons(args, base_tree, head_tree)
     cards = args.cards or (None, None)
     sides = []
-    for name, tree, label, python, card in zip(
-        ("base", "head"), (base_tree, head_tree), (base_label, head_label), pythons, cards, strict=True
+    for name, tree, top, label, python, card in zip(
+        ("base", "head"), (base_tree, head_tree), tops, (base_label, head_label), pythons, cards, strict=True
     ):
         own = adapted_suite(suite.text, suite.path.parent, tree / ".pibench" / "ab-suites" / name, card)
-        sides.append(Side(name, _label(args, label, python, card), tree, python, own))
+        sides.append(Side(name, _label(args, label, python, card), tree, python, own, top))
     return sides[0], sides[1]
 
 
@@ -102,7 +104,7 @@ def _pythons(args: argparse.Namespace, base: Path, head: Path) -> tuple[str, str
 
     if args.python_base or args.python_head:
         return args.python_base or sys.executable, args.python_head or sys.executable
-    differ = requirements(base) != requirements(head)
+    differ = requirements(base) != requirements(head) and (base / "pibench" / "cli.py").is_file()
     if args.environment == "own" or (args.environment == "auto" and differ):
         return own_environment(base, _tell), own_environment(head, _tell)
     return sys.executable, sys.executable
@@ -117,10 +119,19 @@ def _matched(records: tuple[Record, Record], args: argparse.Namespace) -> tuple[
     return as_one_card(records[0], name), as_one_card(records[1], name)
 
 
-def _here() -> Path:
-    """Return the tree that this pibench runs from, else the current folder."""
-    tree = Path(__file__).resolve().parents[2]
-    return tree if (tree / "pyproject.toml").is_file() else Path.cwd()
+def _here() -> tuple[Path, Path]:
+    """Return the repository that one stands in (else the current folder), and where in it one stands."""
+    from pibench.records.machine import git
+
+    here = Path.cwd().resolve()
+    top = Path(git(None, "rev-parse", "--show-toplevel") or here).resolve()
+    return top, here.relative_to(top)
+
+
+def _stand(tree: Path, offset: Path, named: str | None) -> Path:
+    """Return where in a tree to stand: as deep as here, unless a folder was named."""
+    inside = tree / offset
+    return tree if (named and Path(named).is_dir()) or not inside.is_dir() else inside
 
 
 def _stamp() -> str:

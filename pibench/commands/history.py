@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         for line in index.rebuild() if args.rebuild else index.refresh():
             print(f"left out: {line}")
         if args.case is None:
+            if not index.cases():
+                print("no records yet: `pibench run` makes one, and each is a point of the history")
             for case, runs in index.cases():
                 print(f"{runs:5d}  {case}")
             return EXIT_OK

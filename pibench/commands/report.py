@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("records", nargs="*", default=["last"], metavar="RECORD", help="file, id, or `last` (default)")
     parser.add_argument("-o", "--output", type=Path, help="the page (default: <record>.html in .pibench/reports)")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure there too, as SVG and PNG")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure there too: SVG, PDF, PNG")
+    parser.add_argument(
+        "--paper", action="store_true", help="figures for a paper: white, no captions, one and two columns, 8 pt"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case as comma-separated values")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of ReLU budgets as LaTeX")
     parser.add_argument("--terminal", action="store_true", help="show the frontier here and write no page")
@@ -102,7 +105,7 @@ def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
     if args.latex:
         _write(args.latex, to_latex(view, found))
     if args.figures:
-        paths = save_figures(figures_of(view, found), args.figures)
+        paths = save_figures(figures_of(view, found), args.figures, paper=args.paper)
         print(f"{len(paths)} files in {args.figures}")
 
 

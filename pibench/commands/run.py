@@ -119,26 +119,19 @@ def _again(work: Run, plan: RunPlan) -> Run:
 
 def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
     """Return the record to fill: a new one, or the one to go on with."""
-    from datetime import UTC, datetime
+    from pibench.records.machine import machine, versions
+    from pibench.records.record import load_record
+    from pibench.run.measured import blank
 
-    from pibench import __version__
-    from pibench.records.machine import git_state, machine, versions
-    from pibench.records.record import SCHEMA, Record, load_record
-
-    here, has = machine(), versions()
-    if resumed is not None:
-        old = load_record(resumed)
-        if old.machine.key != here.key or old.versions != has:
-            raise UsageError(
-                "the record is of another machine or of other versions", where=str(resumed),
-                remedy="sessions that cannot be compared do not belong into one record; start a new run",
-            )  # fmt: skip
-        return old
-    return Record(
-        schema=SCHEMA, id=path.stem, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        pibench_version=__version__, command=plan.command, seed=plan.seed, suite=plan.suite, machine=here,
-        versions=has, git=git_state(),
-    )  # fmt: skip
+    if resumed is None:
+        return blank(plan, path.stem)
+    old = load_record(resumed)
+    if old.machine.key != machine().key or old.versions != versions():
+        raise UsageError(
+            "the record is of another machine or of other versions", where=str(resumed),
+            remedy="sessions that cannot be compared do not belong into one record; start a new run",
+        )  # fmt: skip
+    return old
 
 
 def _show(record: Record, path: Path, as_json: bool) -> None:

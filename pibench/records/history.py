@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from pibench.errors import UsageError
 from pibench.records.changepoints import Step, find_steps
 from pibench.records.index import Index
+from pibench.records.machine import git
 from pibench.records.measures import MEASURES, Measure
 
 MOST_COMMITS = 20  # named at one step
-GIT_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def match_case(index: Index, text: str) -> str:
 def in_commit_order(points: Sequence[Point], tree: Path | None) -> list[Point]:
     """Return the points in the order of their commits where git knows all of them, in that of their runs otherwise."""
     ordered = sorted(points, key=lambda point: (point.created_utc, point.run_id))
-    listed = _git(tree, "rev-list", "--topo-order", "--reverse", "--all") or ""
+    listed = git(tree, "rev-list", "--topo-order", "--reverse", "--all") or ""
     place = {commit: number for number, commit in enumerate(listed.split())}
     if not all(point.commit in place for point in ordered):
         return ordered
@@ -114,22 +113,12 @@ def _between(before: Point, after: Point, tree: Path | None) -> Commits:
     if before.commit == after.commit:
         changed = " with uncommitted changes" if after.dirty or before.dirty else ": the machine, or chance"
         return Commits(note=f"same commit {after.commit[:10]}{changed}")
-    text = _git(tree, "log", "--format=%h %s", f"{before.commit}..{after.commit}")
+    text = git(tree, "log", "--format=%h %s", f"{before.commit}..{after.commit}")
     if text is None:
         return Commits((f"{before.commit[:10]}..{after.commit[:10]}",), "this tree does not hold the commits")
     lines = text.splitlines()
     more = f"and {len(lines) - MOST_COMMITS} more" if len(lines) > MOST_COMMITS else ""
     return Commits(tuple(lines[:MOST_COMMITS]), more)
-
-
-def _git(tree: Path | None, *arguments: str) -> str | None:
-    """Return git's answer, None where there is no git, no repository or no such commit."""
-    command = ["git", *(["-C", str(tree)] if tree else []), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _point(row: dict[str, Any]) -> Point:

@@ -59,19 +59,20 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def git_state(folder: Path | None = None) -> Git:
-    """Return commit and cleanliness of the working tree that pibench runs from (or of `folder`)."""
-    where = folder or Path(__file__).resolve().parents[2]
-    if not (where / ".git").exists():
+def git_state(folder: Path) -> Git:
+    """Return commit and cleanliness of the working tree that a folder lies in; nothing where there is none."""
+    commit = git(folder, "rev-parse", "HEAD")
+    if not commit:
         return Git()
-    commit = _git(where, "rev-parse", "HEAD")
-    changed = _git(where, "status", "--porcelain", "--untracked-files=no")
-    return Git(commit=commit or None, dirty=None if changed is None else bool(changed))
+    changed = git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/")
+    return Git(commit=commit, dirty=None if changed is None else bool(changed))
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git(folder: Path | None, *arguments: str, timeout_s: float = 30.0) -> str | None:
+    """Return git's answer in a folder; None where there is no git, no repository, or nothing of that name."""
+    command = ["git", *(["-C", str(folder)] if folder else []), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -7,6 +7,7 @@ paired with session i of the other, and within a pair inferences alternate in ra
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,11 +42,23 @@ class Side:
     tree: Path
     python: str
     suite: Path
+    top: Path | None = None  # of the checkout, where `tree` is a folder in it
 
     @property
     def takes_turns(self) -> bool:
         """Whether this revision knows turnstiles; an older one is interleaved by whole sessions instead."""
-        return any((self.tree / module).is_file() for module in TURN_MODULES)
+        return not self.ships_pibench or any((self.tree / module).is_file() for module in TURN_MODULES)
+
+    @property
+    def ships_pibench(self) -> bool:
+        """Whether the tree is pibench's own; in anybody else's, this pibench runs what the tree holds."""
+        return (self.tree / "pibench" / "cli.py").is_file()
+
+    def import_path(self) -> str:
+        """Return where its modules are imported from: its tree first, wherever else they may be installed."""
+        places = [self.tree, self.tree / "src", self.top or self.tree, (self.top or self.tree) / "src"]
+        places += [] if self.ships_pibench else [Path(__file__).resolve().parents[2]]
+        return os.pathsep.join(dict.fromkeys(str(place) for place in places if place.is_dir()))
 
     def command(self, record: Path, sessions: int, more: Sequence[str]) -> list[str]:
         """Return the command of its run."""
@@ -161,7 +174,7 @@ def _picked(sessions: Sequence[Session], indexes: Sequence[int]) -> tuple[Sessio
 
 
 def _start(side: Side, command: list[str], address: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    environment = variables(address, side.name) | {"PYTHONPATH": str(side.tree)}
+    environment = variables(address, side.name) | {"PYTHONPATH": side.import_path()}
     try:
         return subprocess.Popen(
             command, cwd=side.tree, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pibench import __version__
+from pibench.library import resolve
 from pibench.mpc.spec import spec_of
 from pibench.records.record import SCHEMA, Case, Record, SuiteInfo
 from pibench.records.store import new_record_path
 from pibench.run.listener import Listener
-from pibench.run.settings import CasePlan, RunPlan
+from pibench.run.settings import CardSource, CasePlan, OwnModel, RunPlan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +76,24 @@ def blank(plan: RunPlan, record_id: str) -> Record:
     return Record(
         schema=SCHEMA, id=record_id, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         pibench_version=__version__, command=plan.command, seed=plan.seed, suite=plan.suite, machine=machine(),
-        versions=versions(), git=git_state(),
+        versions=versions(), git=git_state(origin(plan)),
     )  # fmt: skip
+
+
+def origin(plan: RunPlan) -> Path:
+    """Return the folder whose commit a run belongs to: that of one's own network, card or suite, else pibench's.
+
+    What comes with pibench is known by pibench's own version; a module is imported from the current folder.
+    """
+    own = Path(__file__).resolve().parents[2]
+    if not plan.sources or any(isinstance(source, OwnModel) for source in plan.sources.values()):
+        return Path.cwd()
+    files = [resolve(source.card, "networks", "network") for source in plan.sources.values()
+             if isinstance(source, CardSource)]  # fmt: skip
+    files += [Path(plan.suite.path)] if plan.suite.path else []
+    ours = (own, Path(__file__).resolve().parents[1])
+    theirs = [file.resolve().parent for file in files if not any(file.resolve().is_relative_to(o) for o in ours)]
+    return next((folder for folder in theirs if folder.is_dir()), own)
 
 
 def measure_module(

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Literal
 
-from pibench.reporting.page.theme import COLOURS, colour_css, figure_css
+from pibench.reporting.page.theme import COLOURS, dark_css, literal
 
 Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
+POINTS = 0.72  # of a pixel in print: labels of 11 pixels are set in 8 points
+SANS_LITERAL = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,72 @@ class Canvas:
             else:
                 self.items.append(replace(item, points=tuple((x + dx, y + dy) for x, y in item.points)))
 
-    def to_svg(self, key: str, title: str, description: str, *, standalone: bool) -> str:
-        """Return the SVG: inside a page it takes the page's colours, standing alone it brings its own."""
+    def to_svg(self, key: str, title: str, description: str, *, standalone: bool, white: bool = False) -> str:
+        """Return the SVG: inside a page it takes the page's colours.
+
+        Standing alone its colours are literal attributes, which every program draws, and rules of its own turn it dark
+        where a reader prefers that; `white` (for a paper) leaves those out.
+        """
         size = f'viewBox="0 0 {_n(self.width)} {_n(self.height)}"'
         if standalone:
-            size += f' width="{_n(self.width)}" height="{_n(self.height)}"'
+            size += f' width="{_n(self.width * POINTS)}pt" height="{_n(self.height * POINTS)}pt"' if white else (
+                f' width="{_n(self.width)}" height="{_n(self.height)}"')  # fmt: skip
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="fig" {size} role="img" '
             f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
             f'<desc id="{key}-d">{escape(description)}</desc>'
         )
-        style = f"<style>{colour_css('svg.fig')}{figure_css()}</style>" if standalone else ""
-        ground = self._ground() if standalone else ""
-        return head + style + ground + "".join(_svg(item) for item in self.items) + "</svg>"
+        if not standalone:
+            return head + "".join(_svg(item, _Variables()) for item in self.items) + "</svg>"
+        ink = _Literals(white)
+        style = "" if white else f"<style>{dark_css()}</style>"
+        ground = f'<rect width="{_n(self.width)}" height="{_n(self.height)}" {ink.fill("paper")}/>'
+        return head + style + ground + "".join(_svg(item, ink) for item in self.items) + "</svg>"
 
-    def _ground(self) -> str:
-        return f'<rect width="{_n(self.width)}" height="{_n(self.height)}" style="fill:var(--paper)"/>'
+
+class _Variables:
+    """Colours as the variables of the page around a drawing."""
+
+    def fill(self, role: str) -> str:
+        return f'style="fill:var(--{role})"'
+
+    def shape(self, shape: Shape) -> str:
+        style = f"fill:{_variable(shape.fill)};stroke:{_variable(shape.stroke)}"
+        return f'style="{style}{f";stroke-width:{_n(shape.width)}" if shape.stroke else ""}"'
+
+    def words(self, words: Words) -> str:
+        classes = [c for c, on in (("muted", words.role == "muted"), ("bold", words.bold), ("halo", words.halo)) if on]
+        attributes = f' class="{" ".join(classes)}"' if classes else ""
+        return attributes if words.role in {"ink", "muted"} else f"{attributes} {self.fill(words.role)}"
+
+
+class _Literals:
+    """Colours as attributes; their roles as classes, for the rules of a dark reader."""
+
+    def __init__(self, white: bool) -> None:
+        self._white = white
+
+    def fill(self, role: str) -> str:
+        return f'class="f-{role}" fill="{literal(role, white=self._white)}"'
+
+    def shape(self, shape: Shape) -> str:
+        roles = (("f", "fill", shape.fill), ("s", "stroke", shape.stroke))
+        classes = " ".join(f"{letter}-{role}" for letter, _, role in roles if role)
+        colours = " ".join(
+            f'{name}="{literal(role, white=self._white) if role else "none"}"' for _, name, role in roles
+        )
+        width = f' stroke-width="{_n(shape.width)}"' if shape.stroke else ""
+        return f'class="{classes}" {colours}{width}'
+
+    def words(self, words: Words) -> str:
+        halo = words.halo
+        classes = f'f-{words.role}{" s-paper" if halo else ""}'
+        text = f' class="{classes}" fill="{literal(words.role, white=self._white)}" font-family="{SANS_LITERAL}"'
+        text += ' font-weight="bold"' if words.bold else ""
+        if halo:
+            paper = literal("paper", white=self._white)
+            text += f' paint-order="stroke" stroke="{paper}" stroke-width="3" stroke-linejoin="round"'
+        return text
 
 
 def words_width(text: str, size: float = 12.0) -> float:
@@ -173,27 +225,19 @@ def _n(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def _svg(item: Shape | Words) -> str:
-    return _svg_words(item) if isinstance(item, Words) else _svg_shape(item)
+def _svg(item: Shape | Words, ink: _Variables | _Literals) -> str:
+    return _svg_words(item, ink) if isinstance(item, Words) else _svg_shape(item, ink)
 
 
-def _svg_words(words: Words) -> str:
-    classes = [c for c, on in (("muted", words.role == "muted"), ("bold", words.bold), ("halo", words.halo)) if on]
-    attributes = f' class="{" ".join(classes)}"' if classes else ""
-    if words.role not in {"ink", "muted"}:
-        attributes += f' style="fill:var(--{words.role})"'
-    if words.anchor != "start":
-        attributes += f' text-anchor="{words.anchor}"'
+def _svg_words(words: Words, ink: _Variables | _Literals) -> str:
+    anchor = f' text-anchor="{words.anchor}"' if words.anchor != "start" else ""
     return (
-        f'<text x="{_n(words.x)}" y="{_n(words.y)}" font-size="{_n(words.size)}"{attributes}>'
+        f'<text x="{_n(words.x)}" y="{_n(words.y)}" font-size="{_n(words.size)}"{ink.words(words)}{anchor}>'
         f"{escape(words.text, quote=False)}</text>"
     )
 
 
-def _svg_shape(shape: Shape) -> str:
-    style = f"fill:{_ink(shape.fill)};stroke:{_ink(shape.stroke)}"
-    if shape.stroke:
-        style += f";stroke-width:{_n(shape.width)}"
+def _svg_shape(shape: Shape, ink: _Variables | _Literals) -> str:
     extra = f' stroke-dasharray="{" ".join(map(_n, shape.dash))}"' if shape.dash else ""
     extra += f' opacity="{shape.opacity:g}"' if shape.opacity != 1.0 else ""
     if shape.radius:
@@ -203,11 +247,11 @@ def _svg_shape(shape: Shape) -> str:
         tag = "path"
         where = 'd="M' + "L".join(f"{_n(x)} {_n(y)}" for x, y in shape.points) + ("Z" if shape.closed else "") + '"'
     if not shape.tip:
-        return f'<{tag} {where} style="{style}"{extra}/>'
-    return f'<{tag} {where} style="{style}"{extra}><title>{escape(shape.tip)}</title></{tag}>'
+        return f"<{tag} {where} {ink.shape(shape)}{extra}/>"
+    return f"<{tag} {where} {ink.shape(shape)}{extra}><title>{escape(shape.tip)}</title></{tag}>"
 
 
-def _ink(role: str | None) -> str:
+def _variable(role: str | None) -> str:
     if role is None:
         return "none"
     assert role in COLOURS, role

@@ -15,12 +15,13 @@ from pibench.reporting.onpaper.costcheck import beyond
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
 from pibench.reporting.page import draw_compare, draw_cost, draw_frontier
 from pibench.reporting.page.canvas import Canvas, framed
-from pibench.reporting.page.raster import save_png
+from pibench.reporting.page.raster import save_picture
 from pibench.reporting.page.theme import KIND_TITLES
 from pibench.reporting.view import View
 from pibench.reporting.whatif import Shift, shifts, workload_of_cell
 
 WIDE, NARROW = 560.0, 350.0  # pixels: a column of the page, and a phone
+COLUMNS = {"": 350.0, "-wide": 716.0}  # of a paper: 252 and 516 points, one column and two
 
 
 @dataclass(frozen=True)
@@ -307,14 +308,23 @@ def _ranking_figure(view: View, ladder: Ladder) -> Figure | None:
     )  # fmt: skip
 
 
-def save_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG; the same record gives the same bytes."""
+def save_figures(figures: Iterable[Figure], folder: Path, *, paper: bool = False) -> list[Path]:
+    """Write every figure as SVG, PDF and PNG; the same record gives the same bytes.
+
+    `paper`: SVG and PDF for one column and for two, on white, without title and caption, labels of 8 points.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for figure in figures:
-        svg, png = folder / f"{figure.key}.svg", folder / f"{figure.key}.png"
-        drawing = figure.alone()
-        svg.write_text(drawing.to_svg(figure.key, figure.title, figure.alt, standalone=True) + "\n", encoding="utf-8")
-        save_png(drawing, png)
-        paths += [svg, png]
+        forms = [(f"{figure.key}{ending}", figure.draw(width)) for ending, width in COLUMNS.items()] if paper else [
+            (figure.key, figure.alone())
+        ]  # fmt: skip
+        for name, drawing in forms:
+            svg = folder / f"{name}.svg"
+            text = drawing.to_svg(figure.key, figure.title, figure.alt, standalone=True, white=paper)
+            svg.write_text(text + "\n", encoding="utf-8")
+            pictures = [svg.with_suffix(ending) for ending in ((".pdf",) if paper else (".pdf", ".png"))]
+            for picture in pictures:
+                save_picture(drawing, picture, white=paper)
+            paths += [svg, *pictures]
     return paths

@@ -1,4 +1,4 @@
-"""The same drawing as PNG: matplotlib's Agg renderer paints a canvas, light colours, no dates, byte-identical."""
+"""The same drawing as PNG or PDF: matplotlib paints a canvas, light colours, no dates, fonts embedded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pibench.errors import UsageError
 from pibench.reporting.page.canvas import Canvas, Shape, Words
-from pibench.reporting.page.theme import COLOURS
+from pibench.reporting.page.theme import literal
 
 SCALE = 2.0  # pixels of the picture for one of the drawing
 _DPI = 100.0
@@ -20,14 +20,16 @@ def missing_extra(package: str) -> UsageError:
     )
 
 
-def save_png(canvas: Canvas, path: Path) -> None:
-    """Write a canvas as PNG."""
+def save_picture(canvas: Canvas, path: Path, *, white: bool = False) -> None:
+    """Write a canvas as PNG or PDF, by the name's ending; `white`: on a paper's white ground, not the page's."""
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("matplotlib") from error
-    figure = Figure(figsize=(canvas.width / _DPI, canvas.height / _DPI), dpi=_DPI * SCALE, facecolor=_colour("paper"))
+    figure = Figure(figsize=(canvas.width / _DPI, canvas.height / _DPI), dpi=_DPI * SCALE)
+    figure.set_facecolor(literal("paper", white=white))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(0.0, canvas.width)
@@ -35,27 +37,26 @@ def save_png(canvas: Canvas, path: Path) -> None:
     axes.set_axis_off()
     for order, item in enumerate(canvas.items):
         if isinstance(item, Words):
-            _write(axes, item, order)
+            _write(axes, item, order, white)
         else:
-            _paint(axes, item, order)
-    figure.savefig(path, format="png", metadata={"Software": None})
-
-
-def _colour(role: str) -> str:
-    return COLOURS[role][0]
+            _paint(axes, item, order, white)
+    pdf = path.suffix == ".pdf"
+    without = {"CreationDate": None, "Producer": None, "Creator": None} if pdf else {"Software": None}
+    with rc_context({"pdf.fonttype": 42}):  # TrueType, embedded: what journals ask for
+        figure.savefig(path, format=path.suffix[1:], metadata=without)
 
 
 def _points(pixels: float) -> float:
     return pixels * 72.0 / _DPI
 
 
-def _paint(axes: Any, shape: Shape, order: int) -> None:
+def _paint(axes: Any, shape: Shape, order: int, white: bool) -> None:
     from matplotlib.patches import Circle, PathPatch
     from matplotlib.path import Path as Outline
 
     style: dict[str, Any] = {
-        "facecolor": _colour(shape.fill) if shape.fill else "none",
-        "edgecolor": _colour(shape.stroke) if shape.stroke else "none",
+        "facecolor": literal(shape.fill, white=white) if shape.fill else "none",
+        "edgecolor": literal(shape.stroke, white=white) if shape.stroke else "none",
         "linewidth": _points(shape.width) if shape.stroke else 0.0, "alpha": shape.opacity, "zorder": order,
     }  # fmt: skip
     if shape.dash:
@@ -67,12 +68,13 @@ def _paint(axes: Any, shape: Shape, order: int) -> None:
     axes.add_patch(PathPatch(Outline(points, closed=shape.closed), **style))
 
 
-def _write(axes: Any, words: Words, order: int) -> None:
+def _write(axes: Any, words: Words, order: int, white: bool) -> None:
     from matplotlib import patheffects
 
-    effects = [patheffects.withStroke(linewidth=_points(3.0), foreground=_colour("paper"))] if words.halo else []
+    paper = literal("paper", white=white)
+    effects = [patheffects.withStroke(linewidth=_points(3.0), foreground=paper)] if words.halo else []
     axes.text(
         words.x, words.y, words.text.replace("$", r"\$"), fontsize=_points(words.size * 0.94), zorder=order,
-        color=_colour(words.role), ha={"start": "left", "middle": "center", "end": "right"}[words.anchor],
+        color=literal(words.role), ha={"start": "left", "middle": "center", "end": "right"}[words.anchor],
         va="baseline", fontweight="bold" if words.bold else "normal", path_effects=effects, family="DejaVu Sans",
     )  # fmt: skip

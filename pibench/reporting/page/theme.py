@@ -95,6 +95,18 @@ def colour_css(selector: str = ":root") -> str:
     return f"{light}@media (prefers-color-scheme:dark){{{dark}}}@media print{{{light}}}"
 
 
+def literal(role: str, *, white: bool = False) -> str:
+    """Return a role's light colour as it is, for programs that know no CSS variables; `white`: a paper's ground."""
+    return "#ffffff" if white and role == "paper" else COLOURS[role][0]
+
+
+def dark_css(selector: str = "svg.fig") -> str:
+    """Return the rules that turn the literal colours of a drawing that stands alone dark, where a reader prefers it."""
+    rules = [f"{selector} .f-{role}{{fill:{pair[1]}}}{selector} .s-{role}{{stroke:{pair[1]}}}"
+             for role, pair in COLOURS.items()]  # fmt: skip
+    return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
+
+
 def figure_css(selector: str = "svg.fig") -> str:
     """Return the classes that figures use, on top of the colour variables."""
     rules = [
