@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VERBS: dict[str, str] = {
     "run": "measure every case of a suite (or of your own network)",
     "ls": "list suites, networks and records",
-    "show": "describe one network: ReLUs, MACs, parameters, predicted cost",
+    "show": "describe one network (ReLUs, MACs, predicted cost), or a record with all its figures",
     "validate": "check suites and cards without running them",
     "compare": "compare two records, case by case; exit status 1 on a regression",
     "ab": "run two revisions, environments or cards side by side and compare them",

@@ -141,6 +141,7 @@ class Suite(Strict):
     deadline_s: Annotated[float, Field(gt=0, le=864_000, allow_inf_nan=False)] = 3600.0  # of one session
     tolerance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.01  # share of the logits' spread
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    firm_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 0.0  # for more sessions of cheap cases
     merge: bool = True  # linear neighbours of a network become one layer where that takes fewer multiplications
     interleave: bool = True  # sessions of all cases in turn, in a random order drawn from the seed
     pin: bool = False  # each party to cores of its own

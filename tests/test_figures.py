@@ -192,7 +192,7 @@ def test_figures_for_a_paper_are_white_without_caption_in_column_widths_with_emb
     for svg, points in ((paths[0], 252.0), (paths[2], 515.5)):
         root = ET.parse(svg).getroot()
         assert float(str(root.get("width")).removesuffix("pt")) == pytest.approx(points, abs=0.3)
-        words = [e for e in root.iter("{http://www.w3.org/2000/svg}text")]
+        words = list(root.iter("{http://www.w3.org/2000/svg}text"))
         assert not any(figure.title in "".join(e.itertext()) for e in words)
         assert min(float(str(e.get("font-size"))) for e in words) * 0.72 >= 7.0
         assert root.find("{http://www.w3.org/2000/svg}rect").get("fill") == "#ffffff"  # type: ignore[union-attr]

@@ -138,7 +138,7 @@ def test_what_is_not_known_stays_empty(record: Record) -> None:
     view = view_of([bare])
     assert all(cell.score is None for cell in view.cells)
     page = render(view)
-    assert "No accuracy is known" in page
+    assert "No network of this record is trained" in page
     assert "fig-frontier-latency" not in page
     assert "nan" not in page.lower().replace("nano", "")
 

@@ -97,7 +97,10 @@ def test_the_plane_makes_the_headline_only_with_firm_prices() -> None:
     assert said.headline == "1,000 ReLUs cost 1.00 ms, and are not what decides here"
     assert "1.00 ms (95 % interval 500 µs to 2.00 ms)" in said.sentences[0]
     unsure = answer(view, replace(flat, joint=replace(firm, mmac_interval=(-1e-5, 2e-4))))
-    assert unsure.headline == "The ReLU count does not decide latency here"
+    assert unsure.headline == "No firm price of a ReLU here", "five networks show no more than that"
+    assert "may be chance" in unsure.sentences[0]
+    many = replace(unsure.ladder, fit=replace(flat.fit, r2=0.01, n=14))
+    assert answer(view, many).headline == "The ReLU count does not decide latency here"
     assert "multiply-accumulates" not in " ".join(unsure.sentences)
 
 

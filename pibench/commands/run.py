@@ -83,7 +83,7 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
     from pibench.records.store import new_record_path
     from pibench.records.thresholds import parse_share
     from pibench.reporting.screen.progress import Screen
-    from pibench.run.precision import next_plan, verdict
+    from pibench.run.precision import cheap_plan, next_plan, verdict
     from pibench.run.prepare import preparer
     from pibench.run.runner import Run
 
@@ -96,6 +96,10 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
         interrupted, until = False, time.monotonic() + args.budget
         try:
             work.execute()
+            left = min(args.budget, plan.firm_s if args.sessions is None and not precision else 0.0) + time.monotonic()
+            while more := cheap_plan(plan, work.record, left - time.monotonic()):
+                work = _again(work, more)
+                work.execute()
             while precision and (more := next_plan(plan, work.record, precision, until - time.monotonic())):
                 work = _again(work, more)
                 work.execute()
@@ -135,17 +139,18 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
 
 
 def _show(record: Record, path: Path, as_json: bool) -> None:
-    from rich.console import Console
-
+    """End with the answer, as wide as the screen, and with where the rest is."""
     from pibench.records.record import dump_record
-    from pibench.reporting.screen.table import answer
+    from pibench.records.store import runs_folder
+    from pibench.reporting.screen.fitting import screen_width
+    from pibench.reporting.screen.summary import summary
 
     if as_json:
         print(dump_record(record))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(answer(record))
-    console.print(f"Record: {path}", style="dim", soft_wrap=True)
+    name = "last" if path.parent == runs_folder() else str(path)
+    print("\n".join(summary(record, screen_width())))
+    print(f"\nEvery figure: pibench show {name}   As a page: pibench report {name}\nRecord: {path}")
 
 
 def _dry_run(plan: RunPlan, as_json: bool) -> int:

@@ -1,10 +1,11 @@
-"""`pibench show`: describe one network: ReLUs, MACs, parameters, predicted cost."""
+"""`pibench show`: one network (ReLUs, MACs, parameters, predicted cost), or everything that a record holds."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from pibench.networks.census import Census
 
 
+WHOLE = 120  # columns of the table of everything
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pibench show`."""
-    parser.add_argument("card", metavar="CARD", help="name or file of a network card")
+    parser.add_argument("card", metavar="CARD", help="a network card's name or file, or a record: last, an id, a file")
     parser.add_argument("--sites", action="store_true", help="list every ReLU site")
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
     parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
@@ -30,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show a card's census, what was published about it, and its checkpoint."""
+    if (record := _record_named(args.card)) is not None:
+        return _show_record(record, as_json=args.json)
     from pibench.lowering.lower import lower
     from pibench.lowering.merge import merge
     from pibench.networks.build import stage_of
@@ -50,6 +56,36 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"card": card.model_dump(), "sha256": card.sha256, "census": counted.to_json(), **facts}))
     else:
         _print(card, counted, facts, args.sites)
+    return EXIT_OK
+
+
+def _record_named(name: str) -> Path | None:
+    """Return the record that is meant: a JSON file, `last`, or the beginning of an id; None for a card."""
+    from pibench.records.store import find_record
+
+    if not (name.endswith(".json") or re.match(r"(last|latest)(~\d+)?$|\d{8}T", name)):
+        return None
+    return find_record(name)
+
+
+def _show_record(path: Path, *, as_json: bool) -> int:
+    """Print every case and every price; a screen that is narrower than the table gets the answer first."""
+    from rich.console import Console
+
+    from pibench.records.record import dump_record, load_record
+    from pibench.reporting.screen.fitting import screen_width
+    from pibench.reporting.screen.summary import summary
+    from pibench.reporting.screen.table import answer
+
+    record = load_record(path)
+    if as_json:
+        print(dump_record(record))
+        return EXIT_OK
+    if (width := screen_width(WHOLE)) < WHOLE:
+        print("\n".join(summary(record, width)))
+        print(f"\n{WHOLE} columns show every figure: widen the screen, or pibench show {path} | less -S")
+        return EXIT_OK
+    Console(width=width, highlight=False).print(answer(record))
     return EXIT_OK
 
 

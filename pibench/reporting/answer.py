@@ -45,11 +45,11 @@ def main_ladder(ladders: Sequence[Ladder], protocol: str | None = None, link: st
 
 
 def fastest_within(ladder: Ladder, points: float = WITHIN_POINTS) -> Cell | None:
-    """Return the fastest network whose accuracy is at most `points` below the full network's; None without accuracy."""
-    full = ladder.full
-    if full.score is None:
+    """Return the fastest network at most `points` below the most accurate trained one; None where none is trained."""
+    best = ladder.best
+    if best is None or best.score is None:
         return None
-    floor = full.score.percent - points - 1e-9
+    floor = best.score.percent - points - 1e-9
     near = [c for c in ladder.cells if c.score and c.score.percent >= floor]
     return min(near, key=lambda c: c.online_s, default=None)
 
@@ -79,7 +79,7 @@ def _headline(ladder: Ladder) -> str:
         return f"1,000 ReLUs cost roughly {seconds(ladder.fit.slope_s)}" if firm else "No firm price of a ReLU here"
     if ladder.joint and ladder.joint.firm and ladder.joint.r2 >= 0.9:
         return f"1,000 ReLUs cost {seconds(ladder.joint.relu_s)}, and are not what decides here"
-    return "The ReLU count does not decide latency here"
+    return "The ReLU count does not decide latency here" if ladder.unrelated else "No firm price of a ReLU here"
 
 
 def _two(ladder: Ladder) -> str:
@@ -87,8 +87,17 @@ def _two(ladder: Ladder) -> str:
     first, last = ladder.full, min(ladder.cells, key=lambda c: c.relu_count)
     if first.relu_count == last.relu_count or not first.relu_count:
         return f"{first.network}: {seconds(first.online_s)} online"
+    if not apart(first, last):
+        return f"Cannot tell {first.network} and {last.network} apart here"
     share, left = last.relu_count / first.relu_count, last.online_s / first.online_s
     return f"With {percent(share)} of the ReLUs, {percent(left)} of the time"
+
+
+def apart(one: Cell, other: Cell) -> bool:
+    """Whether two latencies can be told apart: their intervals do not overlap."""
+    if one.online is None or other.online is None:
+        return False
+    return one.online.high < other.online.low or other.online.high < one.online.low
 
 
 def _price_sentence(ladder: Ladder) -> str:
@@ -111,9 +120,12 @@ def _price_sentence(ladder: Ladder) -> str:
     if ladder.noisy:
         return (
             f"{setting}: half of the networks have intervals beyond ±{NOISY * 100:.0f} % of their median, so no price "
-            "is quoted. Counted figures (bytes, rounds, accuracy) hold."
+            "is quoted. Counted figures (bytes, rounds, accuracy) hold; more sessions would tell "
+            "(`--precision 5%`)."
         )
     text = f"{setting}: a line through {fit.n} networks explains only {percent(max(fit.r2, 0.0))} of their differences."
+    if not ladder.unrelated:
+        text += " That may be chance: more networks or more sessions (`--precision 5%`) would tell."
     joint = ladder.joint
     if joint and joint.firm and joint.r2 >= 0.8:
         relu_low, relu_high = (seconds(v) for v in joint.relu_interval)
@@ -140,13 +152,15 @@ def _difference_sentence(ladder: Ladder, setting: str) -> str:
 
 
 def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
-    full = ladder.full
-    if full.score is None or chosen is None or chosen.score is None:
-        return f"No accuracy is known for {ladder.reference}, so nothing is said about what a budget buys."
-    base = f"{full.network} ({full.score.percent:.1f} % of {full.score.n:,} images, {seconds(full.online_s)})"
-    if chosen is full:
-        return f"Within {WITHIN_POINTS:g} point of {base}, no network of this record is faster."
-    ratio, share = full.online_s / chosen.online_s, chosen.relu_count / full.relu_count if full.relu_count else 0.0
+    best = ladder.best
+    if best is None or best.score is None or chosen is None or chosen.score is None:
+        return "No network of this record is trained, so nothing is said about what a budget buys."
+    base = f"{best.network} ({best.score.percent:.1f} % of {best.score.n:,} images, {seconds(best.online_s)})"
+    if chosen is best:
+        return f"Within {WITHIN_POINTS:g} point of {base}, the most accurate network here, no other is faster."
+    if not apart(best, chosen):
+        return f"Within {WITHIN_POINTS:g} point of {base}, the most accurate network here, none is firmly faster."
+    ratio, share = best.online_s / chosen.online_s, chosen.relu_count / best.relu_count if best.relu_count else 0.0
     return (
         f"Within {WITHIN_POINTS:g} point of {base}, the fastest is {chosen.network}: {chosen.score.percent:.1f} %, "
         f"{seconds(chosen.online_s)}, {times(ratio)} faster with {percent(share)} of the ReLUs "

@@ -198,6 +198,20 @@ class Ladder:
         return next((c for c in self.cells if c.method == "full"), self.cells[0])
 
     @property
+    def best(self) -> Cell | None:
+        """The most accurate trained network (of equal ones the fastest): what a budget's loss is measured from."""
+        scored = [c for c in self.cells if c.score]
+        return max(scored, key=lambda c: (c.score.percent if c.score else 0.0, -c.online_s), default=None)
+
+    @property
+    def unrelated(self) -> bool:
+        """Whether ReLUs firmly explain less than half of the differences: Fisher's 95 % bound of the correlation."""
+        if self.fit.n < 4 or not math.isfinite(self.fit.r2):
+            return False
+        r = math.copysign(math.sqrt(min(max(self.fit.r2, 0.0), 1.0 - 1e-9)), self.fit.slope_s)
+        return math.tanh(math.atanh(r) + 1.96 / math.sqrt(self.fit.n - 3)) < math.sqrt(0.5)
+
+    @property
     def reference(self) -> str:
         """What to call the reference: only a network of method `full` is the full one."""
         return "the full network" if self.full.method == "full" else self.full.network

@@ -43,7 +43,7 @@ def plan_from(suite: Suite, own: OwnModel | None = None) -> RunPlan:
         cases=tuple({case.id: case for case in cases}.values()), sources=sources, sessions=suite.sessions,
         inferences=suite.inferences, warmups=suite.warmups, seed=suite.seed, pin=suite.pin,
         interleave=suite.interleave, offline_chunk=suite.offline_chunk, timeout_s=suite.timeout_s,
-        deadline_s=suite.deadline_s, accuracy_images=suite.accuracy_images, merge=suite.merge,
+        deadline_s=suite.deadline_s, accuracy_images=suite.accuracy_images, merge=suite.merge, firm_s=suite.firm_s,
     )  # fmt: skip
 
 

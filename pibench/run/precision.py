@@ -14,6 +14,7 @@ from pibench.run.settings import RunPlan
 FEWEST = 5  # sessions before an interval over sessions means anything
 GROWTH = 2.0  # at most so many times the sessions in one go: the first spread is a rough one
 MOST = 1000
+CHEAP_S, FIRM, FIRM_MOST = 1.5, 0.05, 9  # a session's cost, half an interval as a share, and sessions at most
 
 
 def half_width(case: Case, seed: int = 0) -> float:
@@ -48,6 +49,23 @@ def next_plan(plan: RunPlan, record: Record, precision: float, left_s: float) ->
     affordable = fewest + int(left_s // one_round_s) if one_round_s > 0 else MOST
     sessions = min(max(short.values()), affordable)
     return dataclasses.replace(plan, cases=cases, sessions=sessions) if sessions > fewest else None
+
+
+def cheap_plan(plan: RunPlan, record: Record, left_s: float) -> RunPlan | None:
+    """Return the plan of one more session for cases whose sessions cost little and whose intervals say little yet.
+
+    A suite's `firm_s` bounds the time: a headline from five inferences of a millisecond would be noise, and more of
+    them cost nothing. None when all that is cheap is firm, or no time is left.
+    """
+    open_cases = {
+        case.id: len(case.sessions) for case in record.cases
+        if case.status == "done" and _session_s(case) <= CHEAP_S and half_width(case, record.seed) > FIRM
+        and len(case.sessions) < FIRM_MOST
+    }  # fmt: skip
+    fewest = min(open_cases.values(), default=0)
+    cases = tuple(case for case in plan.cases if open_cases.get(case.id) == fewest)
+    cost_s = sum(_session_s(record.case(case.id)) for case in cases)
+    return dataclasses.replace(plan, cases=cases, sessions=fewest + 1) if cases and cost_s <= left_s else None
 
 
 def verdict(record: Record, precision: float) -> list[str]:

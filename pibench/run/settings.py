@@ -86,6 +86,7 @@ class RunPlan:
     deadline_s: float = 3600.0
     accuracy_images: int = 1000
     merge: bool = True
+    firm_s: float = 0.0  # that more sessions of cheap cases may take, until their intervals are narrow
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The answer: what a run ends with on the screen.
+"""Everything that a record holds, on a wide screen: `pibench show last`.
 
 First every measured case, network by network; then, for each setting, the ladder: what each ReLU budget buys under each
 protocol, and the fitted price of 1,000 ReLUs. A speed without correctness is called INVALID and compared with nothing.
@@ -36,11 +36,11 @@ def answer(record: Record) -> RenderableType:
     blocks: list[RenderableType] = [_head(record), Text()]
     groups = _grouped(view.cells)
     for place, cells in groups.items():
-        title = [Text(f"  {_where(place)}", style="bold")] if len(groups) > 1 else []
+        title = [Text(f"  {where(place)}", style="bold")] if len(groups) > 1 else []
         blocks += [*title, *_cases(cells, interval_title(view.cells)), Text()]
     ladders = view.ladders()
     for place in groups:
-        blocks += _frontier(place, [ladder for ladder in ladders if _place(ladder.setting) == place], view)
+        blocks += _frontier(place, [ladder for ladder in ladders if place_of(ladder.setting) == place], view)
     return Group(*blocks, *_notes(view, record))
 
 
@@ -144,7 +144,7 @@ def _frontier(place: Setting, ladders: Sequence[Ladder], view: View) -> list[Ren
     if not ladders:
         return []
     ordered = sorted(ladders, key=lambda ladder: order(ladder.setting.protocol))
-    cells = {(c.network, c.protocol): c for c in view.cells if _place(c.setting) == place}
+    cells = {(c.network, c.protocol): c for c in view.cells if place_of(c.setting) == place}
     rows = sorted({c.network: c for c in cells.values() if c.usable}.values(), key=lambda c: (-c.relu_count, -c.macs))
     protocols = list(dict.fromkeys(ladder.setting.protocol for ladder in ordered))
     table = plain_table()
@@ -158,7 +158,7 @@ def _frontier(place: Setting, ladders: Sequence[Ladder], view: View) -> list[Ren
         entries = [_entry(cells, row.network, protocol, protocols) for protocol in protocols]
         table.add_row(count(row.relu_count), row.network, score, *entries)
     title = Text("What a ReLU budget buys: online latency", style="bold")
-    title.append(f"  {_where(place)}", style="not bold")
+    title.append(f"  {where(place)}", style="not bold")
     if best := _reference(protocols):
         title.append(f"  (x: of {best})", style="dim not bold")
     return [title, Padding(table, (0, 0, 0, 2)), *_prices(ordered), Text(), *ranking_blocks(ordered)]
@@ -269,11 +269,13 @@ def _notes(view: View, record: Record) -> Iterable[RenderableType]:
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _place(setting: Setting) -> Setting:
+def place_of(setting: Setting) -> Setting:
+    """Return a setting but for its protocol: what stands in one table."""
     return dataclasses.replace(setting, protocol="")
 
 
-def _where(setting: Setting) -> str:
+def where(setting: Setting) -> str:
+    """Return a setting in words."""
     data = f"{setting.dataset}, " if setting.dataset else ""
     threads = "1 thread" if setting.threads == 1 else f"{setting.threads} threads"
     return f"{data}{setting.link}, {setting.device}, batch {setting.batch}, {threads} a party"
@@ -282,5 +284,5 @@ def _where(setting: Setting) -> str:
 def _grouped(cells: Sequence[Cell]) -> dict[Setting, list[Cell]]:
     groups: dict[Setting, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(_place(cell.setting), []).append(cell)
+        groups.setdefault(place_of(cell.setting), []).append(cell)
     return groups

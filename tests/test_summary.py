@@ -1,0 +1,65 @@
+"""What a run ends with: the answer first, in 80 columns and 24 lines, with `valid` and trust, and nothing cut."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import fake_record
+
+from pibench.cli import main
+from pibench.records.record import Record, Trust, save_record
+from pibench.reporting.screen.fitting import fitted, wrapped
+from pibench.reporting.screen.summary import summary
+
+PROTOCOLS = ("plaintext", "masked", "crypten-cached", "crypten")
+
+
+def trusted(record: Record) -> Record:
+    trust = Trust(short="first party", line="the server deals")
+    return record.model_copy(update={"cases": tuple(c.model_copy(update={"trust": trust}) for c in record.cases)})
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 132, 200])
+def test_the_answer_fits_the_screen_whatever_its_width(width: int) -> None:
+    lines = summary(trusted(fake_record(protocols=PROTOCOLS, sessions=2)), width)
+    assert max(map(len, lines)) <= width
+    assert width < 80 or len(lines) <= 20, "with the three lines after it, below 24"
+    text = "\n".join(lines)
+    assert all(word in text for word in ("valid", "masked", "first party", "full", "tiny", "98.9 %"))
+    assert lines[2].endswith("."), "the answer comes before any table"
+
+
+def test_a_wider_screen_has_more_columns_and_a_narrower_one_says_what_it_leaves_out() -> None:
+    record = trusted(fake_record(protocols=PROTOCOLS, sessions=2))
+    narrow, wide = summary(record, 60), summary(record, 160)
+    assert "rounds" in "".join(wide)
+    assert "rounds" not in "".join(narrow)
+    assert any(line.startswith("not shown in 60 columns: ") for line in narrow)
+
+
+def test_wrong_answers_are_no_latency_and_are_said() -> None:
+    record = fake_record(networks=("full", "tiny"), protocols=("masked", "crypten"), sessions=2)
+    wrong = record.cases[0].model_copy(update={"status": "invalid", "error": "a logit is off by 0.7"})
+    lines = summary(record.with_case(wrong), 80)
+    row = next(line for line in lines if line.startswith("full "))
+    assert "INVALID" in row
+    assert "1 of 2" in row
+    assert any("a logit is off by 0.7" in line for line in lines)
+
+
+def test_show_last_prints_a_record_and_its_summary_on_a_narrow_screen(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_record(fake_record(sessions=2), tmp_path / ".pibench/runs/20260101T000000Z-quick.json")
+    assert main(["show", "last"]) == 0
+    assert "The price of a ReLU" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["show", "20260101"  "T000000Z-quick"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert "120 columns show every figure" in out
+
+
+def test_columns_go_by_importance_and_none_is_cut() -> None:
+    columns = [(0, ["name", "a"]), (1, ["one", "1"]), (2, ["two", "2"])]
+    assert fitted(columns, 80) == (["name  one  two", "a       1    2"], [])
+    assert fitted(columns, 10) == (["name  one", "a       1"], ["two"])
+    assert wrapped("x" * 50, 20) == ["x" * 50]
