@@ -35,6 +35,7 @@ def test_every_operation_agrees_with_plaintext_and_costs_what_is_declared(name: 
     assert online[SERVER][0].total.sent_bytes == declared.server_bytes
     assert online[CLIENT][0].total.sent_bytes == declared.client_bytes
     assert online[SERVER][0].total.rounds == online[CLIENT][0].total.rounds == declared.rounds
+    assert offline[SERVER].total.rounds == offline[CLIENT].total.rounds == declared.offline_rounds
     assert offline[SERVER].total.sent_bytes == declared.offline_server_bytes
     assert offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
 

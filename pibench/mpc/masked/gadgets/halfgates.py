@@ -62,7 +62,8 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     def __init__(self, plan: Plan, step: GarbledRelu) -> None:
         super().__init__(plan, step)
-        self.width = plan.windows[step.inputs[0]].sign_bit + 1
+        source = plan.values[step.inputs[0]]
+        self.width = source.scale + source.beyond + plan.options.range_bits + 1  # the range, and the sign
         self.client_garbles = step.garbler == "client"
 
     @property

@@ -13,7 +13,8 @@ Both are semi-honest; unaudited, for measurement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from pibench.lowering.program import Weights
@@ -152,8 +153,12 @@ class TwoPartyServer(TwoParty):
             for name, gadget in self.gadgets.items():
                 if name not in material.halves:
                     material.halves[name] = gadget.draw_server(talk.stream)
+                self._complete(gadget, material.halves[name])
                 hear(gadget, material.halves[name], self.party.peer)
             yield material
+
+    def _complete(self, gadget: AnyGadget, half: Any) -> None:
+        """Make what waits for the client's parts, step by step; nothing here."""
 
     def _work(self, window: list[AnyGadget], talk: Talk, material: Material) -> None:
         exchanges = [self._exchange(gadget, talk) for gadget in window]
@@ -189,7 +194,15 @@ class TwoPartyClient(TwoParty):
             for window in self._windows():
                 self._work([exchanges[gadget.step.out] for gadget in window])
             halves |= {name: exchange.half for name, exchange in exchanges.items()}
-            yield walk(self.plan, self.gadgets, _by_name(halves), self.party.peer)
+            yield walk(self.plan, self.gadgets, partial(self._half_of, halves), self.party.peer)
+
+    def _half_of(self, halves: dict[str, Any], gadget: AnyGadget, inputs: list[Ints]) -> Any:
+        half = halves[gadget.step.out]
+        self._complete(gadget, half, inputs)
+        return half
+
+    def _complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
+        """Make what waits for the client's parts, step by step; nothing here."""
 
     def _draw(self, talk: Talk) -> tuple[dict[str, Any], dict[str, ClientExchange[Any]]]:
         """Return drawn halves, and exchanges for the others: parts that need no answer are known at once."""
@@ -240,10 +253,6 @@ def windows(gadgets: Gadgets, sizes: LinearSizes) -> list[list[AnyGadget]]:
         made[-1].append(gadget)
         room -= held
     return made
-
-
-def _by_name(halves: dict[str, Any]) -> Callable[[AnyGadget, list[Ints]], Any]:
-    return lambda gadget, _: halves[gadget.step.out]
 
 
 def _transfer_cost(gadget: AnyGadget) -> Cost:
