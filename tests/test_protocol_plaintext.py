@@ -1,4 +1,4 @@
-"""The null protocol agrees with the reference, and moves what it declares."""
+"""The protocols without secrecy agree with the reference, and move what they declare."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import channel_pair
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
+from pibench.mpc.float32.protocol import Float32
 from pibench.mpc.plaintext.protocol import Plaintext
-from pibench.mpc.protocol import CLIENT, SERVER, Party, protocol_class, total_cost
+from pibench.mpc.protocol import CLIENT, SERVER, Party, Protocol, protocol_class, total_cost
 
 
-def run(program: Program, weights: Weights, images: Tensor) -> tuple[Tensor, tuple[PhaseTally, PhaseTally]]:
+def run(
+    program: Program, weights: Weights, images: Tensor, protocol: type[Protocol] = Plaintext
+) -> tuple[Tensor, tuple[PhaseTally, PhaseTally]]:
     """Run one inference, the server in a thread."""
     meters = (Meter(), Meter())
     channels = channel_pair(meters, timeout_s=10)
     sides = [
-        Plaintext(program, Party(rank, channels[rank], meters[rank], batch=images.shape[0]))
+        protocol(program, Party(rank, channels[rank], meters[rank], batch=images.shape[0]))
         for rank in (SERVER, CLIENT)
     ]
     tallies: list[PhaseTally] = [PhaseTally(), PhaseTally()]
@@ -48,12 +51,14 @@ def run(program: Program, weights: Weights, images: Tensor) -> tuple[Tensor, tup
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", everything())
 @pytest.mark.parametrize("batch", [1, 3])
-def test_agrees_with_the_reference_and_its_declared_cost(name: str, batch: int) -> None:
+@pytest.mark.parametrize("protocol", [Plaintext, Float32])
+def test_agrees_with_the_reference_and_its_declared_cost(name: str, batch: int, protocol: type[Protocol]) -> None:
     program, weights = program_of(name)
     images = torch.randn(batch, *program.input_shape)
-    logits, (server, client) = run(program, weights, images)
-    torch.testing.assert_close(logits, evaluate(program, weights, images), atol=2e-3, rtol=1e-3)
-    declared = total_cost(program, "plaintext", batch, {})
+    logits, (server, client) = run(program, weights, images, protocol)
+    close = {"atol": 2e-3, "rtol": 1e-3} if protocol is Plaintext else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(logits, evaluate(program, weights, images), **close)
+    declared = total_cost(program, protocol.name, batch, {})
     assert (server.total.sent_bytes, client.total.sent_bytes) == (declared.server_bytes, declared.client_bytes)
     assert (server.total.received_bytes, client.total.received_bytes) == (declared.client_bytes, declared.server_bytes)
     assert server.total.rounds == client.total.rounds == declared.rounds == 2
@@ -80,3 +85,4 @@ def test_images_of_another_shape_are_refused() -> None:
 
 def test_it_is_known_by_name() -> None:
     assert protocol_class("plaintext") is Plaintext
+    assert protocol_class("float32") is Float32

@@ -20,6 +20,7 @@ from pibench.registry import OWN_SOCKETS_ONLY, nearest
 
 GROUP = "pibench.protocols"
 BUILT_IN = {
+    "float32": "pibench.mpc.float32.spec:SPEC",
     "plaintext": "pibench.mpc.plaintext.spec:SPEC",
     "crypten": "pibench.mpc.crypten.spec:INLINE",
     "crypten-cached": "pibench.mpc.crypten.spec:CACHED",

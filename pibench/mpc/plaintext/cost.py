@@ -14,7 +14,12 @@ RING_BYTES = 8
 
 def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Cost:
     """Declare what one operation sends."""
-    n_bytes = RING_BYTES * batch * math.prod(op.shape)
+    return shown(program, op, batch, RING_BYTES)
+
+
+def shown(program: Program, op: Op, batch: int, width: int) -> Cost:
+    """Return the cost of showing the image and the logits, `width` bytes a scalar."""
+    n_bytes = width * batch * math.prod(op.shape)
     total = Cost()
     if isinstance(op, Input):
         total += Cost(rounds=1, client_bytes=n_bytes)

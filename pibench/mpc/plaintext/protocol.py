@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ class Plaintext(Protocol):
     """One side of the null protocol."""
 
     name: ClassVar[str] = "plaintext"
+    word: ClassVar[torch.dtype] = torch.int64  # what is sent and computed with
 
     def __init__(self, program: Program, party: Party) -> None:
         super().__init__(program, party)
@@ -34,9 +34,8 @@ class Plaintext(Protocol):
     def setup(self, weights: Weights | None) -> None:
         """Encode the weights, on the server; nothing is exchanged."""
         if weights is not None:
-            self._weights = kernels.encode_weights(self.program, weights)
-            self._products = kernels.prepare_products(self.program, self._weights, self.party.device)
-            self._compute(torch.zeros(self.party.batch, *self.program.input_shape, dtype=torch.int64))  # compiles
+            self._prepare(weights)
+            self._compute(torch.zeros(self.party.batch, *self.program.input_shape, dtype=self.word))  # compiles
 
     def offline(self, inferences: int) -> None:
         """Do nothing: there is no correlated randomness."""
@@ -53,17 +52,17 @@ class Plaintext(Protocol):
             shape = None if images is None else tuple(images.shape)
             raise UsageError(f"images have shape {shape}, not {(self.party.batch, *self.program.input_shape)}")
         with self.party.meter.op("other", "", "input"):
-            self.party.peer.send(encode(images).contiguous().numpy())  # 1
+            self.party.peer.send(self._encode(images).contiguous().numpy())  # 1
         with self.party.meter.op("other", "", "output"):
-            logits = np.empty((self.party.batch, *self.program.output.shape), dtype=np.int64)
-            self.party.peer.recv_into(logits)  # 3
-            return decode(torch.from_numpy(logits))
+            logits = torch.empty(self.party.batch, *self.program.output.shape, dtype=self.word)
+            self.party.peer.recv_into(logits.numpy())  # 3
+            return self._decode(logits)
 
     def _serve(self) -> None:
-        image = np.empty((self.party.batch, *self.program.input_shape), dtype=np.int64)
+        image = torch.empty(self.party.batch, *self.program.input_shape, dtype=self.word)
         with self.party.meter.op("other", "", "input"):
-            self.party.peer.recv_into(image)  # 1
-        logits = self._compute(torch.from_numpy(image).to(self.party.device))  # 2
+            self.party.peer.recv_into(image.numpy())  # 1
+        logits = self._compute(image.to(self.party.device))  # 2
         with self.party.meter.op("other", "", "output"):
             self.party.peer.send(logits.to("cpu").contiguous().numpy())  # 3
 
@@ -76,6 +75,16 @@ class Plaintext(Protocol):
                 values[op.name] = image if is_input else self._apply(op, inputs)
         self._device = str(values[self.program.output.name].device)
         return values[self.program.output.name]
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return encode(images)
+
+    def _decode(self, logits: Tensor) -> Tensor:
+        return decode(logits)
+
+    def _prepare(self, weights: Weights) -> None:
+        self._weights = kernels.encode_weights(self.program, weights)
+        self._products = kernels.prepare_products(self.program, self._weights, self.party.device)
 
     def _apply(self, op: Op, inputs: list[Tensor]) -> Tensor:
         return kernels.apply(op, inputs, self._weights, self.program, self._products)
