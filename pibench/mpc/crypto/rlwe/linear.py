@@ -175,10 +175,11 @@ class LinearServer:
         self.exchange, self._stream = Exchange(layers, images, degree), Stream(fresh_seed())
         self._integers = {layer.name: weights[layer.name].reshape(layer.weight_shape) for layer in layers}
         self._weights: dict[str, Weights] = {}
-        self._kept_bytes = kept_bytes
+        self._used: set[str] = set()
+        self._room_bytes = kept_bytes
 
     def setup(self, channel: Channel) -> None:
-        """Choose a*'s seed and parameters, take the client's key, transform the weights that are kept.
+        """Choose a*'s seed and parameters, and take the client's key.
 
         Raises UsageError where weights are too large, PartyError where the client runs something else.
         """
@@ -196,14 +197,9 @@ class LinearServer:
         self._prepare()
 
     def _prepare(self) -> None:
-        left = self._kept_bytes
         for name, integers in self._integers.items():
-            made = self._weights[name] = Weights(
-                self.exchange.packings[name], self.exchange.parameters[name].ring, integers
-            )
-            if made.kept_bytes <= left:
-                left -= made.kept_bytes
-                made.keep()
+            packing, ring = self.exchange.packings[name], self.exchange.parameters[name].ring
+            self._weights[name] = Weights(packing, ring, integers)
 
     def correlate(self, channel: Channel) -> dict[str, Ints]:
         """Return K0 (images, *output) of every layer, by its name."""
@@ -227,11 +223,21 @@ class LinearServer:
         share = share.reshape(self.exchange.images, layer.filters, *layer.out_size)
         pieces = [piece for image in share for piece in packing.cut(image)]
         tiles, said = len(packing.tiles), []
-        sums = self._weights[name].products(c0, c1, self.exchange.images * tiles)
+        sums = self._ready(name).products(c0, c1, self.exchange.images * tiles)
         for k, ((s0, s1), piece) in enumerate(zip(sums, pieces, strict=True)):
             made = self._answering.answer(s0, s1, packing.outputs, piece, packing.places[k % tiles], p)
             said += pack_words(made.masks, p.mask_bytes) + pack_words(made.bodies, p.body_bytes)
         return _checked(said), share.view(np.int64)
+
+    def _ready(self, name: str) -> Weights:
+        """Return a layer's weights; from its second use on they are kept transformed, while there is room."""
+        weights = self._weights[name]
+        if name not in self._used:
+            self._used.add(name)
+        elif weights.kept is None and weights.kept_bytes <= self._room_bytes:
+            self._room_bytes -= weights.kept_bytes
+            weights.keep()
+        return weights
 
 
 def weight_class(weights: Mapping[str, Ints]) -> int:

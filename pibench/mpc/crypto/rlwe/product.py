@@ -1,7 +1,8 @@
 """The server's weights as polynomials, and their products with ciphertexts.
 
-Weights are kept transformed where memory allows (`memory_bytes`), since that is most of the work; others are made anew
-for every inference, a group of eight output polynomials at a time, so that memory is bounded whatever the network.
+Weights of integers become polynomials where they are needed, four inputs of eight outputs at a time, so that memory is
+bounded whatever the network. A layer that is used again keeps them transformed where memory allows (`keep`): that is
+most of the work, and 160 kB a polynomial.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pibench.mpc.crypto.rlwe.primes import LANES, Lanes, Ring
 from pibench.mpc.crypto.rlwe.vectors import multiply_accumulate
 
 Integers = NDArray[np.int64]
-_BLOCK = 256  # coefficients whose sums stay in the first cache
+SUMS_BYTES = 128 << 20  # of sums that are held at a time: images beyond wait
 _SUMMED = 512  # products of 54 bits that a word holds, and half as many again
 _AT_ONCE = 4  # products that are added before their sum goes back to memory
 
@@ -33,7 +34,7 @@ class Weights:
     packing: Packing
     ring: Ring
     integers: Integers
-    kept: list[Lanes] | None = None
+    kept: list[Lanes] | None = None  # by group of outputs: (primes, inputs, n, LANES)
 
     def __post_init__(self) -> None:
         self._taps = self.packing.taps
@@ -56,127 +57,138 @@ class Weights:
 
     def keep(self) -> None:
         """Transform all weights once and for all."""
-        self.kept = [self._transformed(group) for group in range(self.groups)]
+        self.kept = []
+        for group in range(self.groups):
+            low, high = self.readers(group)
+            made = np.empty((self.ring.count, high - low, self.ring.n, LANES), np.uint32)
+            _transform_all(self.integers, self._taps, self._sizes(group), self.ring.roots, self.ring.moduli, made)
+            self.kept.append(made)
 
-    def _transformed(self, group: int) -> Lanes:
-        """Return (primes, inputs, n, LANES) of one group."""
-        low, high = self.readers(group)
+    def _sizes(self, group: int) -> Index:
         packing, layer = self.packing, self.packing.layer
-        out = np.zeros((self.ring.count, high - low, self.ring.n, LANES), np.uint32)
-        sizes = np.array([
-            group * LANES, low, packing.wide, packing.high, packing.area, len(packing.phases),
+        return np.array([
+            group * LANES, self.readers(group)[0], packing.wide, packing.high, packing.area, len(packing.phases),
             layer.channels // layer.groups, layer.filters // layer.groups, layer.channels,
         ])  # fmt: skip
-        _transform(self.integers, self._taps, sizes, self.ring.roots, self.ring.moduli, out)
-        return out
 
     def products(self, c0: Lanes, c1: Lanes, images: int) -> Iterator[tuple[Lanes, Lanes]]:
         """Yield by image (groups, primes, n, LANES) twice: the sums of products of an image's ciphertexts.
 
-        c0 and c1 hold images * inputs polynomials, transformed.
+        c0 and c1 hold images * inputs polynomials, transformed. What is yielded may be changed, not kept.
         """
         ring = self.ring
-        out = np.empty((2, images, self.groups, ring.count, ring.n, LANES), np.uint32)
-        constants = word_constants(ring.primes)
-        for group in range(self.groups):
-            low, _ = self.readers(group)
-            weights = self.kept[group] if self.kept else self._transformed(group)
-            for image in range(images):
-                at = image * self.packing.inputs + low
-                _sum_products(weights, c0, c1, at, constants, ring.moduli, out[0, image, group], out[1, image, group])
-        yield from zip(*out, strict=True)
+        each = 8 * self.groups * ring.count * ring.n * LANES
+        portion = max(1, min(images, SUMS_BYTES // each))
+        out = np.empty((2, portion, self.groups, ring.count, ring.n, LANES), np.uint32)
+        for first in range(0, images, portion):
+            count = min(portion, images - first)
+            for group in range(self.groups):
+                self._sum(group, c0, c1, first, count, out)
+            yield from zip(*out[:, :count], strict=True)
+
+    def _sum(self, group: int, c0: Lanes, c1: Lanes, image: int, images: int, out: Lanes) -> None:
+        """Fill out (2, images or more, groups, primes, n, LANES) with a group's sums for images from `image` on."""
+        ring, (low, high) = self.ring, self.readers(group)
+        kept = self.kept[group] if self.kept else np.empty((0, 0, ring.n, LANES), np.uint32)
+        total = np.empty((2, images, ring.n * LANES), np.uint64)
+        places = np.array([group, image * self.packing.inputs + low, self.packing.inputs, high - low])
+        _sum_products(
+            self.integers, self._taps, self._sizes(group), kept, c0, c1, places, word_constants(ring.primes),
+            ring.roots, ring.moduli, total, out,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _transform(w: Integers, taps: Index, sizes: Index, roots: Lanes, moduli: Lanes, out: Lanes) -> None:
+def _transform_all(w: Integers, taps: Index, sizes: Index, roots: Lanes, moduli: Lanes, out: Lanes) -> None:
     for i in range(moduli.size):
         for k in range(out.shape[1]):
-            _place(w, taps, sizes, k, moduli[i], out[i, k])
-            forward_one(out[i, k], roots[i], moduli[i])
+            _transform(w, taps, sizes, k, moduli[i], roots[i], out[i, k])
 
 
 @njit(cache=True, nogil=True)
-def _place(w: Integers, taps: Index, sizes: Index, k: int, p: np.uint32, out: Lanes) -> None:
-    """Kernel: the weights of LANES output polynomials for one input polynomial, as residues below 2p."""
+def _transform(w: Integers, taps: Index, sizes: Index, k: int, p: np.uint32, roots: Lanes, out: Lanes) -> None:
+    """Kernel: out (n, LANES), transformed: the weights of eight output polynomials for the group's k-th input."""
     first, low, wide, high, area, phases, channels, filters, all_channels = sizes
-    n, modulus = out.shape[0], np.int64(p)
-    for lane in range(LANES):
+    out[:] = 0
+    for c in range(wide):
+        channel, phase = ((low + k) * wide + c) // phases, ((low + k) * wide + c) % phases
+        if channel >= all_channels:
+            break
         for m in range(high):
-            row = (first + lane) * high + m
-            if row >= w.shape[0]:
-                break
-            start = row // filters * channels  # of the filter's group
-            for c in range(wide):
-                channel, phase = ((low + k) * wide + c) // phases, ((low + k) * wide + c) % phases
-                if channel < start or channel >= start + channels or channel >= all_channels:
-                    continue
-                for t in range(taps.shape[0]):
-                    if taps[t, 0] != phase:
-                        continue
+            for t in range(taps.shape[0]):
+                if taps[t, 0] == phase:
                     at = (m * wide + wide - 1 - c) * area - taps[t, 3]
-                    v = w[row, channel - start, taps[t, 1], taps[t, 2]]
-                    if at < 0:  # places are public, values are not
-                        at, v = at + n, -v
-                    v += modulus & (v >> 63)
-                    r = np.uint32(out[at, lane] + np.uint32(v))
-                    out[at, lane] = min(r, np.uint32(r - p))
+                    for lane in range(LANES):
+                        row = (first + lane) * high + m
+                        inside = channel - row // filters * channels  # among the channels of the filter's group
+                        if row < w.shape[0] and 0 <= inside < channels:
+                            _add_weight(w[row, inside, taps[t, 1], taps[t, 2]], at, lane, p, out)
+    forward_one(out, roots, p)
+
+
+@njit(cache=True, nogil=True)
+def _add_weight(v: int, at: int, lane: int, p: np.uint32, out: Lanes) -> None:
+    if at < 0:  # places are public, values are not
+        at, v = at + out.shape[0], -v
+    r = np.uint32(out[at, lane] + np.uint32(v + (np.int64(p) & (v >> 63))))
+    out[at, lane] = min(r, np.uint32(r - p))
 
 
 @njit(cache=True, nogil=True)
 def _sum_products(
-    w: Lanes, c0: Lanes, c1: Lanes, at: int, constants: Lanes, moduli: Lanes, out0: Lanes, out1: Lanes
-) -> None:
-    """Kernel: out (primes, n, LANES) = sum over k of w[:, k] times polynomial at + k of c, for both c."""
-    n, inputs = out0.shape[1], w.shape[1]
-    flat, flat0, flat1 = w.reshape(-1), c0.reshape(-1), c1.reshape(-1)
-    total0, total1 = np.empty(_BLOCK * LANES, np.uint64), np.empty(_BLOCK * LANES, np.uint64)
+    w: Integers, taps: Index, sizes: Index, kept: Lanes, c0: Lanes, c1: Lanes, places: Index, constants: Lanes,
+    roots: Lanes, moduli: Lanes, total: Words, out: Lanes,
+) -> None:  # fmt: skip
+    """Kernel: out[:, image, group, i] = the sum over k of weights k times the image's ciphertexts."""
+    group, first, step, inputs = places
+    n, fresh = kept.shape[2], kept.size == 0
+    buffer = np.empty((_AT_ONCE if fresh else 0, n, LANES), np.uint32)
+    flat0, flat1 = c0.reshape(-1), c1.reshape(-1)
     for i in range(moduli.size):
-        for start in range(0, n, _BLOCK):
-            size = min(_BLOCK, n - start)
-            total0[:] = 0
-            total1[:] = 0
-            for k in range(0, inputs, _AT_ONCE):
-                if k % _SUMMED == _SUMMED - _AT_ONCE:
-                    _reduce(total0, constants[i], moduli[i])
-                    _reduce(total1, constants[i], moduli[i])
-                weights = ((i * inputs + k) * n + start) * LANES
-                _accumulate(
-                    total0, total1, flat, weights, n, flat0, flat1, at + k, inputs - k, i, moduli.size, start, size
-                )
-            _reduce(total0, constants[i], moduli[i])
-            _reduce(total1, constants[i], moduli[i])
-            for j in range(size):
-                for lane in range(LANES):
-                    out0[i, start + j, lane] = np.uint32(total0[j * LANES + lane])
-                    out1[i, start + j, lane] = np.uint32(total1[j * LANES + lane])
+        total[:] = 0
+        for k in range(0, inputs, _AT_ONCE):
+            count = min(_AT_ONCE, inputs - k)
+            if fresh:
+                for a in range(count):
+                    _transform(w, taps, sizes, k + a, moduli[i], roots[i], buffer[a])
+                weights = buffer.reshape(-1)
+            else:
+                weights = kept[i, k : k + count].reshape(-1)
+            for image in range(total.shape[1]):
+                at = first + image * step + k
+                _accumulate(total[0, image], total[1, image], weights, flat0, flat1, at, count, i, moduli.size, n)
+            if k % _SUMMED == _SUMMED - _AT_ONCE:
+                _reduce(total, constants[i], moduli[i])
+        _reduce(total, constants[i], moduli[i])
+        for image in range(total.shape[1]):
+            _narrow(total[0, image], out[0, image, group, i].reshape(-1))
+            _narrow(total[1, image], out[1, image, group, i].reshape(-1))
 
 
 @njit(cache=True, nogil=True)
 def _accumulate(
-    total0: Words, total1: Words, w: Lanes, weights: int, n: int, c0: Lanes, c1: Lanes, at: int, left: int, i: int,
-    primes: int, start: int, size: int,
-) -> None:  # fmt: skip
-    """Kernel: add w's polynomials from `weights` on times polynomials at, at + 1, ... of c: 4, or all that are left."""
-    step, zero = n * LANES, np.uint32(0)
-    a, b, c, d = at, at + 1, at + 2, at + 3
-    if left >= _AT_ONCE:
-        a, b = _place_of(a, i, primes, n, start), _place_of(b, i, primes, n, start)
-        c, d = _place_of(c, i, primes, n, start), _place_of(d, i, primes, n, start)
-        for j in range(0, size * LANES, LANES):
-            multiply_accumulate(total0, j, w, weights + j, step, c0[a + j], c0[b + j], c0[c + j], c0[d + j])
-            multiply_accumulate(total1, j, w, weights + j, step, c1[a + j], c1[b + j], c1[c + j], c1[d + j])
+    total0: Words, total1: Words, w: Lanes, c0: Lanes, c1: Lanes, at: int, count: int, i: int, primes: int, n: int
+) -> None:
+    """Kernel: add the `count` polynomials of w times polynomials at, at + 1, ... of c, in both components."""
+    zero, step = np.uint32(0), n * LANES
+    if count == _AT_ONCE:
+        a, b = _place(at, i, primes, n), _place(at + 1, i, primes, n)
+        c, d = _place(at + 2, i, primes, n), _place(at + 3, i, primes, n)
+        for j in range(0, n * LANES, LANES):
+            multiply_accumulate(total0, j, w, j, step, c0[a + j], c0[b + j], c0[c + j], c0[d + j])
+            multiply_accumulate(total1, j, w, j, step, c1[a + j], c1[b + j], c1[c + j], c1[d + j])
         return
-    for k in range(left):
-        f = _place_of(at + k, i, primes, n, start)
-        for j in range(0, size * LANES, LANES):
-            multiply_accumulate(total0, j, w, weights + k * step + j, 0, c0[f + j], zero, zero, zero)
-            multiply_accumulate(total1, j, w, weights + k * step + j, 0, c1[f + j], zero, zero, zero)
+    for k in range(count):
+        f = _place(at + k, i, primes, n)
+        for j in range(0, n * LANES, LANES):
+            multiply_accumulate(total0, j, w, k * step + j, 0, c0[f + j], zero, zero, zero)
+            multiply_accumulate(total1, j, w, k * step + j, 0, c1[f + j], zero, zero, zero)
 
 
 @njit(cache=True, nogil=True)
-def _place_of(polynomial: int, i: int, primes: int, n: int, start: int) -> int:
-    """Where coefficient `start` of a polynomial lies in flat (groups, primes, n, LANES)."""
-    return (((polynomial // LANES) * primes + i) * n + start) * LANES + polynomial % LANES
+def _place(polynomial: int, i: int, primes: int, n: int) -> int:
+    """Where a polynomial begins in flat (groups, primes, n, LANES)."""
+    return ((polynomial // LANES) * primes + i) * n * LANES + polynomial % LANES
 
 
 @njit(cache=True, nogil=True)
@@ -186,3 +198,9 @@ def _reduce(total: Words, constants: Lanes, p: np.uint32) -> None:
         r = reduce_word(np.uint32(flat[j] >> np.uint64(32)), np.uint32(flat[j]), c, cs, one, p)
         r = min(r, np.uint32(r - np.uint32(p + p)))
         flat[j] = np.uint64(min(r, np.uint32(r - p)))
+
+
+@njit(cache=True, nogil=True)
+def _narrow(total: Words, out: Lanes) -> None:
+    for j in range(out.size):
+        out[j] = np.uint32(total[j])

@@ -5,11 +5,11 @@ They are portable: where a machine's registers are narrower, LLVM uses more of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pibench.mpc.crypto.rlwe.primes import LANES
@@ -22,7 +22,7 @@ _ROTATIONS = (0, 1, 62, 28, 27, 36, 44, 6, 55, 20, 3, 10, 43, 25, 39, 41, 45, 15
 
 
 def _data(context: Any, builder: Any, signature: Any, args: Any, k: int) -> Any:
-    return cgutils.create_struct_proxy(signature.args[k])(context, builder, args[k]).data
+    return context.make_array(signature.args[k])(context, builder, value=args[k]).data
 
 
 def _at(builder: Any, data: Any, index: Any, vector: Any) -> Any:
@@ -35,8 +35,7 @@ def _splat(builder: Any, number: Any) -> Any:
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
 
 
-@intrinsic
-def multiply_accumulate(
+def _multiply_accumulate(
     context: Any, total: Any, t: Any, w: Any, at: Any, step: Any, a: Any, b: Any, c: Any, d: Any
 ) -> Any:
     """total[t:][:8] += w[at:][:8] a + w[at + step:][:8] b + ... d; total in 64 bits, w and the factors in 32."""
@@ -57,8 +56,7 @@ def multiply_accumulate(
     return signature, generate
 
 
-@intrinsic
-def keccak_round(context: Any, state: Any, constant: Any) -> Any:
+def _keccak_round(context: Any, state: Any, constant: Any) -> Any:
     """One round of Keccak-f[1600] on eight states: word x + 5 y of state k is state[8 (x + 5 y) + k]."""
     signature = types.void(state, types.uint64)
 
@@ -99,3 +97,7 @@ def _rotated(builder: Any, word: Any, by: int) -> Any:
         return word
     left, right = (ir.Constant(_WIDE, [k] * LANES) for k in (by, 64 - by))
     return builder.or_(builder.shl(word, left), builder.lshr(word, right))
+
+
+multiply_accumulate: Callable[..., Any] = intrinsic(_multiply_accumulate)
+keccak_round: Callable[..., Any] = intrinsic(_keccak_round)
