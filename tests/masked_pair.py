@@ -39,6 +39,7 @@ class Outcome:
 
     logits: list[Tensor] = field(default_factory=list)
     online: dict[int, list[PhaseTally]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
+    setup: dict[int, PhaseTally] = field(default_factory=dict)
     offline: dict[int, PhaseTally] = field(default_factory=dict)
     heard: dict[int, list[list[bytes]]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
     errors: dict[int, BaseException] = field(default_factory=dict)
@@ -82,7 +83,8 @@ def _party(
     try:
         party = Party(rank, channel, meter, dealer, batch=len(images[0]), options=options)
         protocol = kind(program, party)
-        protocol.setup(weights if rank == SERVER else None)
+        with meter.phase() as outcome.setup[rank]:
+            protocol.setup(weights if rank == SERVER else None)
         channel.barrier()
         with meter.phase() as outcome.offline[rank]:
             protocol.offline(len(images))

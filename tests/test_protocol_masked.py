@@ -136,6 +136,7 @@ def test_declared_cost_is_what_the_transport_counts(name, batch):
     assert (declared.server_bytes, declared.client_bytes) == (server.sent_bytes, client.sent_bytes)
     assert outcome.offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
     assert outcome.offline[CLIENT].total.rounds == declared.offline_rounds
+    assert outcome.setup[SERVER].total.sent_bytes == declared.setup_server_bytes
     for op in program:
         want = operation_cost(program, op, batch, {})
         parts = [t for (_, _, site), t in outcome.online[SERVER][0].parts.items() if site == (op.site or op.name)]

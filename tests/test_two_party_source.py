@@ -64,6 +64,9 @@ def test_declared_cost_is_what_the_transport_counts(name: str) -> None:
     assert (server.sent_bytes, client.sent_bytes) == (declared.offline_server_bytes, declared.offline_client_bytes)
     assert server.rounds == client.rounds == declared.offline_rounds == 3
     assert declared.dealer_bytes == 0
+    asked = [outcome.setup[rank].total for rank in (SERVER, CLIENT)]
+    assert [t.sent_bytes for t in asked] == [declared.setup_server_bytes, declared.setup_client_bytes]
+    assert [t.rounds for t in asked] == [declared.setup_rounds] * 2
     for op in program:
         want = operation_cost(program, op, 2, options).offline_server_bytes
         parts = [t for (_, _, site), t in outcome.offline[SERVER].parts.items() if site == (op.site or op.name)]

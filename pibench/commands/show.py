@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("card", metavar="CARD", help="a network card's name or file, or a record: last, an id, a file")
     parser.add_argument("--sites", action="store_true", help="list every ReLU site")
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
+    parser.add_argument("--provider", metavar="NAME", help="who makes that protocol's correlated randomness")
     parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="for this many images at once")
     parser.add_argument("--no-merge", action="store_true", help="predict without merging linear neighbours")
@@ -118,12 +119,15 @@ def _trained(checkpoint: Path | None) -> dict[str, Any] | None:
 def _predicted(program: Program, args: argparse.Namespace) -> dict[str, Any] | None:
     """Return rounds, bytes and time under a protocol, where the harness can tell."""
     if args.protocol is None:
+        if args.provider is not None:
+            raise UsageError("a provider is one of a protocol's options", remedy="name the protocol: --protocol masked")
         return None
+    options = {} if args.provider is None else {"provider": args.provider}
     try:
         predict = importlib.import_module("pibench.run.predict").predict
     except ModuleNotFoundError as error:
         raise UsageError("costs cannot be predicted here", remedy="`pibench run` measures them") from error
-    predicted: dict[str, Any] = predict(program, args.protocol, args.link, args.batch)
+    predicted: dict[str, Any] = predict(program, args.protocol, args.link, args.batch, options)
     return predicted
 
 

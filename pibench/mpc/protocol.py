@@ -53,6 +53,9 @@ class Cost:
     offline_client_bytes: int = 0
     dealer_bytes: int = 0  # sent by the dealer to both parties together
     offline_rounds: int = 0  # links in the chain of offline messages
+    setup_server_bytes: int = 0  # once a model and connection; a program's is that of its first operation
+    setup_client_bytes: int = 0
+    setup_rounds: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))

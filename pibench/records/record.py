@@ -185,6 +185,9 @@ class Declared(_Model):
     offline_client_bytes: int = 0
     dealer_bytes: int = 0
     offline_rounds: int = 0
+    setup_server_bytes: int = 0
+    setup_client_bytes: int = 0
+    setup_rounds: int = 0
 
 
 class Trust(_Model):

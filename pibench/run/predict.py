@@ -40,15 +40,30 @@ def predict(
         "rounds": declared.rounds,
         "sent by server, bytes": declared.server_bytes,
         "sent by client, bytes": declared.client_bytes,
-        "offline, bytes": declared.offline_server_bytes + declared.offline_client_bytes + declared.dealer_bytes,
         f"latency on {link}, s": round(latency_s, 4),
         f"transfer on {link}, s": round(transfer_s, 4),
+        **_before(declared, protocol, link, options),
     }
     if computing_s is None:
         made["computing, s"] = f"not known: no record here has {ENOUGH_NETWORKS} networks under {protocol}"
     else:
         made["computing, s"] = round(computing_s, 4)
         made[f"online on {link}, s"] = round(latency_s + transfer_s + computing_s, 4)
+    return made
+
+
+def _before(cost: Cost, protocol: str, link: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the wire's part of setup and offline; what a dealer sends takes its own links, beside the peer's."""
+    rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
+    offline = Cost(cost.offline_rounds, cost.offline_server_bytes + cost.dealer_bytes, cost.offline_client_bytes)
+    setup = Cost(cost.setup_rounds, cost.setup_server_bytes, cost.setup_client_bytes)
+    made: dict[str, Any] = {}
+    for phase, wire in (("setup", setup), ("offline", offline)):
+        latency_s, transfer_s = wire_seconds(wire, protocol, rtt_ms, mbit_s, options)
+        made |= {
+            f"{phase} rounds": wire.rounds, f"{phase} sent, bytes": wire.server_bytes + wire.client_bytes,
+            f"{phase} on {link} without computing, s": round(latency_s + transfer_s, 4),
+        }  # fmt: skip
     return made
 
 
@@ -113,7 +128,10 @@ def _measured(protocol: str) -> Iterable[list[Case]]:
         yield [
             case
             for case in record.cases
-            if case.protocol == protocol and case.status == "done" and not case.options and case.network.macs
+            if case.protocol == protocol
+            and case.status == "done"
+            and not case.options
+            and case.network.macs
             and (case.device, case.threads) == SETTING
         ]
 

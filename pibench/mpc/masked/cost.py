@@ -39,7 +39,7 @@ def operation_cost(
     if op is program.output:
         total += Cost(rounds=1, server_bytes=plan.count(plan.output.name) * plan.output.wire_bytes)
     if op is program.ops[0]:
-        total += source.inference_cost(gadgets)
+        total += source.inference_cost(gadgets) + source.setup_cost(gadgets)
     return total
 
 

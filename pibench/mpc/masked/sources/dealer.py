@@ -7,6 +7,7 @@ an input, the client's part of the product is D k + K', and the server is dealt 
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,12 @@ class DealtServer(Source):
     def step_cost(cls, gadget: AnyGadget) -> Cost:
         """Corrections come from the dealer."""
         return Cost(dealer_bytes=gadget.dealt_bytes)
+
+    @classmethod
+    def setup_cost(cls, gadgets: Gadgets) -> Cost:
+        """D, of the weights' shape, once a weight tensor."""
+        shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
+        return Cost(setup_server_bytes=8 * sum(map(math.prod, shapes.values())), setup_rounds=1)
 
     @classmethod
     def inference_cost(cls, gadgets: Gadgets) -> Cost:

@@ -12,6 +12,8 @@ import torch
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Conv, Input, Program, Relu
+from pibench.mpc.crypto.rlwe.params import FEWEST_PRIMES, MOST_PRIMES
+from pibench.mpc.crypto.rlwe.primes import ring
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
@@ -26,6 +28,8 @@ _SHAPE = (1, 2, 2)
 def compile_exchanges() -> None:
     """Make material for one small inference, both halves in this process; raises what either of them raised."""
     compile_kernels()
+    for primes in range(FEWEST_PRIMES, MOST_PRIMES + 1):
+        ring(primes)  # tables of constants
     ops = (
         Input(name="input", inputs=(), shape=_SHAPE),
         Conv(name="conv", inputs=("input",), shape=_SHAPE, weight="w", bias=None, kernel=(1, 1)),

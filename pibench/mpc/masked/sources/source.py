@@ -92,6 +92,11 @@ class Source(ABC):
         """Declare what comes once an inference, with the messages of its whole offline phase."""
         return Cost()
 
+    @classmethod
+    def setup_cost(cls, gadgets: Gadgets) -> Cost:
+        """Declare what the parties send each other in setup, where nothing of it was kept."""
+        return Cost()
+
 
 def walk(
     plan: Plan, gadgets: Gadgets, half_of: Callable[[AnyGadget, list[Ints]], Any], tell: Channel | None

@@ -22,7 +22,7 @@ from pibench.mpc.crypto.rlwe.layer import Layer
 from pibench.mpc.crypto.rlwe.linear import Exchange as LinearSizes
 from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer
 from pibench.mpc.crypto.rlwe.params import LIMITS
-from pibench.mpc.crypto.softspoken import set_up_both
+from pibench.mpc.crypto.softspoken import ANSWER_BYTES, OFFER_BYTES, set_up_both
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, ServerHalf
@@ -127,6 +127,16 @@ class TwoParty(Source):
         batch = next(iter(gadgets.values())).plan.batch
         made = windows(gadgets, _assumed(gadgets, batch))
         return Cost(offline_rounds=2 * len(made) + 1 if made else 0)
+
+    @classmethod
+    def setup_cost(cls, gadgets: Gadgets) -> Cost:
+        """Two exchanges for both directions of transfers; the server's greeting and the client's key."""
+        sizes = _assumed(gadgets, next(iter(gadgets.values())).plan.batch)
+        both = OFFER_BYTES + ANSWER_BYTES
+        return Cost(
+            setup_server_bytes=both + sizes.setup_server_bytes, setup_client_bytes=both + sizes.setup_client_bytes,
+            setup_rounds=4,
+        )  # fmt: skip
 
 
 class TwoPartyServer(TwoParty):
