@@ -139,15 +139,14 @@ def multiply(rows: Halves, columns: Ints, out: Ints) -> None:
     """
     batches, panels, inner = rows.shape[:3]
     width, leading = columns.shape[3], out.shape[2]
-    wide = np.empty((DEPTH, ROWS), np.int64)
+    wide, flat = np.empty(DEPTH * ROWS, np.int64), rows.reshape(-1)
     for b in range(batches):
-        for k0 in range(0, inner, DEPTH):
-            depth, keep = min(DEPTH, inner - k0), -1 if k0 else 0
-            for i in range(panels):
-                for k in range(depth):
-                    at, source = np.uintp(k), np.uintp(k0 + k)
-                    for r in range(ROWS):
-                        wide[at, np.uintp(r)] = rows[np.uintp(b), np.uintp(i), source, np.uintp(r)]
+        for i in range(panels):  # weights are read once and in order, the columns from a near cache again and again
+            for k0 in range(0, inner, DEPTH):
+                depth, keep = min(DEPTH, inner - k0), -1 if k0 else 0
+                first = np.uintp(((b * panels + i) * inner + k0) * ROWS)
+                for n in range(depth * ROWS):
+                    wide[np.uintp(n)] = flat[first + np.uintp(n)]
                 for j in range(columns.shape[1]):
                     start = ((b * columns.shape[1] + j) * inner + k0) * width
                     target = (b * out.shape[1] + i * ROWS) * leading + j * width
