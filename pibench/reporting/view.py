@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,12 @@ def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
     """Return the ladder of cells that share a setting; a latency is that of a batch, so all its ReLUs are counted."""
     ordered = tuple(sorted(cells, key=lambda c: (-c.relu_count, c.online_s)))
     fit = fit_price([c.relu_count * c.batch for c in ordered], [c.online_s for c in ordered])
-    return Ladder(setting, ordered, fit, _joint(ordered))
+    return Ladder(setting, ordered, fit, plane_of(ordered, lambda c: c.online_s))
 
 
-def _joint(cells: Sequence[Cell]) -> Joint | None:
+def plane_of(cells: Sequence[Cell], seconds_of: Callable[[Cell], float]) -> Joint | None:
     """Fit both counts of a batch, with Student intervals; None below five networks, or where the two go together."""
-    y = np.array([c.online_s for c in cells])
+    y = np.array([seconds_of(c) for c in cells])
     counts = np.array([[1.0, c.relu_count * c.batch / 1e3, c.macs_run * c.batch / 1e6] for c in cells])
     units = np.maximum(counts.max(axis=0), 1e-30)  # columns of one size, so that the squares below stay exact
     x = counts / units

@@ -14,6 +14,7 @@ from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.axes import size
 from pibench.reporting.cells import Cell, Setting
 from pibench.reporting.screen.fitting import fitted, wrapped
+from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.table import place_of, where
 from pibench.reporting.units import count, seconds
 from pibench.reporting.view import View, view_of
@@ -34,7 +35,9 @@ def summary(record: Record, width: int) -> list[str]:
     lines += ["", *(line for text in words for line in wrapped(text, width)), ""]
     place = place_of(ladder.setting)
     lines += wrapped(f"Online latency: {where(place)}", width)
-    lines += _table([c for c in view.cells if place_of(c.setting) == place], record, width)
+    here = [c for c in view.cells if place_of(c.setting) == place]
+    lines += _table(here, record, width)
+    lines += phases(record, here, width)
     return [*lines, *_elsewhere(view, place, width), *_troubles(view, width)]
 
 

@@ -20,11 +20,13 @@ from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
 from pibench.reporting.cells import Cell, Joint, Ladder, Setting
 from pibench.reporting.rivals import ranking_blocks
+from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.plain import plain_table
 from pibench.reporting.units import bounds, count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"
+WIDE = 120
 EXPLAINED = 0.8  # R^2 below this: the line says little
 IDLE_S = 1e-3  # an offline phase shorter than this, without traffic, made nothing
 _STYLE = {"done": "green", "invalid": "bold red", "failed": "bold red"}
@@ -37,7 +39,8 @@ def answer(record: Record) -> RenderableType:
     groups = _grouped(view.cells)
     for place, cells in groups.items():
         title = [Text(f"  {where(place)}", style="bold")] if len(groups) > 1 else []
-        blocks += [*title, *_cases(cells, interval_title(view.cells)), Text()]
+        blocks += [*title, *_cases(cells, interval_title(view.cells))]
+        blocks += [*map(Text, phases(record, cells, WIDE)), Text()]
     ladders = view.ladders()
     for place in groups:
         blocks += _frontier(place, [ladder for ladder in ladders if place_of(ladder.setting) == place], view)
