@@ -58,9 +58,12 @@ class Exchange:
         described = f"{VERSION} {degree} {images} {layers}"
         self.digest = np.frombuffer(hashlib.sha256(described.encode()).digest(), np.uint8)
 
-    def settle(self, limit: int) -> int:
-        """Choose every layer's parameters for the class of weights; returns the primes of the largest."""
-        coefficients = sum(layer.outputs for layer in self.layers.values()) * self.images
+    def settle(self, limit: int, coefficients: int = 0) -> int:
+        """Choose every layer's parameters for the class of weights; returns the primes of the largest.
+
+        `coefficients` is what one inference answers, where that is more than these layers.
+        """
+        coefficients = coefficients or sum(layer.outputs for layer in self.layers.values()) * self.images
         for name, layer in self.layers.items():
             made = choose(layer.bits, 1 << limit, coefficients)
             self.parameters[name] = Parameters(made.bits, made.primes, made.flood, self.degree)

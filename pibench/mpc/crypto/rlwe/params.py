@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from pibench.errors import UsageError
 from pibench.mpc.crypto.rlwe.primes import DEGREE, Ring, ring
+from pibench.mpc.crypto.rlwe.primes import primes as first_primes
 from pibench.mpc.crypto.rlwe.sampling import ERROR_BOUND
 
 STANDARD_LOG_Q = 214  # most at n = 8192 for 128 bits with ternary secrets, the stricter of both tables
@@ -50,6 +51,11 @@ class Parameters:
         return ring(self.primes, self.degree)
 
     @property
+    def q(self) -> int:
+        """The modulus."""
+        return math.prod(first_primes(self.primes))
+
+    @property
     def mask_bytes(self) -> int:
         """Bytes of a coefficient of c1 in an answer: 11 bits below the plaintext's, whose rounding meets a secret."""
         return -(-(self.bits + 11) // 8)
@@ -62,7 +68,7 @@ class Parameters:
     @property
     def log_q(self) -> float:
         """Bits of the modulus."""
-        return math.log2(self.ring.q)
+        return math.log2(self.q)
 
     def shift_bound(self, weight_sum: int) -> int:
         """Return the most by which noise moves a coefficient: the client's, times weights, and a zero's."""
@@ -76,7 +82,7 @@ class Parameters:
 
     def margin(self, weight_sum: int, failure_bits: float) -> float:
         """Return the share of half a step that is left at worst; a failure in one coefficient below 2^-failure_bits."""
-        step: int = self.ring.q >> self.bits
+        step: int = self.q >> self.bits
         noise = ((1 << self.flood) + self.shift_bound(weight_sum)) / step
         # sum of n independent s_i r_i, |s_i r_i| <= half a unit: above x with 2 exp(-2 x^2 / n)
         tail = math.sqrt(self.degree * (failure_bits + 1) * math.log(2) / 2)
@@ -102,7 +108,7 @@ def choose(bits: int, weight_sum: int, coefficients: int) -> Parameters:
     if not 1 <= bits <= 64:
         raise UsageError(f"a ring of {bits} bits is none that the encryption knows", remedy="use 1 to 64")
     for primes in range(FEWEST_PRIMES, MOST_PRIMES + 1):
-        flood = min(FLOOD_CAP, round(math.log2(ring(primes).q)) - bits - 2)
+        flood = min(FLOOD_CAP, round(math.log2(math.prod(first_primes(primes)))) - bits - 2)
         made = Parameters(bits, primes, flood)
         if made.is_safe(weight_sum, coefficients):
             return made

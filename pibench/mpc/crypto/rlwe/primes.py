@@ -80,14 +80,21 @@ def ring(count: int, n: int = DEGREE) -> Ring:
     return Ring(n, ps, np.array(ps, np.uint32), forward, backward, scale)
 
 
-def with_shoup(numbers: list[int], p: int) -> Lanes:
+def with_shoup(numbers: list[int] | NDArray[np.unsignedinteger], p: int) -> Lanes:
     """Return (2, len): numbers below p, and floor(number 2^32 / p) of each."""
-    return np.array([numbers, [(x << 32) // p for x in numbers]], np.uint32)
+    x = np.asarray(numbers, np.uint64)
+    return np.stack([x, (x << np.uint64(32)) // np.uint64(p)]).astype(np.uint32)
 
 
+@functools.cache
 def _tables(p: int, n: int) -> tuple[Lanes, Lanes, Lanes]:
     psi = next(r for g in range(2, p) if pow(r := pow(g, (p - 1) // (2 * n), p), n, p) == p - 1)
-    inverse, bits = pow(psi, -1, p), n.bit_length() - 1
-    order = [int(format(i, f"0{bits}b")[::-1], 2) for i in range(n)]
-    forward, backward = ([pow(root, i, p) for i in order] for root in (psi, inverse))
-    return with_shoup(forward, p), with_shoup(backward, p), with_shoup([pow(n, -1, p)], p)[:, 0]
+    return _powers(psi, p, n), _powers(pow(psi, -1, p), p, n), with_shoup([pow(n, -1, p)], p)[:, 0]
+
+
+def _powers(root: int, p: int, n: int) -> Lanes:
+    """Return (2, n): root^i modulo p in bit-reversed order of i, with shoup numbers."""
+    made = np.ones(1, np.uint64)
+    for bit in reversed(range(n.bit_length() - 1)):  # the first step tells even places from odd: i's highest bit
+        made = np.stack([made, made * np.uint64(pow(root, n >> (bit + 1), p)) % np.uint64(p)], 1).reshape(-1)
+    return with_shoup(made, p)

@@ -56,7 +56,7 @@ def _rehearse(rank: int, sock: socket.socket, program: Program, failed: list[Bas
         plan = plan_program(program, Options(**options))
         half = (SERVER, CLIENT)[rank](plan, gadgets_of(plan), Party(rank, channel, meter, options=options))
         half.setup({"w": torch.ones(1, 1, 1, 1)} if rank == 0 else None, None)
-        list(half.make(1))
+        list(half.make(2))  # weights are kept from their second use on
     except BaseException as error:  # handed to whoever waits for both
         failed.append(error)
     finally:

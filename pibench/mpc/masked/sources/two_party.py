@@ -25,7 +25,7 @@ from pibench.mpc.crypto.rlwe.params import LIMITS
 from pibench.mpc.crypto.softspoken import ANSWER_BYTES, OFFER_BYTES, set_up_both
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
-from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, ServerHalf
+from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, Product, ServerHalf
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.kernels import Bytes, Ints
@@ -275,6 +275,6 @@ def _transfer_cost(gadget: AnyGadget) -> Cost:
 
 def _assumed(gadgets: Gadgets, batch: int) -> LinearSizes:
     """Return the sizes of linear layers' messages where nothing is known of the weights: for the smallest class."""
-    sizes = LinearSizes(described(gadgets), batch)
-    sizes.settle(LIMITS[0])
+    sizes, plan = LinearSizes(described(gadgets), batch), next(iter(gadgets.values())).plan
+    sizes.settle(LIMITS[0], sum(plan.count(step.out) for step in plan.steps if isinstance(step, Product)))
     return sizes
