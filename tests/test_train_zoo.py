@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from rich.console import Console
 from test_train import QUICK, make_card, make_data
@@ -15,9 +16,10 @@ from pibench.errors import DataError
 from pibench.library import data_folders
 from pibench.networks.build import build
 from pibench.networks.card import load_card
-from pibench.reporting.screen.zoo import Entry, entries, markdown, on_screen
+from pibench.reporting.screen.zoo import Entry, entries, markdown, on_screen, with_worst_classes
 from pibench.training import ship as shipping
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.judging import Judgement, judge
 from pibench.training.recipe import recipe_for
 from pibench.training.runs import Job, load_into, run_job
 
@@ -30,6 +32,11 @@ def trained(in_tmp: Path) -> Path:
     return run_job(job, data=make_data())
 
 
+def judged(percent: float) -> Judgement:
+    """Return what a network of one class and this accuracy is told."""
+    return Judgement((round(100 * percent),), (10_000,))
+
+
 @pytest.mark.parametrize(
     ("measured", "form"),
     [([80.04], "int8"), ([79.9, 79.96], "float16"), ([79.9, 80.1, 80.0], "float32")],
@@ -40,7 +47,7 @@ def test_the_fewest_bits_that_keep_the_accuracy(
     state, meta = load_checkpoint(trained)
     save_checkpoint(trained, state, {**meta, "accuracy": 80.0})
     results = iter(measured)
-    monkeypatch.setattr(shipping, "evaluate", lambda *_: next(results))
+    monkeypatch.setattr(shipping, "judge", lambda *_: judged(next(results)))
     path = shipping.ship(trained, in_tmp / "zoo", make_data())
     shipped = read_metadata(path)
     assert path.name == "small.safetensors"
@@ -49,7 +56,7 @@ def test_the_fewest_bits_that_keep_the_accuracy(
 
 
 def test_the_size_goes_before_the_accuracy(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "evaluate", lambda *_: 1.0)
+    monkeypatch.setattr(shipping, "judge", lambda *_: judged(1.0))
     monkeypatch.setattr(shipping, "MAX_BYTES", 2500)
     assert read_metadata(shipping.ship(trained, in_tmp / "zoo", make_data()))["form"] == "int8"
     monkeypatch.setattr(shipping, "MAX_BYTES", 100)
@@ -84,11 +91,9 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
     assert main(["zoo", "--folder", "zoo", "--write", "zoo.md"]) == 0
     page = (in_tmp / "zoo.md").read_text()
     meta = read_metadata(in_tmp / "zoo" / "small.safetensors")
-    gap = meta["accuracy"] - 64.97
-    assert (
-        f"| small | 1,024 | {meta['accuracy']:.2f} % of 30 | 64.97 % | {gap:+.2f} | 5 | - | cpu |  |  | {bits} |"
-        in page
-    )
+    gap, worst = meta["accuracy"] - 64.97, meta["worst_class"]["accuracy"]
+    line = f"{meta['accuracy']:.2f} % of 30 | {worst:.0f} % | 64.97 % | {gap:+.2f} | 5 | - | cpu |  |  | {bits} |"
+    assert f"| small | 1,024 | {line}" in page
     assert "seed 1" in page
     [entry] = entries(in_tmp / "zoo")
     known = Entry(entry.card, entry.path, entry.meta, (66.0, 500), (499, 500))
@@ -99,6 +104,35 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
     assert "3 epochs in all, of 12,800 images each" in markdown([reduced])
     assert main(["zoo", "--folder", "zoo"]) == 0
     assert "small" in capsys.readouterr().out
+
+
+def test_the_worst_class_stands_beside_the_mean() -> None:
+    data = make_data()
+    images, labels = data.test_images, data.test_labels
+
+    class Always(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.full((len(x),), 1), data.classes).float()
+
+    told = judge(Always(), images, labels, data, batch=7)
+    ones = int((labels == 1).sum())
+    assert told.right == tuple(ones if label == 1 else 0 for label in range(data.classes))
+    assert sum(told.shown) == len(labels)
+    assert told.accuracy == pytest.approx(100 * ones / len(labels))
+    assert told.worst == {"class": 0, "accuracy": 0.0, "n_test": int((labels == 0).sum())}
+    assert Judgement((3, 1, 0), (4, 4, 0)).worst == {"class": 1, "accuracy": 25.0, "n_test": 4}
+
+
+def test_an_older_checkpoint_is_judged_when_asked(trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shipping.ship(trained, in_tmp / "zoo", make_data())
+    tensors, meta = load_checkpoint(path)
+    worst = meta.pop("worst_class")
+    save_checkpoint(path, tensors, meta)
+    monkeypatch.setattr(shipping, "load_dataset", lambda *_args, **_more: make_data())
+    [entry] = entries(in_tmp / "zoo")
+    assert "worst_class" not in entry.meta
+    [told] = with_worst_classes([entry])
+    assert told.meta["worst_class"] == worst
 
 
 def test_an_empty_zoo_says_so() -> None:

@@ -125,4 +125,6 @@ def _told(path: Path) -> str:
     meta = read_metadata(path)
     if "accuracy" not in meta:
         return str(path)
-    return f"{meta['card']}: {meta['accuracy']:.2f} % of {meta['n_test']:,} test images, {path}"
+    worst = meta.get("worst_class")
+    least = f" (of the worst class {worst['accuracy']:.1f} %)" if worst else ""
+    return f"{meta['card']}: {meta['accuracy']:.2f} % of {meta['n_test']:,} test images{least}, {path}"

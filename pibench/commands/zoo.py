@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--folder", type=Path, metavar="DIR", help="the zoo (default: the nearest folder zoo/)")
     add("--ship", type=Path, nargs="+", default=[], metavar="FILE", help="put these trained checkpoints into it")
     add("--record", action="append", default=[], metavar="RECORD", help="take private accuracy from this record")
+    add("--classes", action="store_true", help="judge the worst class of those that do not tell it (needs test images)")
     add("--write", type=Path, metavar="FILE", help="write the table as Markdown")
 
 
@@ -28,9 +29,11 @@ def run(args: argparse.Namespace) -> int:
         from pibench.training.ship import ship
 
         print(f"shipped {ship(checkpoint, folder)}")
-    from pibench.reporting.screen.zoo import entries, markdown, on_screen
+    from pibench.reporting.screen.zoo import entries, markdown, on_screen, with_worst_classes
 
     found = entries(folder, _cells(args.record))
+    if args.classes:
+        found = with_worst_classes(found)
     if args.write:
         args.write.write_text(markdown(found), encoding="utf-8")
         print(f"wrote {args.write}: {len(found)} networks")

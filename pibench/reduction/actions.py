@@ -31,10 +31,11 @@ from pibench.training.augment import generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.distill import Teacher
+from pibench.training.judging import evaluate
 from pibench.training.progress import Progress
 from pibench.training.recipe import Recipe
 from pibench.training.runs import load_into
-from pibench.training.train import Trainer, evaluate
+from pibench.training.train import Trainer
 
 Say = Callable[[str], None]
 GLANCE = 1000  # test images that an unfinished network is judged on

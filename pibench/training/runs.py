@@ -158,6 +158,7 @@ def metadata(job: Job, trainer: Trainer, data: Dataset, accuracy: float) -> dict
         "dataset": data.name,
         "accuracy": accuracy,
         "n_test": len(data.test_labels),
+        "worst_class": trainer.judgement.worst if trainer.judgement else None,
         "epochs": job.recipe.epochs,
         "start": start,  # weights that training began with, where not fresh
         "epochs_before": int(before.get("epochs", 0)) + int(before.get("epochs_before", 0)),

@@ -12,8 +12,8 @@ from pibench.networks.build import build
 from pibench.networks.card import Card, load_card
 from pibench.training.checkpoint import Form, load_checkpoint, packed, save_checkpoint, unpacked
 from pibench.training.data import Dataset, load_dataset
+from pibench.training.judging import Judgement, judge
 from pibench.training.metadata import require_network
-from pibench.training.train import evaluate
 
 MAX_BYTES = 12_000_000
 MAX_CHANGE = 0.05  # points of accuracy, up or down, that fewer bits may make before the next wider form is taken
@@ -38,26 +38,32 @@ def ship(checkpoint: Path, zoo: Path, data: Dataset | None = None) -> Path:
         raise DataError(f"takes more than {MAX_BYTES / 1e6:.0f} MB even in 8 bits", where=str(checkpoint))
     for form in forms:
         small = packed(state, form)
-        accuracy = _accuracy(card, unpacked(small), data)
-        if abs(accuracy - meta["accuracy"]) <= MAX_CHANGE + 1e-9:
+        told = _judged(card, unpacked(small), data)
+        if abs(told.accuracy - meta["accuracy"]) <= MAX_CHANGE + 1e-9:
             break
     target = zoo / f"{card.name}.safetensors"
-    save_checkpoint(target, small, shipped_metadata(meta, form, accuracy, len(data.test_labels)))
+    save_checkpoint(target, small, shipped_metadata(meta, form, told))
     return target
 
 
-def shipped_metadata(meta: dict[str, Any], form: Form, accuracy: float, n_test: int) -> dict[str, Any]:
+def shipped_metadata(meta: dict[str, Any], form: Form, told: Judgement) -> dict[str, Any]:
     """Return the metadata of the shipped file: its own accuracy beside that of the trained weights."""
     trained = {"accuracy": meta["accuracy"], "n_test": meta.get("n_test")}
-    return {**meta, "form": form, "accuracy": accuracy, "n_test": n_test, "trained": trained}
+    own = {"accuracy": told.accuracy, "n_test": sum(told.shown), "worst_class": told.worst}
+    return {**meta, "form": form, **own, "trained": trained}
+
+
+def worst_class_of(checkpoint: Path, card: Card) -> dict[str, Any]:
+    """Return which class a checkpoint tells right least often, and how often, on all test images."""
+    return _judged(card, load_checkpoint(checkpoint)[0], load_dataset(card.dataset, train=False)).worst
 
 
 def _bytes(state: dict[str, Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in state.values())
 
 
-def _accuracy(card: Card, state: dict[str, Tensor], data: Dataset) -> float:
+def _judged(card: Card, state: dict[str, Tensor], data: Dataset) -> Judgement:
     module = build(card.network)
     own = module.state_dict()
     module.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in state.items()}})
-    return evaluate(module, data.test_images, data.test_labels, data)
+    return judge(module, data.test_images, data.test_labels, data)

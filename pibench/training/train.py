@@ -23,6 +23,7 @@ from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metad
 from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits, precision_of
 from pibench.training.interrupts import held_back
+from pibench.training.judging import Judgement, evaluate, judge
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
 from pibench.training.smallmaps import fast_small_maps
@@ -80,17 +81,6 @@ def copy_matching(module: nn.Module, state: dict[str, Tensor]) -> int:
     return len(fitting)
 
 
-@torch.no_grad()
-def evaluate(module: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch: int = 250) -> float:
-    """Return the accuracy in percent."""
-    module.eval()
-    correct = 0
-    for start in range(0, len(labels), batch):
-        x, y = images[start : start + batch], labels[start : start + batch]
-        correct += int((module(normalise(x, data.mean, data.std)).argmax(1) == y).sum())
-    return 100 * correct / len(labels)
-
-
 class Trainer:
     """One training run, from a card's fresh (or given) weights to a checkpoint."""
 
@@ -111,6 +101,7 @@ class Trainer:
         self.card, self.data, self.recipe, self.state_path = card, data.to(self.device), recipe, state_path
         self.teachers, self.report, self.start = teachers, report, start
         self.place = Place()
+        self.judgement: Judgement | None = None  # of the finished network
         torch.manual_seed(recipe.seed)
         self.module = build(card.network)
         if start is not None and not copy_matching(self.module, load_checkpoint(start)[0]):
@@ -154,7 +145,8 @@ class Trainer:
             with held_back():
                 self.save()
             raise
-        return evaluate(self.module, self.data.test_images, self.data.test_labels, self.data)
+        self.judgement = judge(self.module, self.data.test_images, self.data.test_labels, self.data)
+        return self.judgement.accuracy
 
     def _epoch(self) -> Iterator[None]:
         recipe, epoch = self.recipe, self.place.epoch

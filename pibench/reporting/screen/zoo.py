@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,28 @@ def _entry(path: Path, cells: Sequence[Cell]) -> Entry:
     return Entry(card, path, read_metadata(path), private, best.agreeing if best else None)
 
 
+def with_worst_classes(found: Sequence[Entry]) -> list[Entry]:
+    """Return the entries, those whose checkpoint does not tell its worst class judged now; needs the test images."""
+    from pibench.training.ship import worst_class_of
+
+    told = [entry.meta.get("worst_class") or worst_class_of(entry.path, entry.card) for entry in found]
+    pairs = zip(found, told, strict=True)
+    return [replace(entry, meta={**entry.meta, "worst_class": worst}) for entry, worst in pairs]
+
+
 HEAD = """# The zoo: trained networks
 
 Made by `pibench zoo --write docs/zoo.md`; do not edit by hand. Accuracy is that of the shipped weights after the last
 epoch, on all test images; no epoch was chosen by its test accuracy. "Published" is the figure of the network's card, at
 the same ReLU budget. "Private" is the accuracy over the private inferences of a record, and "same class" how many of
-them gave the plaintext network's class; both are empty where no record was given.
+them gave the plaintext network's class; both are empty where no record was given. "Worst class" is the lowest accuracy
+that the images of one class have (100 images each on CIFAR-100).
 """
 COLUMNS = (
-    "network", "ReLUs", "accuracy", "published", "gap", "epochs",
+    "network", "ReLUs", "accuracy", "worst class", "published", "gap", "epochs",
     "teacher", "device", "private", "same class", "bits", "MB",
 )  # fmt: skip
-ON_SCREEN = ("network", "ReLUs", "accuracy", "published", "epochs", "MB")  # what 80 columns hold
+ON_SCREEN = ("network", "ReLUs", "accuracy", "worst class", "published", "MB")  # what 80 columns hold
 EMPTY = "None is shipped yet; `zoo/plan.yaml` says how they are to be trained."
 
 
@@ -107,6 +117,7 @@ def row(entry: Entry) -> list[str]:
         entry.card.name,
         f"{entry.card.relu_count:,}",
         f"{accuracy:.2f} % of {n:,}",
+        f"{meta['worst_class']['accuracy']:.0f} %" if meta.get("worst_class") else "",
         f"{published:.2f} %" if published is not None else "-",
         f"{accuracy - published:+.2f}" if published is not None else "-",
         f"{meta['epochs']}" + (f" after {before}" if before else ""),
