@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from pibench.training.shelf import index_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -31,8 +34,19 @@ def test_the_wheel_carries_suites_cards_and_checkpoints(wheel: list[str]) -> Non
     for kind in ("suites", "networks"):
         own = {path.name for path in (REPOSITORY / kind).glob("*.yaml")}
         assert {Path(name).name for name in wheel if name.startswith(f"pibench/_data/{kind}/")} >= own > set()
-    trained = {path.name for path in (REPOSITORY / "zoo").glob("*.safetensors")}
-    assert {Path(name).name for name in wheel if name.startswith("pibench/_data/zoo/")} >= trained
+
+
+def test_the_wheel_carries_the_small_networks_and_the_index_of_all(wheel: list[str]) -> None:
+    trained = {path.name: path.stat().st_size for path in (REPOSITORY / "zoo").glob("*.safetensors")}
+    small = {name for name, size in trained.items() if size < 3_000_000}
+    assert set() < small < trained.keys()
+    carried = {Path(name).name for name in wheel if name.startswith("pibench/_data/zoo/")}
+    assert carried == small | {"index.json", "plan.yaml"}
+
+
+def test_the_index_names_what_is_there() -> None:
+    """Fails after a network was put into zoo/ by hand: `pibench zoo --ship` writes both."""
+    assert json.loads((REPOSITORY / "zoo" / "index.json").read_text()) == index_of(REPOSITORY / "zoo")
 
 
 def test_the_wheel_owns_one_top_level_package(wheel: list[str]) -> None:

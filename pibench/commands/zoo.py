@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--folder", type=Path, metavar="DIR", help="the zoo (default: the nearest folder zoo/)")
     add("--ship", type=Path, nargs="+", default=[], metavar="FILE", help="put these trained checkpoints into it")
+    add("--fetch", nargs="+", default=[], metavar="NAME", help="bring these networks, or `all`, from $PIBENCH_ZOO")
     add("--record", action="append", default=[], metavar="RECORD", help="take private accuracy from this record")
     add("--classes", action="store_true", help="judge the worst class of those that do not tell it (needs test images)")
     add("--write", type=Path, metavar="FILE", help="write the table as Markdown")
@@ -24,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ship, then show."""
+    if args.fetch:
+        return _fetch(args.fetch)
     folder = _folder(args.folder)
     for checkpoint in args.ship:
         from pibench.training.ship import ship
@@ -41,6 +44,21 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     Console().print(*on_screen(found), sep="\n")
+    return EXIT_OK
+
+
+def _fetch(names: list[str]) -> int:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from pibench.training.shelf import fetch_network, missing
+
+    wanted = missing() if names == ["all"] else names
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress:
+        for name in wanted:
+            task = progress.add_task(name, total=None)
+            fetch_network(name, lambda done, total, task=task: progress.update(task, completed=done, total=total))  # type: ignore[misc]
+    print(f"{len(wanted)} networks fetched" if wanted else "every network of the zoo is here")
     return EXIT_OK
 
 

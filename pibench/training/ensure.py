@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pibench.errors import DataError
-from pibench.library import data_folders
 from pibench.networks.card import Card, load_card
 from pibench.training.metadata import differences, file_sha256, read_metadata
 from pibench.training.plan import TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Recipe, recipe_for
+from pibench.training.shelf import shelves
 
 CHECKPOINTS = Path(".pibench/checkpoints")
 STATE = Path(".pibench/training")
@@ -53,7 +53,7 @@ def find_checkpoint(card: Card) -> Path | None:
     One whose metadata tells another network, of an earlier version of the card perhaps, is passed over.
     """
     own = target_of(card)
-    shipped = [folder / (card.checkpoint or f"{card.name}.safetensors") for folder in data_folders("zoo")]
+    shipped = [folder / (card.checkpoint or f"{card.name}.safetensors") for folder in shelves()]
     others = [] if card.dataset in QUICK else list(CHECKPOINTS.glob(f"{card.name}-????????.safetensors"))
     newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     known = (path for path in (own, *shipped, *newest_first) if path.is_file())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pibench.errors import DataError
-from pibench.training.sources import Archive, Source, data_root, file_md5
+from pibench.training.sources import Archive, Source, data_root
 
 CHUNK = 1 << 18
 TIMEOUT_S = 30.0
@@ -30,17 +30,17 @@ def fetch_source(source: Source, root: Path | None = None, advance: Advance = ig
 
 
 def fetch(archive: Archive, target: Path, advance: Advance = ignore) -> Path:
-    """Download one archive: what is there of `target`.part is kept and the rest asked for."""
-    if target.is_file() and file_md5(target) == archive.md5:
+    """Download one file: what is there of `target`.part is kept and the rest asked for."""
+    if target.is_file() and archive.is_at(target):
         return target
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _transfer(archive.url, part, advance)
-        if file_md5(part) != archive.md5:
+        if not archive.is_at(part):
             part.unlink()
             raise DataError(
-                "what came is not the official archive: its MD5 differs",
+                "what came is not the file that was meant: its hash differs",
                 where=archive.url,
                 remedy=f"it was deleted; try again, or put {archive.name} from elsewhere into {target.parent}",
             )

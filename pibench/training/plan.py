@@ -10,8 +10,8 @@ from pydantic import Field
 
 from pibench.documents import Strict, parse, problems_of
 from pibench.errors import UsageError
-from pibench.library import data_folders
 from pibench.training.recipe import Recipe
+from pibench.training.shelf import shelves
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
@@ -74,5 +74,5 @@ def find_weights(name_or_path: str, folders: list[Path]) -> Path | None:
     path = Path(os.path.expandvars(name_or_path)).expanduser()
     if path.suffix == ".safetensors" or len(path.parts) > 1:
         return path if path.is_file() else None
-    candidates = [folder / f"{name_or_path}.safetensors" for folder in [*folders, *data_folders("zoo")]]
+    candidates = [folder / f"{name_or_path}.safetensors" for folder in [*folders, *shelves()]]
     return next((candidate for candidate in candidates if candidate.is_file()), None)

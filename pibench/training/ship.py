@@ -14,6 +14,7 @@ from pibench.training.checkpoint import Form, load_checkpoint, packed, save_chec
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.judging import Judgement, judge
 from pibench.training.metadata import require_network
+from pibench.training.shelf import write_index
 
 MAX_BYTES = 12_000_000
 MAX_CHANGE = 0.05  # points of accuracy, up or down, that fewer bits may make before the next wider form is taken
@@ -43,6 +44,7 @@ def ship(checkpoint: Path, zoo: Path, data: Dataset | None = None) -> Path:
             break
     target = zoo / f"{card.name}.safetensors"
     save_checkpoint(target, small, shipped_metadata(meta, form, told))
+    write_index(zoo)
     return target
 
 

@@ -19,16 +19,21 @@ Stats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Archive:
-    """One official archive: its address and MD5, as the publisher's page or the common loaders give it."""
+    """One file to fetch: its address, and the MD5 that its publisher or the common loaders give, or a SHA-256."""
 
     url: str
     md5: str
     size: int
+    sha256: str = ""  # decides where it is known
 
     @property
     def name(self) -> str:
         """File name of the archive."""
         return self.url.rpartition("/")[2]
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether a file has this hash."""
+        return file_hash(path, "sha256") == self.sha256 if self.sha256 else file_hash(path, "md5") == self.md5
 
 
 @dataclass(frozen=True)
@@ -148,5 +153,10 @@ def data_root() -> Path:
 
 def file_md5(path: Path) -> str:
     """Return the MD5 of a file, the only hash that the publishers give."""
+    return file_hash(path, "md5")
+
+
+def file_hash(path: Path, kind: str) -> str:
+    """Return a hash of a file; md5 tells files apart and secures nothing."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=kind != "md5")).hexdigest()
