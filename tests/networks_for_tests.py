@@ -69,6 +69,33 @@ class OptionA(nn.Module):
         return torch.cat([y[:, 2:], y[:, :2]], 1)
 
 
+class Shuffled(nn.Module):
+    """Channels that change places, padding on two sides, a difference of two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an image-shaped value."""
+        y = self.conv1(x).relu()
+        y = y.view(len(x), 2, 3, *y.shape[2:]).transpose(1, 2).reshape(y.shape)
+        return self.conv2(F.pad(y, (0, 1, 0, 1))) - F.avg_pool2d(y, 2)
+
+
+class Bounded(nn.Module):
+    """A ReLU6 and a leaky ReLU, a maximum over windows that leave the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an image-shaped value."""
+        y = F.leaky_relu(self.conv2(F.relu6(8 * self.conv1(x))), 0.1)
+        return F.max_pool2d(y, 3, 2, ceil_mode=True)
+
+
 def _networks() -> dict[str, nn.Module]:
     return {
         "residual": Residual(),
@@ -77,6 +104,8 @@ def _networks() -> dict[str, nn.Module]:
         "masked": nn.Sequential(nn.Conv2d(3, 4, 3), masked((4, 6, 6)), nn.Flatten(), nn.Linear(144, 5)),
         "poly": nn.Sequential(nn.Conv2d(3, 4, 3), Quadratic(4), nn.AvgPool2d(3, padding=1), nn.Flatten()),
         "max pool": nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(2)),
+        "shuffled": Shuffled(),
+        "bounded": Bounded(),
         "grouped": nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, padding=2, dilation=2), nn.ReLU(), nn.BatchNorm2d(6)),
     }
 

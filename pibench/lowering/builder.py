@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,10 +15,9 @@ from pibench.errors import UnsupportedLayer
 from pibench.lowering.program import INPUT, Conv, Input, Linear, Op, Pair, Program, Shape, Weights
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm1d/2d, ReLU, MaskedReLU, Quadratic, MaskedQuadratic, AvgPool2d, "
-    "AdaptiveAvgPool2d (whole divisors), MaxPool2d, Flatten, Identity, Dropout and their functional forms; +, "
-    "flatten/view/reshape to (N, -1), mean over height and width, cat/chunk/split/slices of channels, "
-    "x[:, :, ::s, ::s], F.pad on channels"
+    "convolutions, linear layers, BatchNorm with its statistics, ReLU (under masks too), ReLU6, LeakyReLU, PReLU, "
+    "clamp, polynomials of degree 2 a channel, average and max pools, sums, differences, products with constants, "
+    "and all that only moves values (views, slices, padding, shuffles, concatenation)"
 )
 
 
@@ -27,6 +27,11 @@ class Ref:
 
     name: str
     shape: Shape
+
+    @property
+    def count(self) -> int:
+        """Scalars of one image."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Call:
     stage: str
     operation: str  # as the user knows it, for messages
     out: Shape  # shape of its result for one image, as torch computed it
+    function: str = ""  # torch's name of what is called
 
     def emit(self, cls: type[Op], *inputs: Ref, **fields: Any) -> Ref:
         """Append an operation of this class and return its value."""
@@ -52,13 +58,25 @@ class Call:
         """Store a weight of the operation that comes next; each operation has its own copy (folding changes it)."""
         return self.builder.store(f"{self.builder.peek(self.site)}.{suffix}", tensor)
 
-    def refuse(self, reason: str) -> NoReturn:
-        """Raise the one error that says which module, which operation, why, and what would work."""
-        raise UnsupportedLayer(
+    def mask(self, tensor: Tensor) -> str | None:
+        """Keep a public tensor under the name of the operation that comes next; a mask that keeps all is none."""
+        if tensor.dtype == torch.bool and bool(tensor.all()):
+            return None
+        name = self.builder.peek(self.site)
+        self.builder.masks[name] = tensor.detach().to("cpu").clone()
+        return name
+
+    def error(self, reason: str) -> UnsupportedLayer:
+        """Return the one error that says which module, which operation, why, and what would work."""
+        return UnsupportedLayer(
             f"{self.operation} cannot be lowered: {reason}",
             where=f"module {self.site}",
             remedy=f"supported: {SUPPORTED}",
         )
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise that error."""
+        raise self.error(reason)
 
 
 class Builder:
@@ -70,6 +88,11 @@ class Builder:
         self.masks: dict[str, Tensor] = {}
         self.scalings: set[str] = set()  # BatchNorms written as depthwise convolutions: candidates for folding
         self._names: set[str] = {INPUT}
+        self.image = Ref(INPUT, input_shape)
+
+    def ref(self, name: str) -> Ref:
+        """Return the value that an operation made."""
+        return Ref(name, next(op.shape for op in self.ops if op.name == name))
 
     def peek(self, site: str) -> str:
         """Return the name that the next operation of this site will have."""
@@ -96,7 +119,7 @@ class Builder:
         result = self._fold(output.name)
         ops = live(self.ops, result)
         used = {name for op in ops for name in weight_names(op)}
-        masks = {op_mask: self.masks[op_mask] for op in ops if (op_mask := getattr(op, "mask", None))}
+        masks = {name: self.masks[name] for op in ops for name in mask_names(op)}
         weights = {name: self.weights[name].to(torch.float32).contiguous() for name in self.weights if name in used}
         return Program(tuple(ops), masks), weights
 
@@ -120,14 +143,15 @@ class Builder:
     def _scaled(self, before: Conv | Linear, scaling: Op) -> Op:
         """Return the layer with the scaling's factor in its weights and its shift in its bias."""
         assert isinstance(scaling, Conv | Linear)
-        assert scaling.bias is not None
         factor = self.weights[scaling.weight]
         factor = factor.diagonal() if isinstance(scaling, Linear) else factor.flatten()
         weight = self.weights[before.weight]
         self.weights[before.weight] = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
+        if before.bias is None and scaling.bias is None:
+            return before
         bias = self.weights[before.bias] if before.bias is not None else torch.zeros_like(factor)
         name = before.bias or f"{before.name}.bias"
-        self.weights[name] = bias * factor + self.weights[scaling.bias]
+        self.weights[name] = bias * factor + (self.weights[scaling.bias] if scaling.bias is not None else 0.0)
         return dataclasses.replace(before, bias=name)
 
 
@@ -135,6 +159,11 @@ def weight_names(op: Op) -> list[str]:
     """Return the names of the weights that an operation reads."""
     names = [getattr(op, field, None) for field in ("weight", "bias", "coefficients")]
     return [name for name in names if name is not None]
+
+
+def mask_names(op: Op) -> list[str]:
+    """Return the names of the public tensors that an operation reads."""
+    return [name for field in ("mask", "index") if (name := getattr(op, field, None)) is not None]
 
 
 def renamed(op: Op, old: str, new: str) -> Op:

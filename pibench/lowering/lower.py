@@ -1,198 +1,165 @@
-"""From any torch module to a program: trace it with torch.fx, run shapes through it, write each call as operations.
+"""From any torch module to a program: record what it does to an image, write each call as operations, compare.
 
 Module names survive, so that a ReLU site is called what the network's author called it.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from pibench.errors import PibenchError, UnsupportedLayer, UsageError
-from pibench.lowering.builder import Builder, Call, Ref
-from pibench.lowering.layers import FUNCTIONS, METHODS, MODULES, NAMED_MODULES, Handler
-from pibench.lowering.program import INPUT, Program, Shape, Weights
+from pibench.lowering.builder import Ref
+from pibench.lowering.inference import inference_copy
+from pibench.lowering.pointwise import Form, value_of
+from pibench.lowering.program import Program, Shape, Weights
+from pibench.lowering.recorder import BATCH, Ending, Recorder, Refusal, StageOf, Traced, is_whole
 from pibench.lowering.reference import evaluate
 
-StageOf = Callable[[str], str]
 _TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below a wrong operation
-_BATCH = 2  # shapes are run with two images, so that a call that mixes images is seen
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network as a program, and what was left out of it."""
+
+    program: Program
+    weights: Weights
+    notes: tuple[str, ...] = ()
 
 
 def lower(
-    module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True
-) -> tuple[Program, Weights]:
+    module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True,
+    output: str | None = None,
+) -> tuple[Program, Weights]:  # fmt: skip
+    """Return the program and the weights of `lowered`."""
+    made = lowered(module, input_shape, stage_of, check=check, output=output)
+    return made.program, made.weights
+
+
+def lowered(
+    module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True,
+    output: str | None = None,
+) -> Lowered:  # fmt: skip
     """Lower a module in inference mode to a program and its weights (float32, BatchNorm folded in float64).
 
-    `stage_of` maps a module path to its stage; without it the path's first part is the stage. `check` compares the
-    program with the module on two random images (modules without data, on the meta device, are not compared).
-    Raises UnsupportedLayer for what private inference here cannot express.
+    `stage_of` maps a module path to its stage; without it the path's first part is the stage. `output` names the
+    output to take of a network with several. `check` compares the program with the module on two random images (modules
+    without data, on the meta device, are not compared). Raises UnsupportedLayer for what private inference here cannot
+    express, and UsageError for a module that fails on such an input.
     """
-    inference = copy.deepcopy(module).eval()  # the caller's module stays as it is
-    walk = _Walk(_trace(inference), tuple(input_shape), stage_of or _first_part)
-    output = walk.result()
-    program, weights = walk.builder.finish(output)
+    inference = inference_copy(module)
+    root = nn.Sequential(inference) if is_whole(inference) and not _own_forward(inference) else inference
+    recorder = Recorder(tuple(input_shape), stage_of or _first_part)
+    made = _picked(_recorded(recorder, root), output, type(inference).__name__)
+    if isinstance(made.value, Refusal):
+        raise _all_refused(made.value, recorder.refused)
+    ending = made.value if isinstance(made.value, Ending) else None
+    program, weights = recorder.builder.finish(_logits(made.value))
     if check and not any(w.is_meta for w in weights.values()):
-        _compare(inference, program, weights)
-    return program, weights
+        _compare(inference, program, weights, output, ending)
+    note = f"the {ending.name} at its end is left out: the answer is the logits before it" if ending else ""
+    return Lowered(program, weights, (note,) if note else ())
 
 
-class _Tracer(fx.Tracer):
-    """Keeps the modules that have a handler whole."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _module_handler(m) is not None or super().is_leaf_module(m, module_qualified_name)
+def _logits(value: Form | Ending) -> Ref:
+    return value_of(value.form if isinstance(value, Ending) else value)
 
 
-class _Walk(fx.Interpreter):
-    """Runs shapes (meta tensors) through the traced module and lowers each call on the way."""
-
-    def __init__(self, traced: fx.GraphModule, input_shape: Shape, stage_of: StageOf) -> None:
-        # The original keeps the values, this copy only runs shapes.
-        super().__init__(copy.deepcopy(traced).to("meta"))
-        self.extra_traceback = False  # torch would append its own lines to our messages
-        self._real, self._stage_of = traced, stage_of
-        self.builder = Builder(input_shape)
-        self._refs: dict[fx.Node, Any] = {}
-        self._shape = input_shape
-
-    def result(self) -> Ref:
-        """Walk the whole module and return the value of its output."""
-        inputs = [node for node in self._real.graph.nodes if node.op == "placeholder"]
-        if sum(not node.args for node in inputs) != 1:
-            raise UnsupportedLayer(f"the module takes {len(inputs)} inputs; a network here takes one tensor of images")
-        self.run(torch.zeros(_BATCH, *self._shape, device="meta"))
-        out = next(ref for node, ref in self._refs.items() if node.op == "output")
-        if not isinstance(out, Ref):
-            raise UnsupportedLayer("the module returns something else than one tensor of logits")
-        return out
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node on shapes, then lower it."""
-        try:
-            result = super().run_node(n)
-        except PibenchError:
-            raise
-        except Exception as error:
-            message = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(
-                f"{_operation(n, self.module)} fails on an input of shape {self._shape}: {message}",
-                where=f"module {_site(n)}",
-                remedy="check the input shape that was given for this network",
-            ) from error
-        self._refs[n] = self._lowered(n, result)
-        return result
-
-    def _lowered(self, node: fx.Node, result: Any) -> Any:
-        if node.op == "placeholder":
-            return Ref(INPUT, self._shape) if isinstance(result, Tensor) else result
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self._refs[n])
-        if node.op == "output":
-            return args[0]
-        if node.op == "get_attr" or not _has_tensors(result):
-            return result
-        return self._call(node, args, kwargs, result)
-
-    def _call(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-        site = _site(node)
-        shape = tuple(result.shape[1:]) if isinstance(result, Tensor) else ()
-        call = Call(self.builder, site, self._stage_of(site), _operation(node, self.module), shape)
-        if isinstance(result, Tensor) and (result.dim() == 0 or result.shape[0] != _BATCH):
-            call.refuse(f"its result of shape {tuple(result.shape)} mixes the images of a batch")
-        handler, args = self._handler(call, node, args)
-        try:
-            ref = handler(call, *args, **kwargs)
-        except (TypeError, AttributeError, IndexError) as error:
-            call.refuse(f"not with these arguments ({error})")
-        if _in_place(node, self._real):
-            self._rebind(args, ref)
-        return ref
-
-    def _handler(self, call: Call, node: fx.Node, args: tuple[Any, ...]) -> tuple[Handler, tuple[Any, ...]]:
-        if node.op == "call_module":
-            module = self._real.get_submodule(str(node.target))
-            handler, args = _module_handler(module), (module, *args)
-        elif node.op == "call_method":
-            handler = METHODS.get(str(node.target))
-        else:
-            handler = FUNCTIONS.get(node.target)
-        return handler or call.refuse("it is not among the supported operations"), args
-
-    def _rebind(self, args: tuple[Any, ...], ref: Any) -> None:
-        """After a call in place, whoever reads the old value reads the new one."""
-        old = next(arg for arg in args if isinstance(arg, Ref))
-        for node, value in self._refs.items():
-            if value == old:
-                self._refs[node] = ref
+def _own_forward(module: nn.Module) -> bool:
+    """Whether a module without parts is a network that its author wrote, and not one layer of torch's."""
+    return not type(module).__module__.startswith(("torch.nn", "pibench.networks.activations"))
 
 
-def _trace(module: nn.Module) -> fx.GraphModule:
-    tracer = _Tracer()
-    root = nn.Sequential(module) if tracer.is_leaf_module(module, "") else module  # a single layer is a network too
+def _recorded(recorder: Recorder, module: nn.Module) -> Any:
+    """Run the module on shapes; what goes wrong in its code is said with its file and line."""
     try:
-        graph = tracer.trace(root)
+        return recorder.run(module)
+    except PibenchError:
+        raise
     except Exception as error:
-        raise UnsupportedLayer(
-            f"{type(module).__name__} cannot be traced: {str(error).splitlines()[0]}",
-            remedy="its forward must not branch on values; torch.fx.symbolic_trace shows where it does",
-        ) from error
-    return fx.GraphModule(tracer.root, graph)
+        raise user_error(error, f"{type(module).__name__} fails in its forward") from error
+
+
+def user_error(error: BaseException, what: str) -> UsageError:
+    """Return a message about an error in a user's code, with the file and line where it arose."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _ours(f.filename)]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = next(iter(str(error).splitlines()), "")
+    return UnsupportedLayer(f"{what}: {type(error).__name__}: {message}{where}".replace(": : ", ": "))
+
+
+def _ours(file: str) -> bool:
+    inside = (Path(torch.__file__).parent, Path(__file__).parent.parent)
+    return file.startswith("<") or any(Path(file).is_relative_to(folder) for folder in inside)
+
+
+def leaves(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that a module returned, by their place: 0, aux.1, logits."""
+    if isinstance(output, Tensor):
+        yield name or "0", output
+    elif isinstance(output, dict | list | tuple):
+        items = output.items() if isinstance(output, dict) else enumerate(output)
+        for key, item in items:
+            yield from leaves(item, f"{name}.{key}" if name else str(key))
+
+
+def _picked(output: Any, wanted: str | None, name: str) -> Traced:
+    """Return the one output, or the one that is wanted."""
+    found = dict(leaves(output))
+    shapes = ", ".join(f"{key} {tuple(value.shape[1:])}" for key, value in found.items())
+    if not found:
+        raise UnsupportedLayer(f"{name} returns a {type(output).__name__}, and not a tensor of logits")
+    if wanted is not None and wanted not in found:
+        raise UsageError(f"{name} has no output {wanted!r}", where="--output", remedy=f"it has {shapes}")
+    if wanted is None and len(found) > 1:
+        remedy = f"say which are the logits: --output NAME; it returns {shapes}"
+        raise UnsupportedLayer(f"{name} returns {len(found)} tensors", remedy=remedy)
+    chosen = found[wanted] if wanted is not None else next(iter(found.values()))
+    if not isinstance(chosen, Traced):
+        raise UnsupportedLayer(f"{name}'s output does not depend on the image by calls that torch can show")
+    return chosen
+
+
+def _all_refused(first: Refusal, refused: Sequence[UnsupportedLayer]) -> UnsupportedLayer:
+    """Return the error of the output, and how much else would stand in the way."""
+    others = [error for error in refused if error is not first.error]
+    if not others:
+        return first.error
+    places = ", ".join(error.where.removeprefix("module ") for error in others[:3])
+    more = f"{first.error.what}\n  {len(others)} more operations are refused ({places}{', ...' * (len(others) > 3)})"
+    return UnsupportedLayer(more, where=first.error.where, remedy=first.error.remedy)
 
 
 @torch.no_grad()
-def _compare(module: nn.Module, program: Program, weights: Weights) -> None:
-    """Refuse a program that computes something else: tracing does not see every change in place."""
-    images = torch.randn(_BATCH, *program.input_shape, generator=torch.Generator().manual_seed(0))
-    like = next(module.parameters(), images)
-    expected = module(images.to(like.device, like.dtype)).to("cpu", torch.float32)
-    error = float((evaluate(program, weights, images) - expected).abs().max())
-    if error > _TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise UnsupportedLayer(
-            f"the lowered program differs from {type(module).__name__} by {error:.3g} on random images",
-            remedy="a value changed in place and read again under another name is the usual cause: write y = y + x",
-        )
+def _compare(module: nn.Module, program: Program, weights: Weights, output: str | None, ending: Ending | None) -> None:
+    """Refuse a program that computes something else: recording does not see every change in place.
 
-
-def _module_handler(module: nn.Module) -> Handler | None:
-    return MODULES.get(type(module)) or NAMED_MODULES.get(type(module).__name__)
-
-
-def _operation(node: fx.Node, root: nn.Module) -> str:
-    """Return what the user calls this node's operation."""
-    if node.op == "call_module":
-        return type(root.get_submodule(str(node.target))).__name__
-    if node.op == "call_function":
-        return str(getattr(node.target, "__name__", node.target))
-    return f"{node.op.removeprefix('call_')} {node.target}"
-
-
-def _site(node: fx.Node) -> str:
-    """Return a module's path, or for other calls the enclosing module's path and the call's own name."""
-    if node.op == "call_module":
-        return str(node.target)
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return f"{stack[-1][0]}.{node.name}" if stack and stack[-1][0] else node.name
+    Where float32 alone tells them apart, as in a deep network without statistics, float64 decides.
+    """
+    for dtype in (torch.float32, torch.float64):
+        images = torch.randn(BATCH, *program.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        found = dict(leaves(module.to(dtype)(images)))
+        expected = found[output] if output is not None else next(iter(found.values()))
+        got = evaluate(program, weights, images, dtype)
+        got = got if ending is None else ending.function(got)
+        error, largest = float((got - expected).abs().max()), float(expected.abs().max())
+        if error <= _TOLERANCE * largest or not largest > 0:
+            return
+    raise UnsupportedLayer(
+        f"the lowered program differs from {type(module).__name__} by {error:.3g} of {largest:.3g} on random images",
+        remedy="a view changed in place and read again under another name is the usual cause: write y = y + x",
+    )
 
 
 def _first_part(site: str) -> str:
     return site.split(".", 1)[0] if "." in site else ""
 
 
-def _has_tensors(result: Any) -> bool:
-    return isinstance(result, Tensor) or (
-        isinstance(result, tuple | list) and bool(result) and all(isinstance(item, Tensor) for item in result)
-    )
-
-
-def _in_place(node: fx.Node, root: nn.Module) -> bool:
-    """Return whether the call changes its first argument."""
-    if node.kwargs.get("inplace"):
-        return True
-    if node.op == "call_module":
-        return bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
-    name = str(getattr(node.target, "__name__", node.target))
-    return name == "iadd" or (name.endswith("_") and not name.endswith("__"))
+__all__ = ["Lowered", "Shape", "lower", "lowered", "user_error"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pibench.lowering import compose, tail
-from pibench.lowering.builder import live, weight_names
+from pibench.lowering.builder import live, mask_names, weight_names
 from pibench.lowering.compose import Window
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Linear, Op, Program, Shape, Weights
 
@@ -95,7 +95,7 @@ class _Graph:
         ops = live(self._ops, self._ops[-1].name)
         used = {name for op in ops for name in weight_names(op)}
         weights = {name: w.to(torch.float32) for name, w in self._weights.items() if name in used}
-        return Program(tuple(ops), self._program.masks), weights
+        return Program(tuple(ops), {name: self._program.masks[name] for op in ops for name in mask_names(op)}), weights
 
     def macs(self) -> int:
         """Return the multiplications of all linear operations."""
@@ -179,7 +179,8 @@ class _Graph:
                 after, entry, ops = macs, name, tried
         if after >= before:
             return None
-        self._store(op, *tail.matrix(tail.stretch(self._ops, entry, op), self._op(entry), self._weights))
+        between, masks = tail.stretch(self._ops, entry, op), self._program.masks
+        self._store(op, *tail.matrix(between, self._op(entry), self._weights, masks))
         self._ops = ops
         return Merge(entry, op.name, before, int(after))
 

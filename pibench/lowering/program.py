@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -135,10 +136,35 @@ class Concat(Op):
     """Values joined along channels."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subtract(Op):
+    """The first value less the second, of one shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift(Op):
+    """The value and a public number: the 6 of ReLU6."""
+
+    amount: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rearrange(Op):
+    """Scalars of the flattened, joined inputs by position: shuffles, permutations, padding in space.
+
+    `index` names a public tensor (int64, as many as the output has scalars); -1 stands for zero.
+    """
+
+    index: str
+
+
 OPS: dict[str, type[Op]] = {
     cls.__name__: cls
-    for cls in (Input, Conv, Linear, Add, Relu, Poly, AvgPool, MaxPool, Flatten, Slice, PadChannels, Concat)
-}
+    for cls in (
+        Input, Conv, Linear, Add, Subtract, Shift, Relu, Poly, AvgPool, MaxPool, Flatten, Slice, PadChannels, Concat,
+        Rearrange,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,7 +172,7 @@ class Program:
     """Operations in an order in which each reads only earlier values; the last one makes the logits."""
 
     ops: tuple[Op, ...]
-    masks: Mapping[str, Tensor] = field(default_factory=dict)  # public boolean tensors, by name
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # public tensors: boolean masks, positions of a Rearrange
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -156,6 +182,8 @@ class Program:
             if op.name in known:
                 raise UsageError(f"two operations are named {op.name}")
             known.add(op.name)
+            if isinstance(op, Rearrange) and op.index in self.masks:
+                _check_positions(op, self.masks[op.index], sum(math.prod(self.op(name).shape) for name in op.inputs))
         if not self.ops or not isinstance(self.ops[0], Input):
             raise UsageError("a program starts with its input")
 
@@ -221,9 +249,25 @@ class Program:
         """Hash of everything public: what offline material is bound to."""
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
         for name in sorted(self.masks):
-            mask = self.masks[name].to(torch.uint8).contiguous()
+            mask = self.masks[name].contiguous()
+            mask = mask.to(torch.uint8) if mask.dtype == torch.bool else mask
             digest.update(f"{name}{tuple(mask.shape)}".encode() + mask.numpy().tobytes())
         return digest.hexdigest()
+
+
+def load_masks(path: str | None) -> dict[str, Tensor]:
+    """Return the public tensors of a program's safetensors file; none without one."""
+    from safetensors.torch import load_file
+
+    found = load_file(path) if path else {}
+    return {name: tensor if tensor.dtype == torch.int64 else tensor.bool() for name, tensor in found.items()}
+
+
+def _check_positions(op: Rearrange, index: Tensor, count: int) -> None:
+    """Refuse positions outside of the inputs: they would read another value's memory."""
+    fits = index.dtype == torch.int64 and index.numel() == math.prod(op.shape)
+    if not fits or not index.numel() or int(index.min()) < -1 or int(index.max()) >= count:
+        raise UsageError(f"operation {op.name} takes positions that its inputs have not")
 
 
 def _op_from(number: int, row: Any) -> Op:

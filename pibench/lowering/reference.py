@@ -22,8 +22,11 @@ from pibench.lowering.program import (
     PadChannels,
     Poly,
     Program,
+    Rearrange,
     Relu,
+    Shift,
     Slice,
+    Subtract,
     Weights,
 )
 
@@ -65,15 +68,19 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program) -> T
             return _activation(op, x, weights, program)
         case Add():
             return x + inputs[1]
+        case Subtract():
+            return x - inputs[1]
+        case Shift():
+            return x + op.amount
         case AvgPool():
             return F.avg_pool2d(x, op.kernel, op.stride, op.padding)
         case MaxPool():
             return F.max_pool2d(x, op.kernel, op.stride, op.padding)
         case _:
-            return reshape(op, inputs)
+            return reshape(op, inputs, program)
 
 
-def reshape(op: Op, inputs: list[Tensor]) -> Tensor:
+def reshape(op: Op, inputs: list[Tensor], program: Program) -> Tensor:
     """Apply one of the operations that only move values (of any type, ring elements too)."""
     x = inputs[0]
     match op:
@@ -86,6 +93,11 @@ def reshape(op: Op, inputs: list[Tensor]) -> Tensor:
             return F.pad(x, (0, 0, 0, 0, op.before, op.after))
         case Concat():
             return torch.cat(inputs, dim=1)
+        case Rearrange():
+            index = program.masks[op.index].to(x.device)
+            joined = torch.cat([value.flatten(1) for value in inputs], dim=1)
+            taken = joined.index_select(1, index.clamp(min=0))
+            return taken.masked_fill(index < 0, 0).reshape(len(x), *op.shape)
         case _:
             raise UsageError(f"operation {op.name} ({type(op).__name__}) is unknown here")
 

@@ -7,14 +7,30 @@ shortcuts, pooling and head are then one matrix from the stage's input to the cl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pibench.lowering import reference
-from pibench.lowering.program import Add, AvgPool, Concat, Conv, Flatten, Input, Linear, Op, PadChannels, Program, Slice
+from pibench.lowering.program import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    Op,
+    PadChannels,
+    Program,
+    Rearrange,
+    Shift,
+    Slice,
+    Subtract,
+)
 
-LINEAR = (Add, AvgPool, Concat, Conv, Flatten, Linear, PadChannels, Slice)
+LINEAR = (Add, AvgPool, Concat, Conv, Flatten, Linear, PadChannels, Rearrange, Shift, Slice, Subtract)
 
 
 def entries(ops: list[Op], end: Op) -> list[str]:
@@ -45,7 +61,9 @@ def stretch(ops: list[Op], entry: str, end: Op) -> list[Op]:
     return found[::-1]
 
 
-def matrix(ops: list[Op], source: Op, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def matrix(
+    ops: list[Op], source: Op, weights: dict[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Return what the operations do to the value of `source`: a matrix (outputs, inputs) and a bias (outputs,).
 
     One pass forward, and one backward with a row of the identity for every output: its gradients are the rows. Without
@@ -57,7 +75,7 @@ def matrix(ops: list[Op], source: Op, weights: dict[str, Tensor]) -> tuple[Tenso
         return like.new_empty(outputs, inputs), like.new_empty(outputs)
     start = like.new_zeros((outputs, *source.shape)).requires_grad_()
     values = {source.name: start}
-    program = Program((Input(name=source.name, inputs=(), shape=source.shape), *ops))
+    program = Program((Input(name=source.name, inputs=(), shape=source.shape), *ops), masks)
     with torch.enable_grad():
         for op in ops:
             values[op.name] = reference.apply(op, [values[name] for name in op.inputs], weights, program)

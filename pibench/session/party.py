@@ -267,12 +267,11 @@ def _read_inputs(job: Job) -> tuple[Program, dict[str, Tensor] | None, Tensor | 
     """Read the public program, and this party's own secret: weights on the server, images on the client."""
     from safetensors.torch import load_file
 
-    from pibench.lowering.program import Program
+    from pibench.lowering.program import Program, load_masks
 
-    masks = {name: mask.bool() for name, mask in load_file(job.masks).items()} if job.masks else {}
     weights = load_file(job.weights) if job.weights else None
     images = load_file(job.images)["images"] if job.images else None
-    return Program.from_json(job.program, masks), weights, images
+    return Program.from_json(job.program, load_masks(job.masks)), weights, images
 
 
 def peak_rss_bytes() -> int:

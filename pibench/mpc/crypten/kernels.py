@@ -26,9 +26,12 @@ from pibench.lowering.program import (
     PadChannels,
     Poly,
     Program,
+    Rearrange,
     Relu,
     Shape,
+    Shift,
     Slice,
+    Subtract,
     Weights,
 )
 from pibench.mpc.crypten.compat import crypten
@@ -106,6 +109,12 @@ class Model:
             case Add():
                 add = _ready(nn.Add())
                 return lambda x, y: add([x, y])
+            case Subtract():
+                return lambda x, y: x - y
+            case Shift():
+                return lambda x: x + op.amount
+            case Rearrange():
+                return _gather(self.program.masks[op.index], op.shape)
             case AvgPool():
                 return _ready(nn.AvgPool2d(op.kernel, op.stride, op.padding))
             case MaxPool():
@@ -169,6 +178,17 @@ def _where_kept(kernel: Kernel, x: Shared, kept: Tensor) -> Shared:
     result = x.clone()
     result.share = flat.share.index_copy(1, kept, active.share).view(x.size())
     return result
+
+
+def _gather(index: Tensor, shape: Shape) -> Kernel:
+    """Return what takes scalars of the joined values by position; position 0 of the row before them is zero."""
+
+    def kernel(*values: Shared) -> Shared:
+        flat = [value.flatten(start_dim=1) for value in values]
+        joined = flat[0] if len(flat) == 1 else _CRYPTEN.cat(flat, dim=1)
+        return joined.pad((1, 0)).index_select(1, index + 1).view(-1, *shape)
+
+    return kernel
 
 
 def _moves(op: Op) -> Kernel:

@@ -102,6 +102,19 @@ class _Planner:
         top = max(a, b)
         return self._emit(Sum(out=op.name, inputs=(left, right), op=op, shifts=(top - a, top - b)), op.shape, top)
 
+    def _subtract(self, op: ir.Subtract, left: str, right: str) -> str:
+        a, b = self.values[left].scale, self.values[right].scale
+        top = max(a, b)
+        step = Sum(out=op.name, inputs=(left, right), op=op, shifts=(top - a, top - b), sign=-1)
+        return self._emit(step, op.shape, top)
+
+    def _shift(self, op: ir.Shift, source: str) -> str:
+        """Add a public number, which goes onto the server's part."""
+        value, out = self.values[source], f"{op.name}/amount"
+        nowhere = np.full(value.count, -1)
+        amount = self._gather(op, (source,), nowhere, op.shape, out, round(op.amount * 2**value.scale))
+        return self._emit(Sum(out=op.name, inputs=(source, amount), op=op, shifts=(0, 0)), op.shape, value.scale)
+
     def _avgpool(self, op: ir.AvgPool, source: str) -> str:
         size, scale = math.prod(op.kernel), self.values[source].scale
         exact = size & (size - 1) == 0
@@ -144,6 +157,10 @@ class _Planner:
 
     def _concat(self, op: ir.Concat, *sources: str) -> str:
         return self._gather(op, sources, np.arange(math.prod(op.shape)), op.shape, op.name)
+
+    def _rearrange(self, op: ir.Rearrange, *sources: str) -> str:
+        index = self.program.masks[op.index].numpy()
+        return self._gather(op, sources, index, op.shape, op.name)
 
     def _relu(self, op: ir.Relu, source: str) -> str:
         value = self.values[source]

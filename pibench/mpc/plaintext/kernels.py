@@ -8,7 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pibench.lowering.program import Add, AvgPool, Conv, Linear, MaxPool, Op, Poly, Program, Relu, Weights
+from pibench.lowering.program import (
+    Add,
+    AvgPool,
+    Conv,
+    Linear,
+    MaxPool,
+    Op,
+    Poly,
+    Program,
+    Relu,
+    Shift,
+    Subtract,
+    Weights,
+)
 from pibench.lowering.reference import reshape
 from pibench.mpc.ring import products as ring
 from pibench.mpc.ring.conv import RingConv
@@ -56,6 +69,10 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, prod
             return _activation(op, x, weights, program)
         case Add():
             return x + inputs[1]
+        case Subtract():
+            return x - inputs[1]
+        case Shift():
+            return x + encode(torch.tensor(op.amount)).to(x.device)
         case AvgPool():
             count = op.kernel[0] * op.kernel[1]
             total = F.avg_pool2d(x, op.kernel, op.stride, op.padding, divisor_override=1)
@@ -63,7 +80,7 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, prod
         case MaxPool():  # exact in float64: values stay far below 2^53
             return F.max_pool2d(x.to(torch.float64), op.kernel, op.stride, op.padding).to(torch.int64)
         case _:
-            return reshape(op, inputs)
+            return reshape(op, inputs, program)
 
 
 def _product(op: Conv | Linear, x: Tensor, weights: Weights, products: dict[str, Product]) -> Tensor:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from pibench.errors import TransportError
 from pibench.links.meter import Meter, Tally
 from pibench.links.transport import Channel
-from pibench.lowering.program import Program, Weights
+from pibench.lowering.program import Program, Weights, load_masks
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import LinearLayer, weight_masks
@@ -217,8 +216,7 @@ class Dealer:
 
 def serve(job: Job, server_socket: socket.socket, client_socket: socket.socket) -> dict[str, Any]:
     """Deal until the server wants no more; returns the tally of all dealing."""
-    masks = {name: mask.bool() for name, mask in load_file(job.masks).items()} if job.masks else {}
-    program = Program.from_json(job.program, masks)
+    program = Program.from_json(job.program, load_masks(job.masks))
     meter = Meter()
     server, client = (Channel(sock, meter, job.timeout_s) for sock in (server_socket, client_socket))
     with meter.phase() as setup:
