@@ -5,6 +5,7 @@ A `fail` means that `pibench run` cannot work here; a `warn`, that its numbers w
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -132,7 +133,8 @@ def _numba() -> Iterable[Finding]:
     version = _version("numba")
     try:
         from pibench.mpc import kernelcache
-        from pibench.mpc.ring import conv, packing  # noqa: F401 - as every run does
+
+        importlib.import_module("pibench.mpc.masked.warmup")  # what every run imports
     except Exception as error:  # a numba that does not fit numpy raises more than ImportError
         remedy = "set NUMBA_CACHE_DIR to a folder of yours" if "cache" in str(error) else "pip install --upgrade numba"
         yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", remedy)

@@ -17,7 +17,7 @@ from pibench import __version__, processes
 from pibench.errors import PartyError, UsageError
 from pibench.links.link import Address, Link, LinkUp
 from pibench.links.tls import Identity
-from pibench.mpc.spec import found, spec_of
+from pibench.mpc.spec import Engine, found, spec_of
 from pibench.session.handshake import WIRE_VERSION
 from pibench.session.job import Job
 
@@ -81,9 +81,11 @@ class HostsUp(LinkUp):
             )
         self._peer = peer
 
-    def prefix(self, role: str) -> list[str]:
-        """Have the server started by the other host: what follows is run over there, in a manner of speaking."""
-        return processes.command("pibench.hosts.remote") if role == "server" else []
+    def engine(self, role: str) -> Engine | None:
+        """Have the server run by the other host: what stands here in its stead calls there."""
+        if role != "server":
+            return None
+        return Engine(command=tuple(processes.command("pibench.hosts.remote")), environment=processes.variables())
 
     def connection(self, role: str) -> dict[str, Any]:
         """Have everybody speak TLS; the client knows its own host's dealer by its own certificate."""

@@ -48,7 +48,6 @@ class _Caller:
     address: tuple[str, int]
     since: float = field(default_factory=time.monotonic)
     why: str = ""  # it was hung up on
-    thread: threading.Thread | None = None
 
     def hang_up(self, why: str) -> None:
         self.why = self.why or why
@@ -70,7 +69,7 @@ class Callers:
         self._within_s, self._most, self._log = within_s, most, log
         self._lock = threading.Lock()
         self._asked: dict[_Caller, None] = {}  # being questioned, in the order in which they came
-        self._let_in: dict[_Caller, None] = {}
+        self._threads: list[threading.Thread] = []  # of all who came and may not have gone
         self._closed = False
 
     def serve(self) -> None:
@@ -95,18 +94,17 @@ class Callers:
         """Accept nobody any more, hang up on those who have proven nothing yet, and wait for everybody's thread."""
         with self._lock:
             self._closed = True
-            asked, let_in = list(self._asked), list(self._let_in)
-            for caller in asked:
+            for caller in self._asked:
                 caller.hang_up("nobody listens any more")
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes up whoever accepts
-        for caller in (*asked, *let_in):
-            if caller.thread is not None and caller.thread is not threading.current_thread():
-                caller.thread.join(JOIN_S)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(JOIN_S)
 
     def _receive(self, sock: socket.socket, address: tuple[str, int]) -> None:
         caller = _Caller(socket.socket(fileno=os.dup(sock.fileno())), address)
-        caller.thread = threading.Thread(target=self._meet, args=(sock, caller), daemon=True)
+        thread = threading.Thread(target=self._meet, args=(sock, caller), daemon=True)
         with self._lock:
             if self._closed:
                 sock.close()
@@ -115,7 +113,8 @@ class Callers:
             if len(self._asked) >= self._most:
                 self._whom_to_drop().hang_up("too many callers at a time")
             self._asked[caller] = None
-            caller.thread.start()
+            self._threads = [*(known for known in self._threads if known.is_alive()), thread]
+            thread.start()
 
     def _whom_to_drop(self) -> _Caller:
         """Return the oldest caller from the address that holds most places, of those not hung up on already."""
@@ -136,8 +135,7 @@ class Callers:
             sock.settimeout(self._within_s)
             found = self._question(sock)
             with self._lock:
-                self._asked.pop(caller)
-                self._let_in[caller] = None  # from here on nobody hangs up on it
+                self._asked.pop(caller)  # from here on nobody hangs up on it
             self._welcome(found, name)
         except Exception as error:
             why = error.what if isinstance(error, PibenchError) else str(error) or "silence"
@@ -147,5 +145,4 @@ class Callers:
         finally:
             with self._lock:
                 self._asked.pop(caller, None)
-                self._let_in.pop(caller, None)
             caller.handle.close()

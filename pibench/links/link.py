@@ -18,6 +18,7 @@ from typing import Any
 
 from pibench import processes
 from pibench.errors import PartyError, UsageError
+from pibench.mpc.spec import Engine
 
 WAYS = ("netem", "wire", "paced")  # by preference
 HOWS = ("auto", "none", "veth", *WAYS, "network")
@@ -96,6 +97,10 @@ class LinkUp:
     def prefix(self, role: str) -> list[str]:
         """Return what goes before a party's command to put the party in its place."""
         return []
+
+    def engine(self, role: str) -> Engine | None:
+        """Return what runs in a party's stead (a caller of another host, say)."""
+        return None
 
     def host(self, role: str) -> str:
         """Return the address that a party listens on."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from pibench.errors import UsageError
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
@@ -109,7 +110,11 @@ def held_bytes(whole: Cost, largest: Cost, batches: int) -> int:
 
 def protocol_class(name: str) -> type[Protocol]:
     """Return the implementation of a protocol; raises UsageError with the list of names."""
-    return implementation(spec_of(name).module)
+    if not (spec := spec_of(name)).module:
+        raise UsageError(
+            f"{name} runs in a program of its own: {' '.join(spec.engine.command) if spec.engine else '?'}"
+        )
+    return implementation(spec.module)
 
 
 def implementation(module: str) -> type[Protocol]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -36,6 +36,17 @@ class Trust:
 
     short: str
     line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A program of its own that is a party: another interpreter, another language (docs/engine.md says what it speaks).
+
+    It gets this process's environment without what configures Python, and `environment` on top.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +80,8 @@ class ProtocolSpec:
     """
 
     name: str
-    module: str  # where its `PROTOCOL: type[Protocol]` lives; imported by who runs it, and by nobody else
+    module: str = ""  # where its `PROTOCOL: type[Protocol]` lives; imported by who runs it, and by nobody else
+    engine: Engine | None = None  # instead of a module: a program that is started for each role
     arrange: Callable[[Any], Arrangement]
     options: type[Any] = NoOptions
     local: tuple[str, ...] = ()  # options that name files of a host or show its secrets: no other host may set them

@@ -122,8 +122,8 @@ class Run:
         """Return what parties are going to import, for the process that they are forked from."""
         made: list[str] = []
         for case in self.plan.cases:
-            if case.id not in self._stopped:
-                spec = spec_of(case.protocol)
+            spec = spec_of(case.protocol)
+            if case.id not in self._stopped and spec.engine is None:
                 made += spec.module, *spec.preload, *spec.arrangement(case.options).preload
         return list(dict.fromkeys(made))
 

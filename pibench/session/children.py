@@ -17,17 +17,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from pibench.errors import PartyError
+from pibench.links.callers import printable
+from pibench.mpc.spec import Engine
+from pibench.session.events import MAX_LINE_BYTES, Event, read_event
 from pibench.session.job import Job
-from pibench.session.launch import Process, environment, spawn
+from pibench.session.launch import Process, environment, environment_of, spawn, spawn_program
 
 LAST_LINES = 4
 KEPT_OUTPUT_BYTES = 16_384
 READ_BYTES = 1 << 20
 END_GRACE_S = 2.0
 
-Event = dict[str, Any]
 Launch = Callable[[int, Sequence[str], Mapping[str, str]], Process]  # results pipe, prefix, environment
 
 
@@ -62,7 +64,7 @@ class Child:
     def last_lines(self) -> list[str]:
         """Return the last lines that it printed."""
         text = b"".join(self.output)[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
-        return [line for line in text.splitlines() if line.strip()][-LAST_LINES:]
+        return [printable(line) for line in text.splitlines() if line.strip()][-LAST_LINES:]
 
     @property
     def killed(self) -> bool:
@@ -99,12 +101,22 @@ class Children:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self, job: Job, prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> Child:
-        """Start one process (through `prefix`, such as a command that enters a namespace) and give it its job."""
+    def start(
+        self, job: Job, prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+    ) -> Child:  # fmt: skip
+        """Start one process (through `prefix`, such as a command that enters a namespace) and give it its job.
+
+        It is a party of this package unless an `engine` says which program else.
+        """
         read_fd, write_fd = os.pipe()
         job = dataclasses.replace(job, result_fd=write_fd, parent_pid=0 if prefix else os.getpid())
         try:
-            process = self._launch(write_fd, prefix, environment(job.threads, variables or {}))
+            if engine is None:
+                process = self._launch(write_fd, prefix, environment(job.threads, variables or {}))
+            else:
+                apart = environment_of(engine, job.threads, variables or {})
+                process = spawn_program([*prefix, *engine.command], write_fd, apart)
         except BaseException:
             os.close(read_fd)
             raise
@@ -183,7 +195,9 @@ def _lines(child: Child, data: bytes) -> list[Event]:
     child.partial += data
     *whole, rest = bytes(child.partial).split(b"\n")
     child.partial = bytearray(rest)
-    return [json.loads(line) for line in whole]
+    if len(rest) > MAX_LINE_BYTES:
+        raise PartyError(f"the {child.role} reports a line of more than {MAX_LINE_BYTES >> 20} MiB")
+    return [read_event(line, child.role) for line in whole if line.strip()]
 
 
 def _read(fd: int) -> bytes | None:

@@ -7,13 +7,13 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from pibench import processes
 from pibench.errors import PartyError
+from pibench.mpc.spec import Engine
 
 NURSERY_START_S = 300.0  # importing torch on a machine that is busy with other things
 STATUS_UNKNOWN = -9  # of a party whose nursery was killed: it went with it
@@ -40,10 +40,29 @@ def environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
     return {**processes.variables(), **dict.fromkeys(names, str(threads)), "PYTHONUNBUFFERED": "1", **more}
 
 
+def environment_of(engine: Engine, threads: int, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a party that is a program of its own: nothing that configures this Python."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**ours, **dict.fromkeys(names, str(threads)), **engine.environment, **more}
+
+
 def spawn(result_fd: int, prefix: Sequence[str], variables: Mapping[str, str]) -> Process:
     """Start a party from nothing; it inherits `result_fd` under its number."""
+    return spawn_program([*prefix, *processes.command("pibench.session.party")], result_fd, variables)
+
+
+def spawn_program(command: Sequence[str], result_fd: int, variables: Mapping[str, str]) -> Process:
+    """Start a program as a party; PartyError where there is no such program."""
+    try:
+        return _started(command, result_fd, variables)
+    except OSError as error:
+        raise PartyError(f"{command[0]} cannot be started: {error.strerror}", remedy="is it installed here?") from error
+
+
+def _started(command: Sequence[str], result_fd: int, variables: Mapping[str, str]) -> Process:
     return subprocess.Popen(
-        [*prefix, *processes.command("pibench.session.party")],
+        list(command),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(result_fd,),
         env=dict(variables), start_new_session=True,
     )  # fmt: skip
@@ -183,8 +202,6 @@ class Nurseries:
 
     def start(self, result_fd: int, prefix: Sequence[str], variables: Mapping[str, str]) -> Process:
         """Start a party where `prefix` puts it."""
-        if prefix and prefix[0] == sys.executable:  # what stands in for a process on another host
-            return spawn(result_fd, prefix, variables)
         key = (*prefix, *sorted(variables.items()))
         nursery = self._found.get(key)
         if nursery is None or not nursery.alive:

@@ -19,7 +19,8 @@ from pibench.errors import PartyError, UsageError
 from pibench.links.link import PROFILES, LinkUp
 from pibench.links.transport import DEFAULT_TIMEOUT_S
 from pibench.mpc.spec import spec_of
-from pibench.session.children import Child, Children, Event, Launch, note
+from pibench.session.children import Child, Children, Launch, note
+from pibench.session.events import Event
 from pibench.session.job import RANKS, Job
 from pibench.session.launch import spawn
 
@@ -74,7 +75,8 @@ Progress = Callable[[str, int], None]  # phase, batches finished
 
 def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Launch = spawn) -> SessionResult:
     """Run one session; raises PartyError with both parties' reasons and last lines if it fails."""
-    arrangement, options = spec_of(plan.protocol).arrangement(plan.options), dict(plan.options)
+    spec, options = spec_of(plan.protocol), dict(plan.options)
+    arrangement = spec.arrangement(options)
     if arrangement.own_wire:
         options["rendezvous"] = f"{plan.link.host('server')}:{free_port()}"
     result = SessionResult(started_utc=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
@@ -82,7 +84,8 @@ def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Lau
         token = secrets.token_hex(32)
         for role in arrangement.roles:
             job = _job(plan, role, options, arrangement.dealer is not None, token)
-            children.start(job, plan.link.prefix(role), plan.link.environment())
+            engine = plan.link.engine(role) or (spec.engine if role != "dealer" else None)
+            children.start(job, plan.link.prefix(role), plan.link.environment(), engine)
         start = time.monotonic()  # only now: the first start may have imported torch for all that follow
         _Conductor(children, plan, result, progress).run(start + plan.deadline_s)
     result.wall_s = time.monotonic() - start
