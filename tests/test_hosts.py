@@ -19,13 +19,24 @@ from pibench.errors import PartyError, PibenchError, UsageError
 from pibench.hosts import hosts
 from pibench.hosts import lender as lender_module
 from pibench.hosts.conversation import Talk
-from pibench.hosts.hosts import LOCAL_OPTIONS, NETWORK, HostsUp, Peer, accepted, carried, identity, parse_address
+from pibench.hosts.hosts import (
+    LOCAL_OPTIONS,
+    NETWORK,
+    HostsUp,
+    Peer,
+    accepted,
+    carried,
+    identity,
+    over_network,
+    parse_address,
+)
 from pibench.hosts.lender import Lender
 from pibench.links import frames
 from pibench.links.callers import MAX_CALLERS
 from pibench.links.link import Link
 from pibench.links.tls import Wrapper, generate
 from pibench.mpc.spec import found
+from pibench.run.fromsuite import plan_of
 from pibench.session.job import Job
 from pibench.session.session import run_session
 
@@ -319,3 +330,16 @@ def test_a_long_message_over_a_slow_link_arrives(monkeypatch: pytest.MonkeyPatch
         Talk(here).send({"text": text})
         reader.join(20)
     assert len(read) >= len(text)
+
+
+def test_between_hosts_nobody_deals_unless_asked() -> None:
+    plan = plan_of("quick", expression="digits-tiny")
+    assert {case.options.get("provider") for case in plan.cases} == {None}
+    by_protocol = {case.protocol: case.options for case in over_network(plan).cases}
+    assert by_protocol["masked"] == {"provider": "two-party"}
+    assert by_protocol["crypten-cached"] == {}
+    asked = [
+        dataclasses.replace(case, options={"provider": "dealer"}) for case in plan.cases if case.protocol == "masked"
+    ]
+    (case,) = over_network(dataclasses.replace(plan, cases=tuple(asked))).cases
+    assert case.options == {"provider": "dealer"}

@@ -60,9 +60,12 @@ class Peer:
 
 
 def over_network(plan: RunPlan) -> RunPlan:
-    """Return a plan whose cases all run over the network between the two hosts, each once."""
+    """Return a plan whose cases all run over the network between the two hosts, each once, with its options there."""
     asked = {"name": NETWORK.name, "how": NETWORK.how}
-    cases = [dataclasses.replace(case, link=asked) for case in plan.cases]
+    cases = [
+        dataclasses.replace(case, link=asked, options={**spec_of(case.protocol).between_hosts, **case.options})
+        for case in plan.cases
+    ]
     return dataclasses.replace(plan, cases=tuple({case.id: case for case in cases}.values()))
 
 

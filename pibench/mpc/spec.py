@@ -91,6 +91,7 @@ class ProtocolSpec:
     preload: tuple[str, ...] = ()  # modules (or module:function to call) that a party would load late
     place: int = SOMEWHERE  # in tables and plots: from the left, and which one a report is about
     private: bool = True  # whether it keeps anything secret
+    between_hosts: Mapping[str, Any] = field(default_factory=dict)  # options there, where a suite says nothing
 
     def parse(self, options: Mapping[str, Any]) -> Any:
         """Return the options of a suite as an instance; UsageError for an unknown name or an impossible value."""

@@ -33,4 +33,5 @@ SPEC = ProtocolSpec(
         "pibench.mpc.masked.warmup:compile_kernels",
     ),
     place=10,
+    between_hosts={"provider": "two-party"},  # no third host is asked for
 )
