@@ -15,6 +15,7 @@ from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
 from pibench.mpc.masked.protocol import MaskedProtocol
 from pibench.mpc.masked.sources.dealer import Dealer, deal_orders
+from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.protocol import CLIENT, SERVER, Party
 
 Pair = tuple[socket.socket, socket.socket]
@@ -42,12 +43,13 @@ class Outcome:
     setup: dict[int, PhaseTally] = field(default_factory=dict)
     offline: dict[int, PhaseTally] = field(default_factory=dict)
     heard: dict[int, list[list[bytes]]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
+    material: dict[int, list[Material]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
     errors: dict[int, BaseException] = field(default_factory=dict)
 
 
 def run_masked(
     program: Program, weights: Weights, images: list[Tensor], protocol: type[MaskedProtocol] | None = None,
-    **options: Any,
+    keep: bool = False, **options: Any,
 ) -> Outcome:  # fmt: skip
     """Run every batch of images (the server deals unless told otherwise); raises the first party's error if any."""
     outcome = Outcome()
@@ -57,7 +59,7 @@ def run_masked(
     dealers = [socket.socketpair() for _ in range(2)] if options.get("provider") == "dealer" else []
     threads = [
         threading.Thread(
-            target=_party, args=(rank, sock, program, weights, images, options, outcome, dealers, protocol)
+            target=_party, args=(rank, sock, program, weights, images, options, outcome, dealers, protocol, keep)
         )
         for rank, sock in enumerate(socket.socketpair())
     ]
@@ -75,7 +77,7 @@ def run_masked(
 
 def _party(
     rank: int, sock: socket.socket, program: Program, weights: Weights, images: list[Tensor], options: dict[str, Any],
-    outcome: Outcome, dealers: list[Pair], kind: type[MaskedProtocol],
+    outcome: Outcome, dealers: list[Pair], kind: type[MaskedProtocol], keep: bool,
 ) -> None:  # fmt: skip
     meter = Meter()
     channel = Tapped(sock, meter)
@@ -91,6 +93,7 @@ def _party(
         for batch in images:
             channel.barrier()
             channel.heard = []
+            outcome.material[rank] += protocol._material[:1] if keep else []
             with meter.phase() as tally:
                 logits = protocol.online(batch if rank == CLIENT else None)
             outcome.online[rank].append(tally)

@@ -156,7 +156,7 @@ def test_a_relu_costs_its_formula():
     program, _ = identity_relu(1000)
     cost = operation_cost(program, program.ops[2], 1, {})
     assert cost == Cost(
-        rounds=5, server_bytes=1000 * 7 + 125 + 1000 * 4, client_bytes=1000 * (1 + 4), offline_client_bytes=6000,
+        rounds=5, server_bytes=1000 * 5 + 125 + 1000 * 4, client_bytes=1000 * (1 + 4), offline_client_bytes=6000,
         dealer_bytes=1000 * 104,
     )  # fmt: skip
 
@@ -191,8 +191,8 @@ def test_openings_differ_by_the_inputs_difference_and_nothing_else_is_sent(monke
     gap = ((second - first) * 2**16).long().numpy()
     to_server = [[words(m, w) for m, w in ((r.heard[SERVER][0][0], 6),)] for r in (a, b)]
     assert ((to_server[1][0] - to_server[0][0] - gap) % 2**48 == 0).all()  # the masked image
-    opened = [words(r.heard[CLIENT][0][0], 6) for r in (a, b)]
-    assert ((opened[1] - opened[0] - (gap << 16)) % 2**46 == 0).all()  # the ReLU's opening
+    opened = [words(r.heard[CLIENT][0][0], 4) for r in (a, b)]
+    assert ((opened[1] - opened[0] - gap) % 2**30 == 0).all()  # the ReLU's opening, from the fraction bits up
     for rank in (SERVER, CLIENT):
         assert [len(m) for m in a.heard[rank][0]] == [len(m) for m in b.heard[rank][0]]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.mpc.masked.gadgets.gadget import Gadgets
-from pibench.mpc.masked.kernels import Ints
+from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.masked.talk import converse
@@ -27,13 +27,20 @@ class Client:
         # `fixedpoint.encode` in numpy: one image is so small that torch's first operations would cost more than it
         scaled = images.numpy() * np.float64(1 << self.plan.options.fraction_bits)
         part = self.compute(np.rint(scaled, out=scaled).astype(np.int64), material)
-        output = self.plan.output
-        heard = np.empty(part.size * output.wire_bytes, np.uint8)
+        heard = np.empty(part.size * self.plan.answer_bytes, np.uint8)
         self.channel.recv_into(heard)
-        total = unpack(heard, output.wire_bytes) + part.reshape(-1)
-        keep = 64 - output.bits
-        logits = ((total << keep) >> keep).astype(np.float64) / 2.0**output.scale
+        logits = self._add(heard, part).astype(np.float64) / 2.0**self.plan.options.fraction_bits
         return torch.from_numpy(logits).float().view(part.shape)
+
+    def _add(self, heard: Bytes, part: Ints) -> Ints:
+        """Return the logits at the network's fraction bits, from the server's part without what lies below them.
+
+        That is missing makes the sum too small by what is uniform between none and one unit: half of one is added.
+        """
+        shift, keep = self.plan.output_shift, 64 - self.plan.output.bits
+        total = (unpack(heard, self.plan.answer_bytes) << shift) + part.reshape(-1)
+        total = (total << keep) >> keep
+        return (total + (1 << shift >> 1)) >> shift
 
     def compute(self, image: Ints, material: Material) -> Ints:
         """Return the client's part of the output, from the encoded images (batch, *shape)."""

@@ -37,7 +37,7 @@ def operation_cost(
                 gadget = gadgets[step.out]
                 total += replace(gadget.cost, rounds=shared) + source.step_cost(gadget)
     if op is program.output:
-        total += Cost(rounds=1, server_bytes=plan.count(plan.output.name) * plan.output.wire_bytes)
+        total += Cost(rounds=1, server_bytes=plan.count(plan.output.name) * plan.answer_bytes)
     if op is program.ops[0]:
         total += source.inference_cost(gadgets) + source.setup_cost(gadgets)
     return total

@@ -23,6 +23,7 @@ Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Halves = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
+Digits = tuple[int, ...]  # bits of the four digits of a comparison, lowest first
 
 
 def _popcount(typingctx: Any, word: Any) -> Any:
@@ -34,26 +35,26 @@ popcount: Any = intrinsic(_popcount)
 
 
 @njit(cache=True, nogil=True)
-def open_masked(z: Ints, pre: Ints, c: Ints) -> None:
-    """Compute c = z + pre: what goes out, in whole bytes, since the mask is a whole word."""
+def open_masked(z: Ints, pre: Ints, low: int, c: Ints) -> None:
+    """Compute c = (z + pre) >> low: what goes out, in whole bytes, since the mask is a whole word."""
     for i in range(z.size):
-        c[i] = z[i] + pre[i]
+        c[i] = (z[i] + pre[i]) >> low
 
 
 @njit(cache=True, nogil=True)
-def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bits: Bytes) -> None:
+def read_digits(c: Ints, words: Words, mu: Bytes, digits: Digits, bits: Bytes) -> None:
     """Read this party's table shares at the public c: six bits masked by mu, and lt3 as bit 6.
 
     Words lie in planes, one a word of a digit. The parity of the bits above c_j and the bit at c_j are the shares of
     [c_j < r_j] and [c_j = r_j]: those above are the rest of c_j's own word and all higher planes.
     """
-    per, one, last = words.shape[0] // DIGITS, np.uint64(1), np.uint64((1 << digit_bits) - 1)
+    one, low, plane = np.uint64(1), 0, 0
     bits[:] = mu
     for j in range(DIGITS):
-        shift = np.uint64(low + digit_bits * j)
+        per, last, shift = 1 << (digits[j] - 6), np.uint64((1 << digits[j]) - 1), np.uint64(low)
         less, equal, equals = np.uint64(j if j < 3 else 6), np.uint64(2 + j), np.uint64(j > 0)
         if per == 2:  # the usual width: one pass, without a branch or working memory
-            first, second = np.uintp(2 * j), np.uintp(2 * j + 1)
+            first, second = np.uintp(plane), np.uintp(plane + 1)
             for i in range(c.size):
                 at = np.uintp(i)
                 digit = (np.uint64(c[at]) >> shift) & last
@@ -66,11 +67,13 @@ def read_digits(c: Ints, words: Words, mu: Bytes, low: int, digit_bits: int, bit
                 at = np.uintp(i)
                 digit = (np.uint64(c[at]) >> shift) & last
                 slot = np.int64(digit >> np.uint64(6))
-                here = words[np.uintp(j * per + slot), at] >> (digit & np.uint64(63))
+                here = words[np.uintp(plane + slot), at] >> (digit & np.uint64(63))
                 above = here >> one
                 for k in range(slot + 1, per):
-                    above ^= words[np.uintp(j * per + k), at]
+                    above ^= words[np.uintp(plane + k), at]
                 bits[at] ^= np.uint8(((popcount(above) & one) << less) | ((here & equals) << equal))
+        low += digits[j]
+        plane += per
 
 
 @njit(cache=True, nogil=True)
@@ -94,30 +97,32 @@ def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta
 @njit(cache=True, nogil=True)
 def select(
     c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
-    shift: int, bits: int, offset: int, own: int, out: Ints,
+    sign_bit: int, raised: int, own: int, out: Ints,
 ) -> None:  # fmt: skip
-    """Compute this party's share of y = t b: t = (c >> shift) - (offset >> shift) - (r >> shift) + wrap, b = beta ^ s.
+    """Compute this party's share of y = t b 2^raised, b = beta ^ s, t = c - 2^sign_bit - rho + wrap.
 
-    t b = beta t + (1 - 2 beta) t s; `own` is 1 on the server, which alone adds the public part of t.
+    rho is the opening's mask without its low bits, c has its top bit above the sign. t b = beta t + (1 - 2 beta) t s;
+    `own` is 1 on the server, which alone adds the public part of t.
     """
-    less = np.int64(offset) >> shift
+    less = np.int64(1) << sign_bit
     for i in range(c.size):
-        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - less
-        wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
+        tau = c[i] - less
+        wrap = (np.int64(1) - ((c[i] >> (sign_bit + 1)) & 1)) << (sign_bit + 2)
         t = own * tau + rp[i] + wrap * np.int64(rt[i])
         ts = tau * s[i] + srp[i] + wrap * np.int64(srt[i])
-        out[i] = t - ts if beta[i] else ts
+        out[i] = (t - ts if beta[i] else ts) << raised
 
 
 @njit(cache=True, nogil=True)
-def deal_digits(r: Ints, low: int, digit_bits: int, words: Words) -> None:
+def deal_digits(r: Ints, digits: Digits, words: Words) -> None:
     """Dealer: put the one-hot words of r's digits onto shares of zero."""
-    per = words.shape[0] // DIGITS
     for i in range(r.size):
-        window = np.uint64(r[i]) >> np.uint64(low)
+        rest, first = np.uint64(r[i]), 0
         for j in range(DIGITS):
-            digit = np.int64(window >> np.uint64(digit_bits * j)) & ((1 << digit_bits) - 1)
-            words[j * per + (digit >> 6), i] ^= np.uint64(1) << np.uint64(digit & 63)
+            digit = np.int64(rest) & ((1 << digits[j]) - 1)
+            words[first + (digit >> 6), i] ^= np.uint64(1) << np.uint64(digit & 63)
+            rest >>= np.uint64(digits[j])
+            first += 1 << (digits[j] - 6)
 
 
 @njit(cache=True, nogil=True)
@@ -180,26 +185,16 @@ def drop_and_mask(value: Ints, shift: int, mask: Ints, out: Ints) -> None:
 
 @njit(cache=True, nogil=True)
 def square(
-    c: Ints,
-    rp: Ints,
-    sq: Ints,
-    rt: Halves,
-    rprt: Halves,
-    shift: int,
-    bits: int,
-    offset: int,
-    raised: int,
-    own: int,
-    out: Ints,
+    c: Ints, rp: Ints, sq: Ints, rt: Halves, rprt: Halves, sign_bit: int, raised: int, own: int, out: Ints
 ) -> None:
     """Compute this party's shares of t^2 and t 2^raised, alternating; t as in `select`.
 
     t = tau + rho with rho = rp + wrap rt, so t^2 = tau^2 + 2 tau rho + rp^2 + 2 wrap rp rt + wrap^2 rt.
     """
-    less = np.int64(offset) >> shift
+    less = np.int64(1) << sign_bit
     for i in range(c.size):
-        tau = np.int64(np.uint64(c[i]) >> np.uint64(shift)) - less
-        wrap = (np.int64(1) - ((c[i] >> (bits - 1)) & 1)) << (bits - shift)
+        tau = c[i] - less
+        wrap = (np.int64(1) - ((c[i] >> (sign_bit + 1)) & 1)) << (sign_bit + 2)
         rho = rp[i] + wrap * np.int64(rt[i])
         rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])
         out[2 * i] = own * tau * tau + 2 * tau * rho + rest

@@ -18,14 +18,23 @@ LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 
 @dataclass(frozen=True)
 class Window:
-    """Bits of an opening: compared from `low` up, sign at `sign_bit`, which the offset sets; ring of `bits`.
+    """Bits of an opening: from `low` up, digits that are compared, the sign and a top bit; below, it stays closed.
 
-    An input is below 2^sign_bit in absolute value; with an offset of as much it stays below half of the ring.
+    An input is in [-2^sign_bit, 2^sign_bit - 2^low]; with an offset of 2^sign_bit it stays below half of the ring.
     """
 
     low: int
-    sign_bit: int
-    bits: int
+    digits: tuple[int, ...]  # their bits, lowest first
+
+    @property
+    def sign_bit(self) -> int:
+        """Position of the sign, which the offset sets."""
+        return self.low + sum(self.digits)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the ring in which an input is masked."""
+        return self.sign_bit + TOP_BITS
 
     @property
     def offset(self) -> int:
@@ -33,9 +42,24 @@ class Window:
         return 1 << self.sign_bit
 
     @property
-    def wire_bytes(self) -> int:
-        """Bytes a scalar on the wire."""
+    def told_bytes(self) -> int:
+        """Bytes a scalar of what the client tells beforehand: all bits, since the low ones carry."""
         return -(-self.bits // 8)
+
+    @property
+    def open_bits(self) -> int:
+        """Bits of what is opened."""
+        return self.bits - self.low
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes a scalar of what is opened."""
+        return -(-self.open_bits // 8)
+
+    @property
+    def digit_words(self) -> int:
+        """Words of a one-hot vector for every digit."""
+        return sum(1 << (bits - NARROWEST_DIGIT) for bits in self.digits)
 
 
 @dataclass(frozen=True)
@@ -59,16 +83,11 @@ class Options:
             raise UsageError(f"this protocol has no option {', '.join(extra)}", remedy=f"it knows {names}")
         return cls(**known)
 
-    @property
-    def digit_bits(self) -> int:
-        """Width of one comparison digit: the narrowest that covers the range, since each bit doubles the tables."""
-        return max(NARROWEST_DIGIT, -(-(self.fraction_bits + self.range_bits) // DIGITS))
-
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise UsageError(f"{name} is {value!r}", remedy=f"it is a whole number from {least}")
-        if self.digit_bits > WIDEST_DIGIT:
+        if self.fraction_bits + self.range_bits > DIGITS * WIDEST_DIGIT:
             raise UsageError(
                 f"{DIGITS} digits of {WIDEST_DIGIT} bits do not cover {self.fraction_bits} fractional and "
                 f"{self.range_bits} integer bits",
@@ -94,8 +113,11 @@ class Options:
         """
         return min(RING_BITS, self.fraction_bits + self.range_bits + TOP_BITS + WRAP_BITS)
 
-    def window(self, scale: int) -> Window:
-        """Return where the sign of a value of this scale is compared."""
-        low = max(0, scale + self.range_bits - DIGITS * self.digit_bits)
-        sign_bit = low + DIGITS * self.digit_bits
-        return Window(low, sign_bit, sign_bit + TOP_BITS)
+    def window(self, scale: int, beyond: int = 0) -> Window:
+        """Return where a value of this scale, `beyond` bits larger than the range, is opened: from 2^-fraction_bits up.
+
+        The digits are as narrow as four of them cover it, since each bit doubles a digit's table.
+        """
+        cover = max(DIGITS * NARROWEST_DIGIT, self.fraction_bits + self.range_bits + beyond)
+        digits = tuple(cover // DIGITS + (k < cover % DIGITS) for k in range(DIGITS))
+        return Window(scale - self.fraction_bits, digits)

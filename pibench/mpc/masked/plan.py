@@ -46,8 +46,8 @@ class Value:
         return -(-self.bits // 8)
 
     def window(self, options: Options) -> Window:
-        """Return what an opening of it compares: one more bit of range is as good as one more of scale."""
-        return options.window(self.scale + self.beyond)
+        """Return what an opening of it compares."""
+        return options.window(self.scale, self.beyond)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,16 @@ class Plan:
     def output(self) -> Value:
         """The logits."""
         return self.values[self.steps[-1].out]
+
+    @property
+    def output_shift(self) -> int:
+        """Low bits of the server's part of the logits that are not sent: what lies below the fraction bits."""
+        return self.output.scale - self.options.fraction_bits
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes a logit on the wire."""
+        return -(-(self.output.bits - self.output_shift) // 8)
 
     @cached_property
     def groups(self) -> list[list[Step]]:

@@ -24,10 +24,13 @@ class Server:
             gadget.prepare(weights)
 
     def run(self, material: Material) -> None:
-        """Run one inference; the last message carries the server's part of the logits, its valid bits alone."""
-        output = self.plan.output
-        part = np.ascontiguousarray(self.compute(material)).reshape(-1) & ring_mask(output.bits)
-        self.channel.send(pack(part, output.wire_bytes))
+        """Run one inference; the last message carries the server's part of the logits.
+
+        Of that the valid bits alone, and none below the network's fraction bits: the client's part makes up for them
+        with what is uniform to it.
+        """
+        part = np.ascontiguousarray(self.compute(material)).reshape(-1) & ring_mask(self.plan.output.bits)
+        self.channel.send(pack(part >> self.plan.output_shift, self.plan.answer_bytes))
 
     def compute(self, material: Material) -> Ints:
         """Return the server's part of the output."""

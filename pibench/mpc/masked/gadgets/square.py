@@ -33,9 +33,9 @@ class Share:
     """One party's share, by addition, of what a square of n elements uses up; all arrays are views of one buffer."""
 
     buffer: Bytes
-    rp: Ints  # -(r >> shift)
+    rp: Ints  # -R, R what of the opening's mask lies above the window's low bits
     sq: Ints  # its square
-    rt: Halves  # r's top bit, modulo 2^32
+    rt: Halves  # R's top bit, modulo 2^32
     rprt: Halves  # their product
 
     @classmethod
@@ -71,7 +71,8 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
         super().__init__(plan, step)
         self.n = plan.count(step.inputs[0])
         self.window = plan.windows[step.inputs[0]]
-        self.told_width, self.told_count = self.window.wire_bytes, self.n
+        self.told_width, self.told_count = self.window.told_bytes, self.n
+        self.sign_bit = sum(self.window.digits)  # of what is opened
         self.dealt_bytes = SHARE_BYTES * self.n
 
     def draw_client(self, stream: Stream) -> ClientHalf:
@@ -85,9 +86,9 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     def deal(self, client: ClientHalf, server: ServerHalf, secret: Stream) -> Bytes:
         """Change the client's share in place into what is left for the server."""
-        bits, share = self.window.bits, client.share
-        r = cut(client.r + server.pre, bits)
-        top, high = ((r >> (bits - 1)) & 1).astype(np.uint32), -shift_down(r, self.step.shift)
+        window, share = self.window, client.share
+        r = shift_down(cut(client.r + server.pre, window.bits), window.low)
+        top, high = (r >> (self.sign_bit + 1)).astype(np.uint32), -r
         np.subtract(high, share.rp, out=share.rp)
         np.subtract(high * high, share.sq, out=share.sq)
         np.subtract(top, share.rt, out=share.rt)
@@ -114,32 +115,30 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Send the masked value to the client; take its share of both outputs, less its part."""
         x = np.ascontiguousarray(parts[self.step.inputs[0]]).reshape(-1)
-        c = np.empty(x.size, np.int64)
-        kernels.open_masked(x, half.pre, c)
-        yield Send(pack(c, self.window.wire_bytes))
-        y = self._select(c & ring_mask(self.window.bits), half.share, 1)  # a new array: the old one may be going out
+        c, window = np.empty(x.size, np.int64), self.window
+        kernels.open_masked(x, half.pre, window.low, c)
+        yield Send(pack(c, window.open_bytes))
+        y = self._select(c & ring_mask(window.open_bits), half.share, 1)  # a new array: the old one may be going out
         y += unpack((yield Await(y.size * self.out.wire_bytes)), self.out.wire_bytes)
         parts[self.step.out] = y.reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Hold the other half of the two messages."""
-        c = unpack((yield Await(self.n * self.window.wire_bytes)), self.window.wire_bytes)
-        y = self._select(c & ring_mask(self.window.bits), half.share, 0)
+        window = self.window
+        c = unpack((yield Await(self.n * window.open_bytes)), window.open_bytes)
+        y = self._select(c & ring_mask(window.open_bits), half.share, 0)
         y -= half.part
         yield Send(pack(y, self.out.wire_bytes))
 
     def _select(self, c: Ints, share: Share, own: int) -> Ints:
-        y, window = np.empty(2 * self.n, np.int64), self.window
-        raised = self.options.fraction_bits
-        kernels.square(
-            c, share.rp, share.sq, share.rt, share.rprt, self.step.shift, window.bits, window.offset, raised, own, y
-        )
+        y, raised = np.empty(2 * self.n, np.int64), self.options.fraction_bits
+        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, self.sign_bit, raised, own, y)
         return y
 
     @property
     def cost(self) -> Cost:
         """One opening there, two outputs back."""
-        n, width = self.n, self.window.wire_bytes
+        n, width = self.n, self.window.open_bytes
         back = 2 * n * self.out.wire_bytes
         return super().cost + Cost(rounds=self.step.rounds, server_bytes=n * width, client_bytes=back)
 

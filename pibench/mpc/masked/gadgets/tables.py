@@ -11,7 +11,6 @@ from pibench.errors import PartyError
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
 from pibench.mpc.masked.kernels import BITS_MASK, Bytes, Halves, Ints, Words, cut, ring_mask, shift_down
-from pibench.mpc.masked.options import DIGITS, Options
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -34,22 +33,22 @@ class ReluStep(Step):
 class Share:
     """One party's share of what a ReLU of n elements uses up; all arrays are views of one buffer.
 
-    With r the opening's mask, cut to the window's ring: of what follows from r and a random bit s that nobody knows.
+    With r the opening's mask, cut to the window's ring, and R what of it lies above the window's low bits: of what
+    follows from R and a random bit s that nobody knows.
     """
 
     buffer: Bytes
-    words: Words  # (digit words, n): one-hot words of r's digits, by XOR
+    words: Words  # (digit words, n): one-hot words of R's digits, by XOR
     table: Words  # one-time table of the combination, by XOR
     s: Ints  # the bit that masks the sign; this and the next two by addition
-    rp: Ints  # -(r >> shift)
+    rp: Ints  # -R
     srp: Ints  # s times that
-    rt: Halves  # r's top bit, modulo 2^32
+    rt: Halves  # R's top bit, modulo 2^32
     srt: Halves  # s times that
 
     @classmethod
-    def over(cls, buffer: Bytes, n: int, options: Options) -> Share:
-        """Lay the arrays over a buffer of `share_bytes(n)` bytes."""
-        per = DIGITS << (options.digit_bits - 6)
+    def over(cls, buffer: Bytes, n: int, per: int) -> Share:
+        """Lay the arrays over a buffer of `share_bytes(n, per)` bytes; `per` words hold the digits of an element."""
         sizes = {"words": (8 * per, np.uint64), "table": (8, np.uint64), "s": (8, np.int64), "rp": (8, np.int64),
                  "srp": (8, np.int64), "rt": (4, np.uint32), "srt": (4, np.uint32)}  # fmt: skip
         at, views = 0, {}
@@ -60,9 +59,9 @@ class Share:
         return cls(buffer, **views)
 
 
-def share_bytes(n: int, options: Options) -> int:
+def share_bytes(n: int, per: int) -> int:
     """Bytes of one party's share for n ReLUs."""
-    return n * (8 * (DIGITS << (options.digit_bits - 6)) + 8 + 3 * 8 + 2 * 4)
+    return n * (8 * per + 8 + 3 * 8 + 2 * 4)
 
 
 @dataclass
@@ -93,12 +92,14 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
     def __init__(self, plan: Plan, step: ReluStep) -> None:
         super().__init__(plan, step)
         self.source, self.window = plan.values[step.inputs[0]], plan.windows[step.inputs[0]]
-        self.told_width, self.told_count = self.window.wire_bytes, self.size
-        self.dealt_bytes = share_bytes(self.size, self.options)
+        self.told_width, self.told_count = self.window.told_bytes, self.size
+        self.dealt_bytes = share_bytes(self.size, self.window.digit_words)
+        self.sign_bit = sum(self.window.digits)  # of what is opened
+        self.raised = self.window.low - step.shift  # low bits of the output that were never opened: zeros
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw share, masks and part."""
-        share = Share.over(stream.bytes(self.dealt_bytes), self.size, self.options)
+        share = Share.over(stream.bytes(self.dealt_bytes), self.size, self.window.digit_words)
         return ClientHalf(share, stream.words(self.size), stream.small(self.size, BITS_MASK), stream.words(self.size))
 
     def draw_server(self, stream: Stream) -> ServerHalf:
@@ -108,22 +109,21 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
     def deal(self, client: ClientHalf, server: ServerHalf, secret: Stream) -> Bytes:
         """Change the client's share in place into what is left for the server."""
         window, share = self.window, client.share
-        r = cut(client.r + server.pre, window.bits)
+        r = shift_down(cut(client.r + server.pre, window.bits), window.low)
         s = secret.small(len(r), 1)
-        kernels.deal_digits(r, window.low, self.options.digit_bits, share.words)
-        kernels.deal_choice(r, np.bitwise_xor(client.mu, server.mu), s, window.sign_bit, _COMBINATION, share.table)
-        top = ((r >> (window.bits - 1)) & 1).astype(np.uint32)
-        high = -shift_down(r, self.step.shift)
+        kernels.deal_digits(r, window.digits, share.words)
+        kernels.deal_choice(r, np.bitwise_xor(client.mu, server.mu), s, self.sign_bit, _COMBINATION, share.table)
+        top = (r >> (self.sign_bit + 1)).astype(np.uint32)
         np.subtract(s, share.s, out=share.s)
-        np.subtract(high, share.rp, out=share.rp)
-        np.subtract(high * s, share.srp, out=share.srp)
+        np.subtract(-r, share.rp, out=share.rp)
+        np.subtract(-r * s, share.srp, out=share.srp)
         np.subtract(top, share.rt, out=share.rt)
         np.subtract(top * s, share.srt, out=share.srt)
         return share.buffer
 
     def receive(self, half: ServerHalf, correction: Bytes) -> None:
         """Take the share."""
-        half.share = Share.over(correction, self.size, self.options)
+        half.share = Share.over(correction, self.size, self.window.digit_words)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the drawn part."""
@@ -143,7 +143,7 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Hold the server's half of four messages.
 
-        1. to the client: c = x + offset + r, then this party's share of the six masked bits, read at c.
+        1. to the client: c = x + offset + r without its low bits, then the share of the six masked bits, read at c.
         2. from the client: its share of the six bits, and of the masked sign.
         3. to the client: the masked sign beta.
         4. from the client: its share of y minus the part that it will hold.
@@ -153,13 +153,13 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
         if self.options.check_ranges:
             yield from self._check_range(x)
         c, bits, beta = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8)
-        kernels.open_masked(x, half.pre, c)
-        yield Send(pack(c, window.wire_bytes))
-        c = c & ring_mask(window.bits)  # a new array: what goes out may be the old one itself
-        kernels.read_digits(c, share.words, half.mu, window.low, self.options.digit_bits, bits)
+        kernels.open_masked(x, half.pre, window.low, c)
+        yield Send(pack(c, window.open_bytes))
+        c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
+        kernels.read_digits(c, share.words, half.mu, window.digits, bits)
         yield Send(np.bitwise_and(bits, np.uint8(BITS_MASK)))
         reply = yield Await(n)
-        kernels.decide(bits, reply, share.table, c, window.sign_bit, beta)
+        kernels.decide(bits, reply, share.table, c, self.sign_bit, beta)
         yield Send(np.packbits(beta))
         y = self._select(c, beta, share, 1)
         y += unpack((yield Await(n * self.out.wire_bytes)), self.out.wire_bytes)
@@ -172,9 +172,9 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
             assert half.shown is not None
             yield Send(half.shown.view(np.uint8))
         bits, reply = np.empty(n, np.uint8), np.empty(n, np.uint8)
-        c = unpack((yield Await(n * window.wire_bytes)), window.wire_bytes)
-        c &= ring_mask(window.bits)
-        kernels.read_digits(c, share.words, half.mu, window.low, self.options.digit_bits, bits)
+        c = unpack((yield Await(n * window.open_bytes)), window.open_bytes)
+        c &= ring_mask(window.open_bits)
+        kernels.read_digits(c, share.words, half.mu, window.digits, bits)
         theirs = yield Await(n)
         kernels.answer(bits, theirs, share.table, reply)
         yield Send(reply)
@@ -184,11 +184,8 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
         yield Send(pack(y, self.out.wire_bytes))
 
     def _select(self, c: Ints, beta: Bytes, share: Share, own: int) -> Ints:
-        y, window = np.empty(self.size, np.int64), self.window
-        kernels.select(
-            c, beta, share.s, share.rp, share.srp, share.rt, share.srt,
-            self.step.shift, window.bits, window.offset, own, y,
-        )  # fmt: skip
+        y = np.empty(self.size, np.int64)
+        kernels.select(c, beta, share.s, share.rp, share.srp, share.rt, share.srt, self.sign_bit, self.raised, own, y)
         return y
 
     def _check_range(self, x: Ints) -> Conversation:
@@ -210,7 +207,7 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
     @property
     def cost(self) -> Cost:
         """Opening, bits and sign there; bits with the sign's share, and the output, back."""
-        n, width = self.size, self.window.wire_bytes
+        n, width = self.size, self.window.open_bytes
         shown, asked = (8 * n, 1) if self.options.check_ranges else (0, 0)
         return super().cost + Cost(
             rounds=self.step.rounds + asked, server_bytes=n * (width + 1) + -(-n // 8),
@@ -219,4 +216,4 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
 
     def lay(self, name: str, array: Any) -> Any:
         """Lay a share over its buffer."""
-        return Share.over(array, self.size, self.options) if name == "share" else array
+        return Share.over(array, self.size, self.window.digit_words) if name == "share" else array
