@@ -17,6 +17,8 @@ from pibench.lowering.lower import lower
 from pibench.lowering.program import Weights
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.client import Client
+from pibench.mpc.masked.gadgets.extend import Extend, Extension
+from pibench.mpc.masked.gadgets.remask import FreshMask
 from pibench.mpc.masked.gadgets.square import ClientHalf as SquareHalf
 from pibench.mpc.masked.gadgets.tables import ClientHalf, Tables
 from pibench.mpc.masked.options import Options
@@ -117,6 +119,8 @@ def runs_of(net: nn.Module, shape: tuple[int, ...], ears: Ears) -> Runs:
     plan = plan_program(program, Options(), RUNS)
     for step in plan.steps:
         half = mine.halves.get(step.out)
+        if isinstance(step, Extend):
+            next(messages)
         if isinstance(half, ClientHalf):
             opened, bits, beta = (next(messages) for _ in range(3))
             beta, c = np.unpackbits(beta, count=half.r.size), unpack(opened, opened.size // half.r.size)
@@ -186,3 +190,50 @@ def test_nothing_that_the_client_sees_of_a_square_tells_its_rounding(ears):
     assert not len(correlate(seen, ears.logits[0].astype(np.float64), any_half).found)
     low = ears.low[0].reshape(1, RUNS, -1).astype(np.float64)
     assert len(correlate(low, ears.logits[0].astype(np.float64), any_half).found)  # if it were sent
+
+
+def explained(low: np.ndarray, logits: np.ndarray) -> float:
+    """Return how much of the logits' variance a straight line in the client's own low bits explains, less chance."""
+    u = np.column_stack([np.ones(len(low)), low])
+    rest = logits - u @ np.linalg.lstsq(u, logits, rcond=None)[0]
+    raw = 1 - rest.var(0).mean() / logits.var(0).mean()
+    return float(1 - (1 - raw) * (len(low) - 1) / (len(low) - u.shape[1]))
+
+
+CULLED = {FreshMask: 1, Extension: 3}  # linear layers between the last ReLU and the head, and what then truncates
+
+
+@pytest.mark.parametrize("kind", CULLED)
+def test_free_truncations_and_extensions_leak_what_the_protocols_page_says(kind, ears, monkeypatch):
+    """Their rounding is [x mod 2^m < k mod 2^m], k the client's own part: that much of the logits' noise it knows."""
+    known = []
+    plain = kind.client_part
+
+    def client_part(self, inputs, half):
+        if inputs[0] is not None and self.step.shift:
+            known.append(inputs[0].reshape(RUNS, -1) & ((1 << self.step.shift) - 1))
+        return plain(self, inputs, half)
+
+    monkeypatch.setattr(kind, "client_part", client_part)
+    torch.manual_seed(1)
+    linear = [nn.Conv2d(4, 4, 1) for _ in range(CULLED[kind])]
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *linear, nn.Flatten(), nn.Linear(64, 10)).eval()
+    program, weights = lower(net, (1, 6, 6))
+    run_masked(program, weights, [torch.randn(1, 1, 6, 6).repeat(RUNS, 1, 1, 1)])
+    share = explained(np.concatenate(known, 1).astype(np.float64), ears.logits[0].astype(np.float64))
+    print(f"R^2 of the logits on the client's own low bits: {kind.__name__} {share:.3f}")
+    assert 0.05 < share < 0.4
+
+
+def test_crypten_leaks_as_much_and_more_by_its_local_truncation():
+    """Each party divides its own share, so it knows part of the rounding; the same measure on the same arithmetic."""
+    torch.manual_seed(1)
+    net, image = shallow(nn.ReLU()), torch.randn(1, 1, 6, 6, dtype=torch.float64)
+    weight, bias = (encode(t, bits).double() for t, bits in ((net[0].weight.detach(), 16), (net[0].bias.detach(), 32)))
+    x = (nn.functional.conv2d((image * 2**16).round(), weight) + bias.view(-1, 1, 1)).reshape(-1).long().numpy()
+    known = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, (RUNS, x.size), np.int64)
+    halves = [torch.from_numpy(half).div(2**16, rounding_mode="trunc") for half in (x - known, known)]
+    logits = (halves[0] + halves[1]).clamp(min=0).numpy() @ encode(net[3].weight.detach()).numpy().T
+    share = explained((known & 0xFFFF).astype(np.float64), logits.astype(np.float64))
+    print(f"R^2 of the logits on the client's own low bits: CrypTen {share:.3f}")
+    assert 0.4 < share < 0.8
