@@ -8,7 +8,11 @@ from typing import Literal
 from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
 
 GLOO_HOPS = 4.0  # one ways a collective of gloo takes: two steps, each a word that the receiver is ready, and the data
-FIRST_PARTY = Trust("first party", "the server makes both parties' randomness (TFP) and could read the image with it")
+FIRST_PARTY = Trust(
+    "first party",
+    "the server makes both parties' randomness (TFP) and could read the image with it; "
+    "local truncation tells the client part of every rounding",
+)
 
 
 @dataclass(frozen=True)

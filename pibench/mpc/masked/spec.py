@@ -6,7 +6,9 @@ from pibench.mpc.masked.options import Options
 from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
 
 DEALER = Trust(
-    "dealer", "a dealer who colludes with neither: with the client it knows the weights, with the server the image"
+    "dealer",
+    "a dealer who colludes with neither: with the client it knows the weights, with the server the image; "
+    "free truncations (linear layers in a row) tell the client part of their rounding",
 )
 # by who makes the correlated randomness: one line a source (pibench.mpc.masked.sources)
 BY_PROVIDER = {
