@@ -55,7 +55,7 @@ def test_relu_is_exact_over_its_whole_range(garbler: str, options: dict[str, int
 
 
 def test_a_relu_costs_its_formula() -> None:
-    """41 bits take 656 bytes of labels; ANDs are 40 for the sum, 26 for the choice, 29 for a mask of 30 bits."""
+    """41 bits take 656 bytes of labels; ANDs are 40 for the sum, 26 for the choice, 27 for a mask of 28 bits."""
     n = 160
     program, _ = identity_relu(n)
     options = {"fraction_bits": 14}
@@ -63,9 +63,9 @@ def test_a_relu_costs_its_formula() -> None:
     output = operation_cost(program, program.output, 1, options)
     assert relu == output
     assert relu.server_bytes == n * (656 + 4)  # 2 * 14 + 12 + 1 = 41 labels; the logits travel with the last operation
-    assert relu.client_bytes == n * 4  # of 30 bits, which is all that the logits need
-    assert relu.offline_server_bytes == n * 32 * (40 + 26 + 29)
-    assert relu.offline_client_bytes == 4 * 11_392  # of 71 bits a ReLU, filled up to a multiple of 64
+    assert relu.client_bytes == n * 4  # of 28 bits, which is all that the logits need
+    assert relu.offline_server_bytes == n * 32 * (40 + 26 + 27)
+    assert relu.offline_client_bytes == 4 * 11_072  # of 69 bits a ReLU, filled up to a multiple of 64
     assert relu.rounds == 2 + 1
 
 

@@ -118,7 +118,7 @@ def test_what_each_party_receives_is_uniform(monkeypatch: pytest.MonkeyPatch) ->
     outcome = run_masked(program, weights, [torch.full((1, 1, 1, n), 1.25)] * times, provider="two-party")
     layout = sign_layout(next(g for g in gadgets.values() if isinstance(g, Tables)))
     moved, told, back = layout.sizes(n)
-    width = plan.windows["conv"].wire_bytes
+    width = plan.windows["conv"].told_bytes
     heard = {len(data): b"" for channel in Listening.everything for data in channel.all_heard}
     for data in (data for channel in Listening.everything for data in channel.all_heard):
         heard[len(data)] += data

@@ -26,7 +26,6 @@ from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.kernels import BITS_MASK, Bytes
-from pibench.mpc.masked.options import DIGITS
 from pibench.mpc.masked.sources.exchange import (
     ClientExchange,
     ServerExchange,
@@ -43,8 +42,7 @@ _COMBINATION = kernels.combination()
 def sign_layout(gadget: Tables) -> Layout:
     """Return the layout of a ReLU's mask."""
     window = gadget.window
-    digits = (gadget.options.digit_bits,) * DIGITS
-    return Layout(window.bits, window.low, digits, gadget.step.shift, gadget.out.bits)
+    return Layout(window.bits, window.low, window.digits, window.low, gadget.out.bits)
 
 
 def square_layout(gadget: Squares) -> SquareLayout:
@@ -76,7 +74,7 @@ class ClientTables(ClientExchange[Tables]):
         n, stream = gadget.size, talk.stream
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
-        share = tables.Share.over(np.empty(tables.share_bytes(n, gadget.options), np.uint8), n, gadget.options)
+        share = tables.Share.over(np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
         self.half = tables.ClientHalf(share, np.empty(n, np.int64), mu, stream.words(n))
         self._signs: list[ClientSigns] = []
         self._said: list[Bytes] = []
@@ -115,8 +113,8 @@ class ServerTables(ServerExchange[Tables]):
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
         self.half = tables.ServerHalf(np.empty(n, np.int64), mu)
-        share = np.empty(tables.share_bytes(n, gadget.options), np.uint8)
-        self.half.share = tables.Share.over(share, n, gadget.options)
+        share = np.empty(gadget.dealt_bytes, np.uint8)
+        self.half.share = tables.Share.over(share, n, gadget.window.digit_words)
         self._signs: list[tuple[ServerSigns, list[Bytes]]] = []
 
     def hear(self) -> None:
