@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from pibench.errors import DataError, UsageError
 from pibench.lowering.lower import lower
-from pibench.networks.build import build, masks_of, stage_of
+from pibench.networks.build import build, masks_of, site_shapes, stage_of
+from pibench.networks.card import load_card
 from pibench.networks.census import census
 from pibench.reduction import drive, forecast
 from pibench.reduction.coordinate import CoordinateSearch, Judges, own_statistics
@@ -24,7 +25,7 @@ from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, s
 from pibench.reduction.masks import export_masks, import_masks
 from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
 from pibench.reduction.search import Setting
-from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_out
+from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_by_stage, share_out
 from pibench.reduction.snl import SnlSearch
 from pibench.reduction.study import Study
 from pibench.reduction.tasks import Result, Task
@@ -274,6 +275,30 @@ def test_share_out_spends_the_budget_and_no_more_than_there_is(layers: list[tupl
 
 def test_share_out_follows_sensitivity() -> None:
     assert share_out({"a": 100, "b": 100}, {"a": 0.75, "b": 0.25}, 40) == {"a": 30, "b": 10}
+
+
+def test_the_authors_shares_at_50k() -> None:
+    """Golden: ResNet18's budgets at 49,971 ReLUs by the published shares; BaseCh-32 has too few ReLUs in S4."""
+    for card, stages in (("resnet18-c100", [7995, 6496, 16491, 18989]), ("basech-32-c100", [8667, 7042, 17878, 16384])):
+        spec = load_card(card).network
+        sizes = {n: torch.Size(s).numel() for n, s in site_shapes(build(spec), spec.input_shape).items()}
+        found = share_by_stage(sizes, dict.fromkeys(sizes, 0.5), 49_971, (16, 13, 33, 38))
+        assert found.keys() == sizes.keys()
+        assert all(found[name] <= sizes[name] for name in sizes)
+        by_stage = [sum(c for n, c in found.items() if n.startswith(f"layer{stage}.")) for stage in (1, 2, 3, 4)]
+        by_stage[0] += found["relu"]
+        assert by_stage == stages
+        assert sum(found.values()) == 49_971
+
+
+def test_given_shares_decide_where_senets_masks_lie() -> None:
+    search = SenetSearch(setting(200), shares=(25, 75))
+    masks = search.run()
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert sum(count for name, count in kept.items() if name.startswith("layer2")) == 150
+    assert sum(kept.values()) == 200
+    with pytest.raises(UsageError, match="3 shares do not fit the stages S1, S2"):
+        SenetSearch(setting(200), shares=(1, 1, 1))
 
 
 def test_sensitivity_is_the_complement_of_what_survives() -> None:

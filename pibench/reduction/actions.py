@@ -215,7 +215,8 @@ def _snl(setting: Setting, options: Mapping[str, Option]) -> Search:
 
 
 def _senet(setting: Setting, options: Mapping[str, Option]) -> Search:
-    return SenetSearch(setting, density=float(options.get("density") or 0.1))
+    shares = [float(word) for word in str(options.get("shares") or "").split(",") if word]
+    return SenetSearch(setting, density=float(options.get("density") or 0.1), shares=shares)
 
 
 def _coordinate(setting: Setting, options: Mapping[str, Option]) -> Search:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
+from pibench.errors import UsageError
 from pibench.networks.spec import AnyNetwork
 from pibench.reduction.steps import changed_any
 from pibench.reduction.study import Results, Study, Wave
@@ -75,8 +76,18 @@ def senet(study: Study) -> Generator[Wave, Results, list[Task]]:
         "granularity": study.word("granularity", "pixel"),
         "density": study.number("density", 0.1),
     }
+    if shares := study.word("shares", ""):
+        options["shares"] = _shares(shares)
     kind = _Kind("senet", "senet", "SENet", "reconstructed", note, options, {"match": study.number("match", 1000.0)})
     return (yield from _two_steps(study, kind, changed_any(study.card.network, activation="masked")))
+
+
+def _shares(text: str) -> str:
+    """Return shares as they were given, if they are numbers."""
+    words = text.split(",")
+    if not all(word.strip().replace(".", "", 1).isdigit() for word in words) or not any(map(float, words)):
+        raise UsageError(f"shares of the stages are numbers with commas, not '{text}'", remedy="shares=16,13,33,38")
+    return text
 
 
 def coordinate(study: Study) -> Generator[Wave, Results, list[Task]]:
