@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import pickle
 from typing import Any
 
 import numpy as np
@@ -238,6 +240,21 @@ def test_setup_over_a_channel_costs_what_is_declared() -> None:
     parts = [meter._phase.parts[("other", "", "")] for meter in meters]
     assert [part.sent_bytes for part in parts] == [8192, 4128]
     assert [part.rounds for part in parts] == [2, 2]
+
+
+def test_transfers_are_neither_copied_nor_stored(pair: tuple[OtSender, OtReceiver]) -> None:
+    """A second holder of the same state would make every row a second time."""
+    for half in pair:
+        for act in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="neither copied nor stored"):
+                act(half)
+
+
+def test_a_message_of_broken_groups_is_refused(pair: tuple[OtSender, OtReceiver]) -> None:
+    before = pair[0].position
+    with pytest.raises(ValueError, match="whole groups"):
+        pair[0].extend(np.zeros(33, np.uint64))
+    assert pair[0].position == before
 
 
 def test_a_session_of_another_name_gives_other_rows() -> None:

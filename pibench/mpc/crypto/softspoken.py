@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import NoReturn
 
 import numpy as np
 
@@ -33,7 +34,14 @@ OFFER_BYTES = 2 * POINT_BYTES * BITS
 ANSWER_BYTES = POINT_BYTES + 2 * ggm.SEED_BYTES * BITS
 
 
-class OtSender:
+class _OfOneConnection:
+    """State that lives in one process and connection: a copy of it would make rows a second time."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("transfers are of one connection: they are neither copied nor stored")
+
+
+class OtSender(_OfOneConnection):
     """The side with the offset: `delta` (2,), and rows q (n, 2) for every message of the receiver."""
 
     def __init__(self, delta: Words, trees: list[ggm.Tree], salt: bytes) -> None:
@@ -48,14 +56,16 @@ class OtSender:
 
     def extend(self, message: Words) -> Words:
         """Return the rows q (n, 2) of the receiver's message: n / 2 words, n a multiple of 64."""
-        count = message.size // TREES
+        count, rest = divmod(message.size, TREES)
+        if rest:
+            raise ValueError(f"a message of {message.size} words is none of whole groups of 64 transfers")
         rows = np.empty((64 * count, 2), np.uint64)
         self._block = send_rows(self._keys, self._block, self._masks, message.reshape(-1), rows)
         self.position += len(rows)
         return rows
 
 
-class OtReceiver:
+class OtReceiver(_OfOneConnection):
     """The side that chooses: rows t (n, 2) and the message for the sender, for every n choices."""
 
     def __init__(self, trees: list[list[bytes]], salt: bytes) -> None:
