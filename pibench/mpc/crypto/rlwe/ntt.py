@@ -14,8 +14,16 @@ import numpy as np
 from numba import njit
 
 from pibench.mpc.crypto.rlwe.primes import LANES, Lanes, Ring
+from pibench.mpc.crypto.rlwe.vectors import (
+    first_levels,
+    last_levels,
+    one_level_down,
+    one_level_up,
+    two_levels_down,
+    two_levels_up,
+)
 
-_BLOCKS = 8  # of a transform, after whose first levels each fits the first cache
+_BLOCK = 512  # coefficients that are worked on together, 16 kB
 
 
 def forward(x: Lanes, ring: Ring) -> None:
@@ -26,22 +34,6 @@ def forward(x: Lanes, ring: Ring) -> None:
 def backward(x: Lanes, ring: Ring) -> None:
     """Undo `forward` in place, from values below 2p to values below p."""
     _backward_all(x, ring.inverse_roots, ring.inverse_n, ring.moduli)
-
-
-@njit(cache=True, nogil=True)
-def _levels_down(x: Lanes, first: int, last: int, half: int, at: int, roots: Lanes, p: np.uint32) -> None:
-    p2 = np.uint32(p + p)
-    size = half * LANES
-    for i in range(first, last):
-        w, s = roots[0, i], roots[1, i]
-        start = (at + (i - first) * 2 * half) * LANES
-        low, high = x[start : start + size], x[start + size : start + 2 * size]
-        for j in range(size):
-            u, v = low[j], high[j]
-            quotient = np.uint32((np.uint64(v) * np.uint64(s)) >> np.uint64(32))
-            r = np.uint32(np.uint32(v * w) - np.uint32(quotient * p))
-            low[j] = np.uint32(u + r)
-            high[j] = np.uint32(np.uint32(u + p2) - r)
 
 
 @njit(cache=True, nogil=True)
@@ -56,56 +48,81 @@ def scale(x: Lanes, w: np.uint32, s: np.uint32, p: np.uint32) -> None:
 
 @njit(cache=True, nogil=True)
 def forward_one(x: Lanes, roots: Lanes, p: np.uint32) -> None:
-    """Kernel: transform one prime's (n, LANES)."""
-    n, flat = x.shape[0], x.reshape(-1)
-    half, m = n // 2, 1
-    while m < _BLOCKS:
-        _levels_down(flat, m, 2 * m, half, 0, roots, p)
-        m *= 2
-        half //= 2
-    for b in range(_BLOCKS):
-        half, m = n // (2 * _BLOCKS), 1
-        while half >= 1:
-            first = (_BLOCKS + b) * m
-            _levels_down(flat, first, first + m, half, b * (n // _BLOCKS), roots, p)
-            m *= 2
-            half //= 2
-    scale(flat, np.uint32(1), np.uint32((np.uint64(1) << np.uint64(32)) // np.uint64(p)), p)
+    """Kernel: transform one prime's (n, LANES); n is a power of two, 64 at least.
 
-
-@njit(cache=True, nogil=True)
-def _levels_up(x: Lanes, first: int, last: int, half: int, at: int, roots: Lanes, p: np.uint32) -> None:
-    p2 = np.uint32(p + p)
-    size = half * LANES
-    for i in range(first, last):
-        w, s = roots[0, i], roots[1, i]
-        start = (at + (i - first) * 2 * half) * LANES
-        low, high = x[start : start + size], x[start + size : start + 2 * size]
-        for j in range(size):
-            u, v = low[j], high[j]
-            total, d = np.uint32(u + v), np.uint32(np.uint32(u + p2) - v)
-            low[j] = min(total, np.uint32(total - p2))
-            quotient = np.uint32((np.uint64(d) * np.uint64(s)) >> np.uint64(32))
-            high[j] = np.uint32(np.uint32(d * w) - np.uint32(quotient * p))
+    One level if their number less three is odd, then two at a time, in the end three: first over the whole, then
+    block by block, each of which stays in the first cache.
+    """
+    n, flat, factors = x.shape[0], x.reshape(-1), roots.reshape(-1)
+    one = np.uint32((np.uint64(1) << np.uint64(32)) // np.uint64(p))
+    blocks, half = 1, n // 2
+    if _is_odd(n):
+        for j in range(0, half * LANES, 2 * LANES):
+            one_level_down(flat, j, half * LANES, factors, n, 1, p)
+        blocks, half = 2, half // 2
+    while 2 * half > _BLOCK:
+        for b in range(blocks):
+            _pairs_down(flat, factors, n, blocks, b, 1, half, p)
+        blocks, half = 4 * blocks, half // 4
+    for b in range(blocks):
+        parts, h = 1, half
+        while h >= 16:
+            _pairs_down(flat, factors, n, blocks, b, parts, h, p)
+            parts, h = 4 * parts, h // 4
+        for block in range(b * half // 4, (b + 1) * half // 4, 2):
+            last_levels(flat, 8 * LANES * block, factors, n, block, p, one)
 
 
 @njit(cache=True, nogil=True)
 def backward_one(x: Lanes, roots: Lanes, inverse_n: Lanes, p: np.uint32) -> None:
     """Kernel: undo `forward_one`."""
-    n, flat = x.shape[0], x.reshape(-1)
-    for b in range(_BLOCKS):
-        half, m = 1, n // (2 * _BLOCKS)
-        while m >= 1:
-            first = (_BLOCKS + b) * m
-            _levels_up(flat, first, first + m, half, b * (n // _BLOCKS), roots, p)
-            m //= 2
-            half *= 2
-    half, m = n // _BLOCKS, _BLOCKS // 2
-    while m >= 1:
-        _levels_up(flat, m, 2 * m, half, 0, roots, p)
-        m //= 2
-        half *= 2
+    n, flat, factors = x.shape[0], x.reshape(-1), roots.reshape(-1)
+    odd = _is_odd(n)
+    blocks, half = 1 + odd, n // 2 // (1 + odd)
+    while 2 * half > _BLOCK:
+        blocks, half = 4 * blocks, half // 4
+    for b in range(blocks):
+        for block in range(b * half // 4, (b + 1) * half // 4, 2):
+            first_levels(flat, 8 * LANES * block, factors, n, block, p, p)
+        h = 16
+        while h <= half:
+            _pairs_up(flat, factors, n, blocks, b, half // h, h, p)
+            h *= 4
+    while blocks > 2:
+        blocks, half = blocks // 4, half * 4
+        for b in range(blocks):
+            _pairs_up(flat, factors, n, blocks, b, 1, half, p)
+    if odd:
+        for j in range(0, half * 2 * LANES, 2 * LANES):
+            one_level_up(flat, j, half * 2 * LANES, factors, n, 1, p)
     scale(flat, inverse_n[0], inverse_n[1], p)
+
+
+@njit(cache=True, nogil=True)
+def _pairs_down(x: Lanes, factors: Lanes, n: int, blocks: int, b: int, parts: int, half: int, p: np.uint32) -> None:
+    """Kernel: two levels, of `half` and half of that, on the `parts` parts of the b-th of `blocks` blocks."""
+    step = half // 2 * LANES
+    for i in range(b * parts, (b + 1) * parts):
+        for j in range(4 * step * i, 4 * step * i + step, 2 * LANES):
+            two_levels_down(x, j, step, factors, n, blocks * parts + i, p)
+
+
+@njit(cache=True, nogil=True)
+def _pairs_up(x: Lanes, factors: Lanes, n: int, blocks: int, b: int, parts: int, half: int, p: np.uint32) -> None:
+    """Kernel: undo `_pairs_down`, but for the factors."""
+    step = half // 2 * LANES
+    for i in range(b * parts, (b + 1) * parts):
+        for j in range(4 * step * i, 4 * step * i + step, 2 * LANES):
+            two_levels_up(x, j, step, factors, n, blocks * parts + i, p)
+
+
+@njit(cache=True, nogil=True)
+def _is_odd(n: int) -> int:
+    """Whether levels are left over by pairs and the last three."""
+    odd = 1  # n = 64 has six
+    while n > 64:
+        n, odd = n // 2, 1 - odd
+    return odd
 
 
 @njit(cache=True, nogil=True)
