@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
+import os
 import signal
 import sys
 import threading
@@ -11,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from pibench import __version__
-from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_USAGE, PibenchError
+from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, PibenchError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,6 +32,7 @@ VERBS: dict[str, str] = {
     "gate": "hold a record against a baseline: counted measures on any machine, times on the same one",
     "export": "write a record in the formats of other benchmark services",
     "report": "draw records: one self-contained page, pictures, tables for a paper, a plot in the terminal",
+    "choose": "name the network for a deadline on a link, the nearest miss, and what would fit",
     "estimate": "say what systems on paper (garbled circuits, homomorphic encryption) would cost for a network",
     "train": "train a card's network",
     "reduce": "cut a network's ReLUs by one of the papers' methods and show the frontier",
@@ -62,6 +67,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status (errors.py lists them)."""
+    _replace_what_the_terminal_cannot_show()
     argv = sys.argv[1:] if argv is None else argv
     named = next((word for word in argv if not word.startswith("-")), None)
     verb = ALIASES.get(named or "", named)
@@ -74,22 +80,46 @@ def main(argv: list[str] | None = None) -> int:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _as_interrupt)  # work is saved and children are ended, as after Ctrl-C
     try:
-        return int(importlib.import_module(f"pibench.commands.{verb}").run(arguments))
+        status = int(importlib.import_module(f"pibench.commands.{verb}").run(arguments))
+        sys.stdout.flush()  # a full disk shows here, and not when the interpreter ends
+        return status
     except PibenchError as error:
         print(f"pibench {verb}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(f"pibench {verb}: interrupted", file=sys.stderr)
         return EXIT_FAILED
-    except BrokenPipeError:
-        return EXIT_INTERNAL
+    except BrokenPipeError:  # `| head` has read enough
+        _drop_output()
+        return EXIT_OK
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich makes an exit of it, with the status of a regression
+            return EXIT_OK
+        raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            _drop_output()
+            print(f"pibench {verb}: the output cannot be written: {error.strerror}", file=sys.stderr)
+            return EXIT_FAILED
         if error.filename is None:
             return _own_fault(verb)
         print(f"pibench {verb}: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     except Exception:
         return _own_fault(verb)
+
+
+def _replace_what_the_terminal_cannot_show() -> None:
+    """Have characters that the output's encoding lacks replaced: a sign is no reason for a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's own flush at its end cannot fail."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _own_fault(verb: str) -> int:

@@ -6,6 +6,7 @@ Nothing heavy is imported before a case runs, and a project that merely has pibe
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -26,18 +27,28 @@ MARK = (
     "pibench(suite, network, protocol, link, device, batch): a case of a pibench suite; "
     "select with -m \"pibench(protocol='masked')\""
 )
+FLAG: dict[str, Any] = {
+    "action": "store_true", "default": False, "dest": "pibench_benchmark",
+    "help": "measure the cases of pibench suites (--benchmark and --pibench are the same)",
+}  # fmt: skip
 CASES = pytest.StashKey[list["Case"]]()
 CLOCK = pytest.StashKey[Any]()  # OnlineClock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--benchmark` and what a run of a suite can be told."""
+    """Add what a run of a suite can be told; `--benchmark` follows when it is known to be free."""
     group = parser.getgroup("pibench", "private-inference benchmarks")
-    group.addoption(
-        "--benchmark", action="store_true", dest="pibench_benchmark", help="measure the cases of pibench suites"
-    )
+    group.addoption("--pibench", **FLAG)
     group.addoption("--pibench-sessions", type=int, metavar="N", help="sessions a case, instead of the suite's")
     group.addoption("--pibench-inferences", type=int, metavar="N", help="inferences a session, instead of the suite's")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Iterator[None]:
+    """Add `--benchmark` unless the project's own conftest has taken the name: then `--pibench` says the same."""
+    yield
+    with contextlib.suppress(ValueError, argparse.ArgumentError):
+        parser.getgroup("pibench").addoption("--benchmark", **FLAG)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -157,25 +168,27 @@ def private_inference(request: pytest.FixtureRequest) -> Callable[..., PrivateIn
     Images are (n, C, H, W), used in turn; `labels` give an accuracy. Fails the test when the answers are not the
     module's. With `--benchmark` its online latency is shown, saved and compared by pytest-benchmark.
     """
-    used = False
+    calls = 0
 
     def run(module: Any, images: Any, labels: Any = None, *, name: str = "", **settings: Any) -> PrivateInference:
         from pibench.plugin_support import PrivateInference
         from pibench.run.measured import ONCE, measure_module
 
-        nonlocal used
-        if used:
-            raise pytest.UsageError("private_inference measures one module a test; write another test for another one")
-        used = True
+        nonlocal calls
+        calls += 1
         benchmark = request.getfixturevalue("benchmark") if CLOCK in request.node.stash else None
         measured = measuring(request.config) and not (benchmark is not None and benchmark.disabled)
         wishes = settings if measured else settings | ONCE
-        record = measure_module(module, images, labels, name=name or request.node.name, keep=measured, **wishes)
+        called = name or f"{request.node.name}{f'-{calls}' if calls > 1 else ''}"
+        record = measure_module(module, images, labels, name=called, keep=measured, **wishes)
         case = _checked(record.cases[0])
-        if measured and benchmark is not None:
-            _report(request, benchmark, case)
-        elif benchmark is not None:
-            benchmark.pedantic(lambda: None)
+        if benchmark is not None and calls == 1:  # pytest-benchmark takes one measurement a test
+            if measured:
+                _report(request, benchmark, case)
+            else:
+                benchmark.pedantic(lambda: None)
+        elif measured:
+            request.config.stash[CASES].append(case)
         return PrivateInference(case, record)
 
     return run

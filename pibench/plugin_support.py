@@ -44,12 +44,21 @@ class OnlineClock:
         return step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PrivateInference:
     """What `private_inference` measured."""
 
     case: Case
     record: Record
+
+    def __repr__(self) -> str:
+        """Return one short line: pytest prints it where an assertion fails."""
+        from pibench.reporting.axes import seconds
+
+        return (
+            f"<PrivateInference {self.case.id}: {seconds(self.online_s.point)} online, {self.measure('rounds'):.0f} "
+            f"rounds, {100 * self.measure('agreement'):.0f} % as in plaintext>"
+        )
 
     @property
     def online_s(self) -> Estimate:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import fake_record
@@ -77,3 +81,37 @@ def test_a_count_is_at_least_one(record: str, capsys: pytest.CaptureFixture[str]
 def test_a_zoo_that_is_not_there_is_not_an_empty_one(record: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zoo", "--folder", "absent"]) == 4
     assert "absent: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_a_terminal_lacks_are_replaced(encoding: str) -> None:
+    done = _pibench("run", "--help", environment={"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = _pibench("compare", BASELINE, BASELINE, environment={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line_and_status_2() -> None:
+    with open("/dev/full", "wb") as full:
+        done = _pibench("compare", BASELINE, BASELINE, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.decode() == "pibench compare: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_has_enough_is_no_regression() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = _pibench("show", BASELINE, stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+BASELINE = str(Path(__file__).parents[1] / "ci" / "baseline.json")
+
+
+def _pibench(*words: str, environment: dict[str, str] | None = None, stdout: object = subprocess.PIPE) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "pibench", *words], stdout=stdout, stderr=subprocess.PIPE, timeout=60,  # type: ignore[call-overload]
+        env={**os.environ, **(environment or {})}, check=False,
+    )  # fmt: skip

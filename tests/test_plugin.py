@@ -212,3 +212,30 @@ def test_the_online_clock_stands_still_between_samples() -> None:
 
 def test_the_registry_names_every_measure() -> None:
     assert tuple(MEASURES) == NAMES
+
+
+def test_a_project_with_a_benchmark_option_of_its_own_lives_and_measures_with_ours(project: pytest.Pytester) -> None:
+    conftest = project.path / "conftest.py"
+    own = "\ndef pytest_addoption(parser):\n    parser.addoption('--benchmark', default='fast')\n"
+    conftest.write_text(conftest.read_text("utf-8") + own, encoding="utf-8")
+    project.makepyfile("def test_theirs(request):\n    assert request.config.getoption('--benchmark') == 'slow'\n")
+    words = ["-p", "pibench.plugin", "--benchmark", "slow"]
+    project.runpytest_subprocess(*words).assert_outcomes(passed=1)
+    result = project.runpytest_subprocess(*words, "--pibench", "-s", "suites/mine.yaml")
+    result.stdout.fnmatch_lines(["*EXECUTED 4 3 4*"])
+
+
+def test_two_measurements_in_one_test_and_a_short_repr(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        "import torch\n"
+        "def test_mine(private_inference):\n"
+        "    module, images = torch.nn.Linear(4, 2), torch.zeros(3, 4)\n"
+        "    one, two = (private_inference(module, images, protocol=p) for p in ('masked', 'plaintext'))\n"
+        "    print('REPR', one)\n"
+        "    assert len(repr(two)) < 140\n"
+    )
+    name = "test_two_measurements_in_one_test_and_a_short_repr.py"
+    result = project.runpytest_subprocess("-p", "pibench.plugin", "-s", "--benchmark", name)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["test_mine/masked/*", "test_mine-2/plaintext/*"])
+    result.stdout.fnmatch_lines_random(["*REPR <PrivateInference test_mine/masked/* online, * rounds, 100 % as in plaintext>"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 
 def positive(text: str) -> int:
@@ -13,4 +14,27 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no count; it must be a whole number from 1 on")
+    return value
+
+
+UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+def duration(text: str) -> float:
+    """Read a time as people write it, `300ms`, `1.5s`, `2min`; a bare number is seconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|)\s*", text)
+    value = float(match[1]) * UNITS_S[match[2]] if match else 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time that leaves any; write 300ms, 1.5s or 2min")
+    return value
+
+
+def percentage(text: str) -> float:
+    """Read `65%` or `65`, in percent."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no accuracy; write 65%")
     return value

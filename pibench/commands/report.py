@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pibench.commands.arguments import duration
 from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_OK, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", help="what the report is about (default: the private one with most networks)")
     parser.add_argument("--link", help="link of the report; with --deadline the link in question")
     parser.add_argument(
-        "--deadline", type=float, metavar="SECONDS",
+        "--deadline", type=duration, metavar="TIME",
         help="what if: the most accurate network that makes it, measured or predicted, here and on the page",
     )  # fmt: skip
 
@@ -40,8 +41,6 @@ def run(args: argparse.Namespace) -> int:
     from pibench.reporting.answer import answer, main_ladder
 
     view = _view(args.records)
-    if args.deadline is not None and not args.deadline > 0:
-        raise UsageError(f"--deadline {args.deadline:g} leaves no time", remedy="give seconds, such as 0.5")
     asked = None if args.deadline is not None else args.link
     ladder = main_ladder(view.ladders(), args.protocol, asked)
     if ladder is None and (args.protocol or asked):

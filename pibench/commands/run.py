@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -89,7 +90,8 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
 
     precision = parse_share(args.precision) if args.precision else 0.0
     path = resumed or args.record or new_record_path(plan.suite.name)
-    with Screen(quiet=args.quiet or args.json) as screen:
+    spoken = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
+    with spoken, Screen(quiet=args.quiet or args.json) as screen:  # what a user's factory prints is no JSON
         work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
         if peer is not None:
             work.opener = peer.open

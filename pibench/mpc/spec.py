@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -166,6 +166,15 @@ def _loaded(name: str, where: str) -> ProtocolSpec:
     if not isinstance(spec, ProtocolSpec) or spec.name != name:
         raise UsageError(f"this declares no protocol '{name}'", where=where, remedy="see docs/engine.md")
     return spec
+
+
+def wire_times(
+    arrangement: Arrangement, rounds: int, ways: Iterable[tuple[int, float | None]], rtt_ms: float | None
+) -> tuple[float, float]:
+    """Return seconds of latency (rounds times hops times one way) and of transfer; `ways`: bytes and Mbit/s or None."""
+    together = sum if arrangement.alternates else max
+    transfer_s = together([n_bytes / (rate * 125_000) if rate else 0.0 for n_bytes, rate in ways])
+    return rounds * arrangement.hops * (rtt_ms or 0.0) / 2e3, transfer_s
 
 
 def order(column: str) -> tuple[bool, int, str]:

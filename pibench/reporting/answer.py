@@ -61,7 +61,9 @@ def where(ladder: Ladder) -> str:
 
 def answer(view: View, ladder: Ladder) -> Answer:
     """Return the answer for one ladder."""
-    chosen = fastest_within(ladder)
+    chosen, best = fastest_within(ladder), ladder.best
+    if chosen is not None and best is not None and chosen is not best and not apart(best, chosen):
+        chosen = best  # what cannot be told from the most accurate one is not ringed as faster
     sentences = [_price_sentence(ladder), _choice_sentence(ladder, chosen), _wire_sentence(ladder)]
     sentences.append(_others_sentence(view, ladder))
     return Answer(ladder, _headline(ladder), tuple(s for s in sentences if s), chosen)
@@ -157,8 +159,6 @@ def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
         return "No network of this record is trained, so nothing is said about what a budget buys."
     base = f"{best.network} ({best.score.percent:.1f} % of {best.score.n:,} images, {seconds(best.online_s)})"
     if chosen is best:
-        return f"Within {WITHIN_POINTS:g} point of {base}, the most accurate network here, no other is faster."
-    if not apart(best, chosen):
         return f"Within {WITHIN_POINTS:g} point of {base}, the most accurate network here, none is firmly faster."
     ratio, share = best.online_s / chosen.online_s, chosen.relu_count / best.relu_count if best.relu_count else 0.0
     return (

@@ -17,7 +17,7 @@ from pibench.errors import UsageError
 from pibench.links.link import PROFILES
 from pibench.lowering.program import Program
 from pibench.mpc.protocol import Cost, total_cost
-from pibench.mpc.spec import spec_of
+from pibench.mpc.spec import spec_of, wire_times
 from pibench.records.record import Case, Inference, Record
 
 ENOUGH_NETWORKS = 3
@@ -75,11 +75,8 @@ def wire_seconds(
 
     `mbit_s` is the rate of both directions; `up_mbit_s` that of what the client sends, where it is another.
     """
-    arrangement = spec_of(protocol).arrangement(options or {})
-    together = sum if arrangement.alternates else max
     ways = ((cost.server_bytes, mbit_s), (cost.client_bytes, up_mbit_s or mbit_s))
-    transfer_s = together([n_bytes / (rate * 125_000) if rate else 0.0 for n_bytes, rate in ways])
-    return cost.rounds * arrangement.hops * (rtt_ms or 0.0) / 2e3, transfer_s
+    return wire_times(spec_of(protocol).arrangement(options or {}), cost.rounds, ways, rtt_ms)
 
 
 def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:
