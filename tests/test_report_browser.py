@@ -34,11 +34,29 @@ addEventListener("load", function () {
     var cells = Array.from(table.tBodies[0].rows).map(function (row) { return row.cells[column].dataset.v || ""; });
     return [head.getAttribute("aria-sort"), cells];
   };
+  function boxes(svg, what) {
+    return Array.from(svg.querySelectorAll(what)).map(function (e) { return [e.getBoundingClientRect(), e]; }); }
+  function over(a, b) {
+    var x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    var y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    return x > 2 && y > 3.5; }
+  function collisions() {
+    var bad = [];
+    document.querySelectorAll("svg.fig").forEach(function (svg) {
+      if (!svg.getBoundingClientRect().width) return;
+      var words = boxes(svg, "text");
+      words.forEach(function (one, k) { words.slice(k + 1).forEach(function (other) {
+        if (over(one[0], other[0])) bad.push(one[1].textContent + " | " + other[1].textContent); }); });
+    });
+    return bad; }
   var nav = performance.getEntriesByType("navigation")[0];
   var out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify({
-    wide: document.documentElement.scrollWidth, inner: innerWidth,
+    wide: document.documentElement.scrollWidth, inner: innerWidth, tall: document.documentElement.scrollHeight,
+    clipped: Array.from(document.querySelectorAll(".scroll")).filter(function (s) {
+      return s.scrollWidth > s.clientWidth + 1; }).map(function (s) { return s.getAttribute("aria-label"); }),
+    labels: collisions(),
     up: sorted(document.getElementById("table-budgets"), 1, 1),
     down: sorted(document.getElementById("table-cases"), 6, 2),
     small: Array.from(document.querySelectorAll("svg.fig")).filter(function (s) {
@@ -78,6 +96,8 @@ def test_page_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     seen, said = opened(page, tmp_path / "profile", width)
     assert "CONSOLE" not in said
     assert seen["requests"] == 0
+    assert seen["clipped"] == []
+    assert seen["labels"] == []
     assert seen["wide"] <= seen["inner"]  # type: ignore[operator]
     direction, values = seen["up"]  # type: ignore[misc]
     assert direction == "ascending"

@@ -117,9 +117,10 @@ def _accuracy_half(
         canvas, box, relus, (max(low, 0.0), min(high, 100.5)), log_x=True, write_y=lambda v: f"{v:g}",
         title_y="What it buys: accuracy, %",
     )  # fmt: skip
-    if ladder.full.score:
+    if ladder.best and ladder.best.score:
+        name = ladder.reference if ladder.best is ladder.full else ladder.best.network
         marks = [(area.x(c.relu_count), area.y(c.score.percent)) for c in scored if c.score and c.relu_count]
-        _one_point_line(canvas, area, ladder.full.score.percent, ladder.reference, marks)
+        _one_point_line(canvas, area, ladder.best.score.percent, name, marks)
     labels, names = [], short_names(scored)
     for cell in scored:
         if cell.score is None or not cell.relu_count:

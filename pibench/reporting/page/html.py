@@ -45,6 +45,9 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
+FOLDED = ("on-paper", "all")  # sections that a reader opens: details, and what was not measured
+
+
 @dataclass(frozen=True)
 class Section:
     """A section with what it shows, in order."""
@@ -66,7 +69,8 @@ def render(
     page = _environment().get_template("page.html").render(
         headline=found.headline if found else "No case was measured",
         sentences=found.sentences if found else ("The cases below say why.",),
-        hero=_drawn(hero) if hero else None, sections=_sections(figures[1:], tables), troubles=_troubles(view),
+        hero=_drawn(hero) if hero else None, sections=_sections(figures[1:], tables), folded=FOLDED,
+        troubles=_troubles(view),
         facts=_facts(view), kicker=_kicker(view), suites=[r.suite for r in view.records], misfits=WHERE_IT_DOES_NOT_FIT,
         interval=latency_interval(view.cells),
         css=_css(), js=(TEMPLATES / "page.js").read_text("utf-8").strip(),

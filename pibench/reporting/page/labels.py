@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.page.canvas import Anchor, Canvas, words_width
+from pibench.reporting.page.canvas import Anchor, Canvas, Words, words_width
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -37,7 +37,7 @@ def _outside(box: Box, bounds: Box) -> float:
 
 
 def _places(label: Label, size: float, above: bool) -> list[tuple[float, float, Anchor]]:
-    gap, x, y = 9.0, label.x, label.y
+    gap, x, y = 13.0 if label.bold else 9.0, label.x, label.y  # the headline's network wears a ring
     near: list[tuple[float, float, Anchor]] = [
         (x + gap, y + size * 0.35, "start"), (x - gap, y + size * 0.35, "end"),
         (x, y - gap, "middle"), (x, y + gap + size * 0.7, "middle"),
@@ -59,10 +59,11 @@ def place(
     """Write labels at the place that covers least; a label that would cover much is left to the point's tooltip.
 
     `above`: first try above to the left, then below to the right, out of the way of a staircase.
-    `obstacles`: marks without a label.
+    `obstacles`: marks without a label. Words that stand there already are kept clear of.
     """
     marks = [*((label.x, label.y) for label in labels), *obstacles]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in marks]
+    taken += [_box(w.x, w.y, w.text, w.anchor, w.size) for w in canvas.items if isinstance(w, Words)]
     for label in labels:
         best: tuple[float, tuple[float, float, Anchor], Box] | None = None
         for order, spot in enumerate(_places(label, size, above)):
