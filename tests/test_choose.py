@@ -47,8 +47,9 @@ def test_the_most_accurate_within_the_deadline_and_the_nearest_miss() -> None:
 def test_what_would_fit_does() -> None:
     miss = candidate("large", 70.0, 30)
     [rtt, rounds] = would_fit(miss, WAN, 0.3)
-    nearer = replace(WAN, rtt_ms=float(rtt.split()[-2]) * 0.999)
-    assert miss.over(nearer).online_s <= 0.3 < miss.over(replace(WAN, rtt_ms=float(rtt.split()[-2]) * 1.01)).online_s
+    nearer = float(rtt.split()[-2])
+    assert miss.over(replace(WAN, rtt_ms=nearer)).online_s <= 0.3
+    assert miss.over(replace(WAN, rtt_ms=nearer + 0.1)).online_s > 0.3
     most = int(rounds.split()[1])
     assert replace(miss, rounds=most).over(WAN).online_s <= 0.3 < replace(miss, rounds=most + 1).over(WAN).online_s
     assert "no round trip" in would_fit(replace(miss, local_s=1.0).over(WAN), WAN, 0.3)[0]

@@ -147,8 +147,8 @@ def would_fit(miss: Candidate, wire: Wire, deadline_s: float) -> list[str]:
     left_s = deadline_s - (miss.online_s - waiting_s)
     if left_s <= 0 or not miss.rounds:
         return ["no round trip is short enough: its computing and bytes alone take longer"]
-    rtt_ms = 2e3 * left_s / (miss.rounds * hops)
-    said = [f"at a round trip of {rtt_ms:.3g} ms"]
+    rtt_ms = math.floor(20e3 * left_s / (miss.rounds * hops)) / 10  # rounded down: what is said must fit
+    said = [f"at a round trip of {rtt_ms:g} ms"]
     if wire.rtt_ms:
         said.append(f"in {math.floor(left_s / (hops * wire.rtt_ms / 2e3))} rounds (it has {miss.rounds})")
     return said
