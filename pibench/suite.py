@@ -67,6 +67,7 @@ class NetworkEntry(Strict):
     model: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     input: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3)] | None = None
     weights: str | None = None  # a safetensors file, or a checkpoint for the card
+    output: str | None = None  # which one, of a model that returns several
     dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"] | None = None
 
     @field_validator("model")
@@ -297,6 +298,8 @@ def _network_misfits(entry: NetworkEntry, folder: Path) -> list[str]:
         return ["a network needs a card or a model"]
     if entry.model is not None and entry.input is None:
         return ["a model needs its input: [channels, height, width]"]
+    if entry.card is not None and entry.output is not None:
+        return ["a card has one output; remove the key"]
     if entry.card is not None and entry.input is not None:
         return ["a card knows its input; remove the key"]
     cards = expand(entry)

@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("your own network, on any suite's settings")
     own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
     own.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
-    own.add_argument("--weights", type=Path, metavar="FILE", help="its weights, a safetensors file")
+    own.add_argument("--weights", type=Path, metavar="FILE", help="its weights: safetensors, .pt or .pth")
+    own.add_argument("--output", metavar="NAME", help="the logits among several outputs, such as 0 or logits")
     where = f"where its images and labels come from: {', '.join(DATASETS)}"
     own.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=where)
 
@@ -208,14 +209,14 @@ def _peer(args: argparse.Namespace) -> Peer | None:
 
 def _own_model(args: argparse.Namespace) -> OwnModel | None:
     if args.model is None:
-        if given := [name for name in ("input", "weights", "dataset") if getattr(args, name) is not None]:
+        if given := [name for name in ("input", "weights", "dataset", "output") if getattr(args, name) is not None]:
             raise UsageError(f"--{given[0]} is for your own network", remedy="give --model package.module:factory too")
         return None
     from pibench.run.settings import OwnModel
 
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
-    return OwnModel(args.model, args.input, args.weights, args.dataset)
+    return OwnModel(args.model, args.input, args.weights, args.dataset, args.output)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -87,12 +87,13 @@ def _recorded(recorder: Recorder, module: nn.Module) -> Any:
         raise user_error(error, f"{type(module).__name__} fails in its forward") from error
 
 
-def user_error(error: BaseException, what: str) -> UsageError:
+def user_error(error: BaseException, what: str, place: str = "") -> UsageError:
     """Return a message about an error in a user's code, with the file and line where it arose."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _ours(f.filename)]
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else place
+    where = f" ({place})" if place else ""
     message = next(iter(str(error).splitlines()), "")
-    return UnsupportedLayer(f"{what}: {type(error).__name__}: {message}{where}".replace(": : ", ": "))
+    return UsageError(f"{what}: {type(error).__name__}: {message}{where}".replace(": : ", ": "))
 
 
 def _ours(file: str) -> bool:

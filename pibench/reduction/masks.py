@@ -1,7 +1,8 @@
 """Masks as files: one boolean tensor a site. Reads our checkpoints' masks and those that others export.
 
 In a checkpoint the mask of a site is the buffer `<site>.mask`. An imported file may also name its tensors
-`mask.<site>` or `<site>`, hold them as 0/1 numbers, carry a batch dimension of 1, or give one value a channel.
+`mask.<site>`, `<site>.alphas` (as SNL does) or `<site>`, hold them as 0/1 numbers, carry a batch dimension of 1, or
+give one value a channel.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from pibench.errors import DataError
 from pibench.networks.build import masks_of
 from pibench.reduction.gates import set_masks
-from pibench.training.checkpoint import load_checkpoint, save_checkpoint
+from pibench.training.checkpoint import save_checkpoint
+from pibench.training.foreign import read_state
 
 
 def export_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
@@ -26,10 +28,11 @@ def export_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
 
 def read_masks(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Return the masks of a file for sites of these shapes; raises DataError where one is missing or does not fit."""
-    tensors = load_checkpoint(path)[0]
+    tensors = read_state(path)[0]
     found: dict[str, Tensor] = {}
     for site, shape in shapes.items():
-        tensor = next((tensors[name] for name in (f"{site}.mask", f"mask.{site}", site) if name in tensors), None)
+        names = (f"{site}.mask", f"mask.{site}", f"{site}.alphas", site)
+        tensor = next((tensors[name] for name in names if name in tensors), None)
         if tensor is None:
             raise DataError(f"there is no mask for site {site}", where=str(path), remedy=f"name it mask.{site}")
         found[site] = _as_mask(tensor, shape, site, path)

@@ -6,8 +6,8 @@ in range. A network with random weights has no accuracy, and none is made up for
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pibench.errors import DataError, StoreError, UsageError
-from pibench.lowering.lower import lower
+from pibench.lowering.lower import lowered
 from pibench.lowering.merge import merge
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
@@ -29,6 +29,7 @@ from pibench.networks.card import load_card
 from pibench.records.record import Network
 from pibench.run.advice import reach_of
 from pibench.run.answers import as_images, checked_labels, score
+from pibench.run.factory import call_factory
 from pibench.run.settings import OwnModel, Source
 
 if TYPE_CHECKING:
@@ -119,17 +120,18 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
     """Prepare a user's own module; random weights of its own making unless a file is given."""
     with torch.random.fork_rng():
         torch.manual_seed(_seed(needs.seed, own.factory))
-        module = _call_factory(own.factory).eval()
+        module = call_factory(own.factory).eval()
     if own.weights is not None:
         from pibench.training.runs import load_into
 
-        load_into(module, own.weights)
+        load_into(module, own.weights, tell=lambda line: tell(f"{own.name}: {line}"))
     data, note = _data(own.dataset)
     images, labels = _images(data, own.input_shape, needs)
-    note = note if own.weights is not None else "weights as the factory made them: no accuracy"
-    facts = Network(card=own.factory, title=own.factory, dataset=own.dataset, note=note)
-    calibrating = None if own.weights else _calibration_images(data, images, needs.seed)
-    return _finish(_Parts(module, facts, images, labels, calibrating, None), folder, needs)
+    fresh = own.weights is None and not _has_statistics(module)
+    note = "weights as the factory made them: no accuracy" if fresh else note
+    facts = Network(card=own.name, title=own.name, dataset=own.dataset, note=note)
+    calibrating = _calibration_images(data, images, needs.seed) if fresh else None
+    return _finish(_Parts(module, facts, images, labels, calibrating, None, own.output), folder, needs)
 
 
 def prepare_instance(
@@ -137,7 +139,7 @@ def prepare_instance(
 ) -> Prepared:
     """Prepare a module as it stands, with the weights that it holds, images (n, C, H, W) and labels (n,) or None."""
     facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
-    return _finish(_Parts(module.eval(), facts, as_images(images), labels, None, None), folder, needs)
+    return _finish(_Parts(module, facts, as_images(images), labels, None, None), folder, needs)
 
 
 def trained(card: Card, tell: Tell) -> Path | None:
@@ -155,6 +157,7 @@ class _Parts:
     labels: Any  # one integer an image, or None; checked when the number of logits is known
     calibrating: Tensor | None  # what random weights measure their BatchNorm statistics on; None: they are trained
     stage_of: Callable[[str], str] | None
+    output: str | None = None  # of a network with several
 
 
 def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
@@ -162,7 +165,9 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     trained = parts.calibrating is None
     if parts.calibrating is not None:
         calibrate(parts.module, parts.calibrating)
-    program, weights = lower(parts.module, tuple(parts.images.shape[1:]), parts.stage_of)
+    with contextlib.redirect_stdout(sys.stderr):  # what a forward prints is none of the answer
+        made = lowered(parts.module, tuple(parts.images.shape[1:]), parts.stage_of, output=parts.output)
+    program, weights = made.program, made.weights
     folder.mkdir(parents=True, exist_ok=True)
     digest = _digest(weights)
     answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
@@ -179,6 +184,7 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
         update={
             **found, "program_sha256": program.sha256, "plain_accuracy": accuracy,
             "weights_sha256": digest if trained else None,
+            "note": "; ".join(note for note in (parts.facts.note, *made.notes) if note) or None,
         }
     )  # fmt: skip
     kept = min(len(parts.images), needs.images)
@@ -210,7 +216,7 @@ def plain_logits(program: Program, weights: Weights, images: Tensor) -> NDArray[
 @torch.no_grad()
 def calibrate(module: nn.Module, images: Tensor) -> None:
     """Measure the BatchNorm statistics of random weights on some images, so that no activation runs away."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) and m.track_running_stats]
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms or float(images.std()) < TINY_SPREAD:
         return
     momenta = [norm.momentum for norm in norms]
@@ -218,10 +224,24 @@ def calibrate(module: nn.Module, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over the batches seen
         norm.train()
-    module(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        module(images)
+    except Exception:  # lowering says what is wrong, and where
+        return
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Whether any BatchNorm's statistics are not as a constructor makes them: training left them, and they stay."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return any(
+        m.running_mean is not None and m.running_var is not None
+        and bool((m.running_mean != 0).any() or (m.running_var != 1).any())
+        for m in norms
+    )  # fmt: skip
 
 
 def _data(name: str | None) -> tuple[Dataset | None, str | None]:
@@ -267,22 +287,6 @@ def _checkpoint_accuracy(meta: dict[str, Any]) -> dict[str, Any] | None:
     if meta.get("accuracy") is None:
         return None
     return {"accuracy": float(meta["accuracy"]), "n": int(meta.get("n_test", 0))}
-
-
-def _call_factory(name: str) -> nn.Module:
-    """Import `package.module:factory` (the current folder counts) and call it."""
-    package, _, factory = name.partition(":")
-    if not package or not factory:
-        raise UsageError(f"{name!r} names no factory", where="--model", remedy="write package.module:factory")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(package), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot import {name}: {error}", where="--model") from error
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{name} made a {type(made).__name__}, not a torch.nn.Module", where="--model")
-    return made
 
 
 def _seed(seed: int, name: str) -> int:

@@ -50,6 +50,7 @@ class OwnModel:
     input_shape: tuple[int, ...]
     weights: Path | None = None
     dataset: str | None = None
+    output: str | None = None  # which one, of a network that returns several
 
     @property
     def name(self) -> str:

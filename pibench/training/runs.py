@@ -16,9 +16,10 @@ from pibench.errors import DataError, UsageError
 from pibench.networks.build import build
 from pibench.networks.card import Card, load_card
 from pibench.networks.spec import AnyNetwork
-from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.checkpoint import file_sha256, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.distill import Teacher
+from pibench.training.foreign import fitted, read_state
 from pibench.training.metadata import require_network
 from pibench.training.plan import Plan, Round, TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
@@ -85,28 +86,23 @@ def read_teacher(choice: TeacherChoice, state: Path, pupil: Card) -> Teacher:
     return Teacher(card.name, module, file_sha256(path))
 
 
-def load_into(module: nn.Module, path: Path, network: AnyNetwork | None = None) -> dict[str, Any]:
+def load_into(
+    module: nn.Module, path: Path, network: AnyNetwork | None = None, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Put a checkpoint's tensors into a module, whatever their precision; returns the metadata.
+
+    `tell` is told what was done to the names. The file is safetensors, or torch's own.
 
     Raises DataError where tensors are others, or where the metadata tells another network than `network`, if given.
     """
-    state, meta = load_checkpoint(path)
+    state, meta = read_state(path)
     if network is not None:
         require_network(path, meta, network)
-    own = module.state_dict()
-    wrong = [f"{k} is missing" for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    wrong += [f"{k} is unknown" for k in state if k not in own]
-    both = [k for k in state if k in own]
-    wrong += [f"{k} is {_shape(state[k])}, not {_shape(own[k])}" for k in both if state[k].shape != own[k].shape]
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise DataError(f"the checkpoint is of another network: {'; '.join(wrong[:4])}{more}", where=str(path))
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()}, strict=False)
+    fitting, said = fitted(state, module, path)
+    for line in said:
+        tell(line)
+    module.load_state_dict(fitting, strict=False)
     return meta
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def check_data(card: Card, data: Dataset) -> None:
