@@ -13,8 +13,9 @@ from pibench.records.record import Accuracy, Record
 from pibench.records.stats import student
 from pibench.reporting.answer import answer
 from pibench.reporting.cells import Cell, Joint, Ladder
+from pibench.reporting.page.prices import which_table
 from pibench.reporting.screen.table import answer as on_screen
-from pibench.reporting.view import View, ladder_of, view_of
+from pibench.reporting.view import View, ladder_of, plane_of, view_of
 
 
 def ladder(record: Record, batch: int = 1) -> tuple[View, Ladder]:
@@ -154,3 +155,19 @@ def test_a_network_at_chance_is_not_shown_as_perfect() -> None:
     score = scored((0, 1), None, {"accuracy": 1.0, "n": 10_000}).score
     assert score is not None
     assert score.percent == 1.0
+
+
+def test_which_protocol_which_answer_prices_both_phases() -> None:
+    record = fake_record(protocols=("masked", "crypten"), sessions=2)
+    view = view_of([record])
+    table = which_table(view)
+    assert len(table.rows) == 2
+    for row, found in zip(table.rows, view.ladders(), strict=True):
+        assert found.joint is not None
+        before = plane_of(found.cells, lambda cell: cell.offline.seconds if cell.offline else 0.0)
+        assert before is not None
+        assert row[0].text == found.setting.protocol
+        assert [entry.value for entry in row[3:]] == [
+            found.joint.relu_s, found.joint.mmac_s, found.joint.r2, before.relu_s, before.mmac_s, before.r2,
+        ]  # fmt: skip
+    assert not which_table(view_of([fake_record(("full", "tiny"), ("masked",), sessions=1)])).rows

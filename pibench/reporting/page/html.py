@@ -14,6 +14,7 @@ from pibench.reporting.captions import latency_interval, machine_words
 from pibench.reporting.cells import NOISY, Cell
 from pibench.reporting.onpaper.costcheck import WHERE_IT_DOES_NOT_FIT
 from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of
+from pibench.reporting.page.prices import which_table
 from pibench.reporting.page.raster import missing_extra
 from pibench.reporting.page.tables import (
     Table,
@@ -37,7 +38,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # The page's sections: what they are called and which figures and tables they hold, where a record has them.
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("budgets", "By ReLU budget", ("table:budgets", "table:rivals", "frontier-latency", "frontier-relus")),
-    ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices")),
+    ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices", "table:which")),
     ("compared", "Protocols, links, batches, phases", ("protocols", "links", "batches", "phases")),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
     ("on-paper", "Other systems, on paper", ("table:paper", "table:checks")),
@@ -108,7 +109,7 @@ def _tables(view: View, found: Answer | None, deadlines: Sequence[tuple[str, flo
     made: list[Table | None] = [case_table(view)]
     if found:
         ladder = found.ladder
-        made += [budget_table(ladder, found.chosen), rival_table(ladder), price_table(view)]
+        made += [budget_table(ladder, found.chosen), rival_table(ladder), price_table(view), which_table(view)]
         made += [whatif_table(view, ladder, deadlines)]
         if ladder.setting.batch == 1 and any(c.macs for c in ladder.cells):
             made += [paper_table(_exemplars(found)), check_table()]

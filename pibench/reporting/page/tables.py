@@ -39,10 +39,11 @@ class Table:
     marked: int | None = None  # the row that the headline speaks of
 
 
-def _table(
+def table_of(
     key: str, title: str, note: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[Entry]],
     marked: int | None = None,
 ) -> Table:  # fmt: skip
+    """Return a table of columns (heading, whether numeric) and rows."""
     return Table(
         key, title, note, tuple(c[0] for c in columns), tuple(c[1] for c in columns),
         tuple(tuple(row) for row in rows), marked,
@@ -105,7 +106,7 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
         f"Medians, {latency_interval(ladder.cells)}. Faster: than {ladder.reference}. Sent: online payload of the "
         "party that sends more. ReLU share: of the online time, waiting included. Published figures are others'."
     )
-    return _table("budgets", "By ReLU budget", note, columns, rows, marked)
+    return table_of("budgets", "By ReLU budget", note, columns, rows, marked)
 
 
 def rival_table(ladder: Ladder) -> Table:
@@ -125,7 +126,7 @@ def rival_table(ladder: Ladder) -> Table:
         "Of every method the most accurate network within half and within a tenth of the full network's ReLUs; equal "
         "accuracies share a place."
     )
-    return _table("rivals", "Methods at equal budgets", note, columns, rows)
+    return table_of("rivals", "Methods at equal budgets", note, columns, rows)
 
 
 def _published(cell: Cell) -> Entry:
@@ -156,7 +157,7 @@ def price_table(view: View) -> Table:
         "Least squares over the networks of a setting. A low R² means that something else than ReLUs decides there. "
         "Without any: a batch of a network without ReLUs."
     )
-    return _table("prices", "The price of 1,000 ReLUs", note, columns, rows)
+    return table_of("prices", "The price of 1,000 ReLUs", note, columns, rows)
 
 
 def _networks(ladder: Ladder) -> str:
@@ -178,7 +179,7 @@ def case_table(view: View) -> Table:
         "Bytes are payload by sender. Agreement: images whose private class is the plaintext one. n: sessions × "
         "inferences. The speed of a case that is not the network's function is left out."
     )
-    return _table("cases", "All cases", note, columns, rows)
+    return table_of("cases", "All cases", note, columns, rows)
 
 
 def _case_row(cell: Cell) -> tuple[Entry, ...]:
@@ -223,7 +224,7 @@ def paper_table(cells: Sequence[Cell]) -> Table:
     warnings = {c.network: warning for c in cells if (warning := beyond(workload_of_cell(c)))}
     if warnings:
         note += f" {', '.join(warnings)}: {next(iter(warnings.values()))}."
-    return _table("paper", "Systems on paper", note, columns, rows)
+    return table_of("paper", "Systems on paper", note, columns, rows)
 
 
 def _stored(by_side: dict[str, float]) -> Entry:
@@ -245,7 +246,7 @@ def check_table() -> Table:
         for c in checks()
     ]  # fmt: skip
     note = f"A check is independent of the constants; it fits within {FITS_WITHIN:.0%}."
-    return _table("checks", "The cost model against published latencies", note, columns, rows)
+    return table_of("checks", "The cost model against published latencies", note, columns, rows)
 
 
 DEADLINES_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -272,7 +273,7 @@ def whatif_table(view: View, ladder: Ladder, extra: Sequence[tuple[str, float]] 
         "records. Predicted: loopback measurement plus bytes over the rate and, a round, half a round trip (over "
         "gloo: two). Empty: none makes it."
     )
-    return _table("whatif", "What if there is a deadline", note, columns, rows)
+    return table_of("whatif", "What if there is a deadline", note, columns, rows)
 
 
 def _telling(found: dict[str, list[Option]], deadlines: Sequence[float], asked: set[float]) -> list[float]:
