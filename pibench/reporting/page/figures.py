@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pibench.reporting.captions import bars, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.onpaper.costcheck import beyond
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
-from pibench.reporting.page import draw_compare, draw_cost, draw_frontier
+from pibench.reporting.page import draw_compare, draw_cost, draw_frontier, draw_papers
 from pibench.reporting.page.canvas import Canvas, framed
 from pibench.reporting.page.raster import save_picture
 from pibench.reporting.page.theme import KIND_TITLES
@@ -51,7 +51,7 @@ def figures_of(view: View, answer: Answer) -> list[Figure]:
         budget_figure(view, answer), *_frontier_figures(view, ladder), _price_figure(view, ladder),
         _attribution_figure(view, ladder), _profile_figure(view, ladder), _protocol_figure(view, ladder),
         _link_figure(view, ladder), _batch_figure(view, ladder), _phase_figure(view, ladder),
-        _paper_figure(view, ladder), _ranking_figure(view, ladder),
+        _papers_figure(view, ladder), _paper_figure(view, ladder), _ranking_figure(view, ladder),
     ]  # fmt: skip
     return [figure for figure in made if figure]
 
@@ -239,6 +239,23 @@ def _phase_figure(view: View, ladder: Ladder) -> Figure | None:
         "Offline: correlated randomness for one inference, made and delivered before the image is known. "
         f"{setting_words(view, cells)}.",
         f"Offline and online seconds by network. {spoken}.", partial(draw_compare.phases, cells),
+    )  # fmt: skip
+
+
+def _papers_figure(view: View, ladder: Ladder) -> Figure | None:
+    """Return measured garbled circuits beside published ones, where a record has them."""
+    here = replace(ladder.setting, protocol="")
+    same = [other for other in view.ladders() if replace(other.setting, protocol="") == here]
+    published = draw_papers.published_latencies(ladder.setting.dataset)
+    if not published or not any(other.setting.protocol.startswith("delphi") for other in same):
+        return None
+    same = same[: len(draw_papers.MARKS)]
+    return Figure(
+        "papers", "What a ReLU costs, run and published",
+        f"Filled: measured here. Hollow: published, other machines ({listed(row.source for row in published)}). "
+        f"{setting_words(view, ladder.cells)}.",
+        "Online latency over ReLUs on logarithmic axes. " + " ".join(_spoken(other.cells) for other in same),
+        partial(draw_papers.over_relus, same, published),
     )  # fmt: skip
 
 

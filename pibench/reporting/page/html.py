@@ -39,7 +39,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("budgets", "By ReLU budget", ("table:budgets", "table:rivals", "frontier-latency", "frontier-relus")),
     ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices", "table:which")),
-    ("compared", "Protocols, links, batches, phases", ("protocols", "links", "batches", "phases")),
+    ("compared", "Protocols, links, batches, phases", ("papers", "protocols", "links", "batches", "phases")),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
     ("on-paper", "Other systems, on paper", ("table:paper", "table:checks")),
     ("all", "All cases", ("table:cases",)),

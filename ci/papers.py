@@ -1,0 +1,70 @@
+"""Measured beside published, as docs/papers.md has it: `python ci/papers.py RECORD... [--figure FILE.svg]`.
+
+Prints the tables of the records' networks under garbled circuits and under tables: online, offline, bytes, and the line
+of latency over ReLUs beside that of the papers. Every figure is derived from the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pibench.records.record import open_record
+from pibench.records.stats import fit_price
+from pibench.reporting.axes import seconds, size
+from pibench.reporting.cells import Ladder
+from pibench.reporting.page.draw_papers import over_relus, published_latencies
+from pibench.reporting.view import View, view_of
+
+PUBLISHED_LINE = "19.2 µs a ReLU and 0.21 s (the line through DeepReDuce's two points)"
+
+
+def main() -> None:
+    """Print the tables and write the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records", nargs="+")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    view = view_of(open_record(name) for name in args.records)
+    for ladder in view.ladders():
+        print(_networks(ladder))
+        print(_line(ladder), "\n")
+    if args.figure:
+        args.figure.write_text(_figure(view), "utf-8")
+
+
+def _networks(ladder: Ladder) -> str:
+    setting = ladder.setting
+    rows = [f"{setting.protocol} over {setting.link}, {setting.threads} thread a party", ""]
+    rows += ["| network | ReLUs | MACs | online | published | offline | bytes online | bytes offline | peak memory |"]
+    rows += ["|---|---|---|---|---|---|---|---|---|"]
+    for cell in ladder.cells:
+        known = [f"{row['online_s']} s" for row in map(dict, cell.published) if row.get("online_s")]
+        online = (cell.server_bytes or 0) + (cell.client_bytes or 0)
+        offline = cell.offline
+        rows.append(
+            f"| {cell.network} | {cell.relu_count:,} | {cell.macs_run / 1e6:.0f} M | {seconds(cell.online_s)} | "
+            f"{', '.join(known)} | {seconds(offline.seconds) if offline else ''} | {size(online)} | "
+            f"{size(offline.sent_bytes) if offline else ''} | {size(cell.peak_rss_bytes or 0)} |"
+        )
+    return "\n".join(rows)
+
+
+def _line(ladder: Ladder) -> str:
+    """Return the line over ReLUs, with the R^2 of it, beside the papers' own."""
+    fit = fit_price([c.relu_count for c in ladder.cells], [c.online_s for c in ladder.cells])
+    return (
+        f"\nLine: {fit.slope_s * 1e3:.2f} µs a ReLU and {seconds(fit.intercept_s)}, R² = {fit.r2:.3f}; published: "
+        f"{PUBLISHED_LINE}."
+    )
+
+
+def _figure(view: View) -> str:
+    ladders = [ladder for ladder in view.ladders() if ladder.setting.link == "loopback"]
+    published = published_latencies(ladders[0].setting.dataset)
+    drawn = over_relus(ladders, published, 720)
+    return drawn.to_svg("papers", "What a ReLU costs, run and published", "Online latency over ReLUs", standalone=True)
+
+
+if __name__ == "__main__":
+    main()
