@@ -115,3 +115,64 @@ def test_impossible_options_are_refused(options: dict[str, object], message: str
     program, _ = networks.program_of("residual")
     with pytest.raises(UsageError, match=message):
         operation_cost(program, program.ops[0], 1, options)
+
+
+# ---- sign only (Circa)
+
+
+@pytest.mark.parametrize("name", networks.everything())
+def test_a_sign_and_a_product_give_the_same_answers_at_the_declared_cost(name: str) -> None:
+    program, weights = networks.program_of(name)
+    images, options = [torch.randn(2, *networks.SHAPE)], {"sign_only": True}
+    outcome = run_delphi(program, weights, images, **options)
+    close(outcome, program, weights, images)
+    declared = sum((operation_cost(program, op, 2, options) for op in program), Cost())
+    online, offline = outcome.online, outcome.offline
+    assert online[SERVER][0].total.sent_bytes == declared.server_bytes
+    assert online[CLIENT][0].total.sent_bytes == declared.client_bytes
+    assert online[SERVER][0].total.rounds == online[CLIENT][0].total.rounds == declared.rounds
+    assert offline[SERVER].total.rounds == offline[CLIENT].total.rounds == declared.offline_rounds
+    assert offline[SERVER].total.sent_bytes == declared.offline_server_bytes
+    assert offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
+
+
+@pytest.mark.parametrize("dropped", [0, 12, 20])
+def test_faults_fall_on_small_positives_at_the_predicted_rate(dropped: int) -> None:
+    """What enters stands at twice the fraction bits: x in units of 2^-32, the image in units of 2^-16."""
+    n = 6_000
+    program, weights = identity_relu(n)
+    units = torch.randint(0, 1 << 27, (n,)).double()
+    small = 1 << max(0, dropped - 16)  # of the image's units below the dropped bits
+    units[: n // 2] = torch.randint(0, small, (n // 2,)).double()
+    units[-100:] = -units[-100:]
+    image = (units / 2**16).view(1, 1, 1, n)
+    outcome = run_delphi(program, weights, [image], sign_only=True, dropped_bits=dropped)
+    got, want = outcome.logits[0].double() * 2**16, units.clamp(min=0).view(1, 1, 1, n)
+    faults = ((got - want).abs() > 1 + want * 2.0**-22).reshape(-1)
+    assert not faults[n // 2 :].any()  # float32 logits aside, exact to one unit where |x| is not small
+    if small > 4:
+        chance = (1 - (units[: n // 2] * 2**16 + 1) / 2**dropped).clamp(min=0)
+        visible = units[: n // 2] > 1  # of a fault that moves the output by more than a unit
+        expected, spread = chance[visible].sum(), (chance * (1 - chance))[visible].sum() ** 0.5
+        assert abs(faults[: n // 2][visible].sum() - expected) < 5 * spread
+        assert (got.reshape(-1)[: n // 2][faults[: n // 2]].abs() <= 1).all()  # and becomes zero
+    else:
+        assert not faults.any()
+
+
+def test_what_flows_under_sign_only_is_uniform() -> None:
+    program, weights = identity_relu(4_000)
+    outcome = run_delphi(program, weights, [torch.full((1, 1, 1, 4_000), 0.25)], sign_only=True)
+    for messages in (outcome.heard[SERVER][0][:1], outcome.heard[CLIENT][0][:-1]):
+        for message in messages:
+            counts = np.bincount(np.frombuffer(message, np.uint8), minlength=256)
+            assert stats.chisquare(counts).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(
+    "options", [{"sign_only": True, "garbler": "client"}, {"dropped_bits": 3}, {"sign_only": True, "dropped_bits": 40}]
+)
+def test_impossible_choices_of_the_sign_are_refused(options: dict[str, object]) -> None:
+    program, _ = networks.program_of("residual")
+    with pytest.raises(UsageError):
+        operation_cost(program, program.ops[0], 1, options)

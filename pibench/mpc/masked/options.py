@@ -66,7 +66,6 @@ class Window:
 class Options:
     """What a suite may choose; every choice is public and recorded."""
 
-    relu = "tables"  # no option: the gadget that ReLUs go through
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     provider: Literal["dealer", "first-party", "two-party"] = "dealer"  # who makes the correlated randomness
@@ -97,7 +96,12 @@ class Options:
             raise UsageError(f"provider is {self.provider!r}", remedy=f"choose one of {', '.join(SOURCES)}")
 
     @property
-    def relu_choices(self) -> dict[str, str]:
+    def relu(self) -> str:
+        """The gadget that ReLUs go through."""
+        return "tables"
+
+    @property
+    def relu_choices(self) -> dict[str, Any]:
         """What the steps of ReLUs are told beside their shift."""
         return {}
 

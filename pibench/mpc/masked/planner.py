@@ -16,6 +16,7 @@ from pibench.errors import UsageError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
 from pibench.mpc.masked.bits import assign_bits
+from pibench.mpc.masked.gadgets.circa import SignedRelu
 from pibench.mpc.masked.gadgets.halfgates import GarbledRelu
 from pibench.mpc.masked.gadgets.image import Receive
 from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
@@ -26,7 +27,7 @@ from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Index, Plan, Step, Value
 
-RELUS: dict[str, type[ReluStep] | type[GarbledRelu]] = {"tables": ReluStep, "halfgates": GarbledRelu}
+RELUS: dict[str, type[Any]] = {"tables": ReluStep, "halfgates": GarbledRelu, "sign": SignedRelu}
 
 
 def plan_program(program: Program, options: Options, batch: int = 1) -> Plan:
@@ -170,8 +171,9 @@ class _Planner:
         return self._masked(op, source, lambda kept: self._relu_on(op, kept, shift))
 
     def _relu_step(self, out: str, source: str, op: ir.Op, shift: int) -> Step:
-        choices: dict[str, Any] = self.options.relu_choices
-        return RELUS[self.options.relu](out=out, inputs=(source,), op=op, shift=shift, **choices)
+        choices = self.options.relu_choices
+        made: Step = RELUS[self.options.relu](out=out, inputs=(source,), op=op, shift=shift, **choices)
+        return made
 
     def _relu_on(self, op: ir.Op, source: str, shift: int) -> str:
         value = self.values[source]

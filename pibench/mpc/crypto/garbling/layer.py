@@ -85,6 +85,7 @@ class OnlineGarbler(_Once):
     offset: Words
     seed: bytes
     decode: Words
+    outputs: Words = field(default_factory=lambda: np.empty(0, np.uint64))  # labels of zero, flat, where they are kept
 
     def labels(self, words: Words) -> Iterator[Words]:
         """Yield the active labels (flat) of its inputs, words (count,), piece by piece: each goes to the evaluator."""
@@ -107,9 +108,15 @@ class OfflineEvaluator(_Once):
 
     def evaluate(self, index: int, garbler: Words) -> Words:
         """Return the colours of one piece's outputs, a word a lane, from the garbler's active labels."""
+        return _colours(self.layer, self.layer.pieces[index], self.outputs(index, garbler))
+
+    def outputs(self, index: int, garbler: Words) -> Words:
+        """Return the active labels of one piece's outputs, flat."""
         if index == 0:
             self.use()
-        return _evaluate(self.layer, self.salt, index, garbler, self.labels, self.tables)
+        piece, circuit = self.layer.pieces[index], self.layer.circuit
+        own, ciphers = self.labels[_span(piece, circuit.evaluator)], self.tables[_span(piece, 2 * circuit.ands)]
+        return evaluate(circuit, self.layer.keys(self.salt, piece), garbler, own, ciphers)
 
 
 @dataclass
@@ -157,17 +164,18 @@ class OnlineEvaluator(_Once):
 # ---- server garbles: the garbler's inputs online, the evaluator's offline
 
 
-def garble_for_offline(channel: Channel, ot: OtSender, layer: Layer) -> OnlineGarbler:
-    """Garbler: take the evaluator's transfers, send the circuit."""
+def garble_for_offline(channel: Channel, ot: OtSender, layer: Layer, keep: bool = False) -> OnlineGarbler:
+    """Garbler: take the evaluator's transfers, send the circuit; `keep` the outputs' labels of zero."""
     circuit, seed = layer.circuit, fresh_seed()
     stream, decode = Stream(seed), np.empty(layer.count, np.uint64)
-    rows = [_take_rows(channel, ot, piece, circuit.evaluator) for piece in layer.pieces]
+    rows, kept = [_take_rows(channel, ot, piece, circuit.evaluator) for piece in layer.pieces], []
     for piece, row in zip(layer.pieces, rows, strict=True):
         zero = _labels(stream, piece, circuit.garbler)
         tables, out = garble(circuit, layer.keys(ot.salt, piece), zero, row, ot.delta)
         channel.send(tables)
         decode[piece] = _colours(layer, piece, out)
-    return OnlineGarbler(layer, ot.delta, seed, decode)
+        kept.append(out if keep else out[:0])
+    return OnlineGarbler(layer, ot.delta, seed, decode, np.concatenate(kept))
 
 
 def receive_offline(channel: Channel, ot: OtReceiver, layer: Layer, columns: list[Column]) -> OfflineEvaluator:
@@ -235,12 +243,6 @@ def transfer_bytes(layer: Layer) -> int:
     return sum(message_bytes(_rounded((piece.stop - piece.start) * wires)) for piece in layer.pieces)
 
 
-def _evaluate(layer: Layer, salt: Words, index: int, garbler: Words, labels: Words, tables: Words) -> Words:
-    piece, circuit = layer.pieces[index], layer.circuit
-    own, ciphers = labels[_span(piece, circuit.evaluator)], tables[_span(piece, 2 * circuit.ands)]
-    return _colours(layer, piece, evaluate(circuit, layer.keys(salt, piece), garbler, own, ciphers))
-
-
 def _take_rows(channel: Channel, ot: OtSender, piece: slice, wires: int) -> Words:
     count = (piece.stop - piece.start) * wires
     message = np.empty(message_bytes(_rounded(count)) // 8, np.uint64)
@@ -272,6 +274,11 @@ def _labels(stream: Stream, piece: slice, wires: int) -> Words:
 def _times(bits: NDArray[np.uint8], offset: Words) -> Words:
     """Return the offset where a bit is set and zero elsewhere, flat."""
     return (np.negative(bits.astype(np.uint64))[:, None] & offset).reshape(-1)
+
+
+def colours_of(layer: Layer, labels: Words) -> Words:
+    """Return the colours of a whole layer's outputs, a word a lane."""
+    return _colours(layer, slice(0, layer.lanes), labels)
 
 
 def _colours(layer: Layer, piece: slice, labels: Words) -> Words:

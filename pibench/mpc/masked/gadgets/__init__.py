@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pibench.mpc.masked.gadgets.circa import Circa, SignedRelu
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.halfgates import GarbledRelu, HalfGates
@@ -20,6 +21,7 @@ GADGETS: dict[type[Step], type[Any]] = {
     Product: LinearLayer,
     ReluStep: Tables,
     GarbledRelu: HalfGates,
+    SignedRelu: Circa,
     Square: Squares,
     Extend: Extension,
     Remask: FreshMask,

@@ -85,22 +85,25 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
         """Nothing is drawn."""
         return ServerHalf()
 
-    def make_server(self, channel: Channel, ot: OtSender | OtReceiver, number: int, half: ServerHalf) -> None:
+    def make_server(
+        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ServerHalf
+    ) -> None:
         """Garble, or take the circuit."""
-        if isinstance(ot, OtSender):
-            half.held = garbled.garble_for_offline(channel, ot, self.layer(number))
+        if self.client_garbles:
+            half.held = garbled.receive_online(channel, receiver, self.layer(number))
         else:
-            half.held = garbled.receive_online(channel, ot, self.layer(number))
+            half.held = garbled.garble_for_offline(channel, sender, self.layer(number))
 
     def make_client(
-        self, channel: Channel, ot: OtSender | OtReceiver, number: int, half: ClientHalf, inputs: list[Ints]
-    ) -> None:
+        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ClientHalf,
+        inputs: list[Ints],
+    ) -> None:  # fmt: skip
         """Take the circuit, or garble: the part of x and minus the part of the output are inputs."""
         columns = [(_words(inputs[0]), self.width), (_words(-half.part), self.out.bits)]
-        if isinstance(ot, OtReceiver):
-            half.held = garbled.receive_offline(channel, ot, self.layer(number), columns)
+        if self.client_garbles:
+            half.held = garbled.garble_for_online(channel, sender, self.layer(number), columns)
         else:
-            half.held = garbled.garble_for_online(channel, ot, self.layer(number), columns)
+            half.held = garbled.receive_offline(channel, receiver, self.layer(number), columns)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the drawn part."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pibench.lowering.program import Weights
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
+from pibench.mpc.masked.gadgets.circa import Circa
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.halfgates import HalfGates
 from pibench.mpc.masked.gadgets.square import Squares
@@ -23,21 +24,21 @@ KIND = "garbled circuits"  # under which the meter books what they cost offline
 class Garbling:
     """One party's half of the transfers of a connection, and the layers garbled with them, which both count alike."""
 
-    def __init__(self, party: Party, gadgets: Gadgets, sender: OtSender, receiver: OtReceiver) -> None:
+    def __init__(self, party: Party, sender: OtSender, receiver: OtReceiver) -> None:
         self._party, self._layers = party, 0
-        self._ot = sender if _client_garbles(gadgets) != party.is_server else receiver
+        self._transfers = sender, receiver
 
     def complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints] | None = None) -> None:
         """Make one gadget's circuit, if it has one; `inputs` are the client's parts, on the client."""
-        if not isinstance(gadget, HalfGates):
+        if not isinstance(gadget, HalfGates | Circa):
             return
         number, self._layers = self._layers, self._layers + 1
         _, stage, site = gadget.step.label
         with self._party.meter.op(KIND, stage, site):
             if inputs is None:
-                gadget.make_server(self._party.peer, self._ot, number, half)
+                gadget.make_server(self._party.peer, *self._transfers, number, half)
             else:
-                gadget.make_client(self._party.peer, self._ot, number, half, inputs)
+                gadget.make_client(self._party.peer, *self._transfers, number, half, inputs)
 
 
 class GarblingServer(TwoPartyServer):
@@ -45,7 +46,7 @@ class GarblingServer(TwoPartyServer):
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
-        self._garbling = Garbling(self.party, self.gadgets, self._sender, self._receiver)
+        self._garbling = Garbling(self.party, self._sender, self._receiver)
 
     def _complete(self, gadget: AnyGadget, half: Any) -> None:
         self._garbling.complete(gadget, half)
@@ -54,12 +55,10 @@ class GarblingServer(TwoPartyServer):
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
         """Count the links that no circuit counts for itself: windows, and what the client says around the circuits."""
         windows, order = super().inference_cost(gadgets).offline_rounds, list(gadgets.values())
-        garbled = [at for at, gadget in enumerate(order) if isinstance(gadget, HalfGates)]
+        garbled = [at for at, gadget in enumerate(order) if isinstance(gadget, HalfGates | Circa)]
         if not garbled:
             return Cost(offline_rounds=windows)
-        if _client_garbles(
-            gadgets
-        ):  # the server speaks first: together with its answer, if nothing is between
+        if _client_garbles(gadgets):  # the server speaks first: together with its answer, if nothing is between
             between = order[: garbled[0]] + [gadget for gadget in order if isinstance(gadget, Squares)]
             return Cost(offline_rounds=windows if any(gadget.told_count for gadget in between) else windows - 2)
         after = any(gadget.told_count for gadget in order[garbled[-1] :])
@@ -71,7 +70,7 @@ class GarblingClient(TwoPartyClient):
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
-        self._garbling = Garbling(self.party, self.gadgets, self._sender, self._receiver)
+        self._garbling = Garbling(self.party, self._sender, self._receiver)
 
     def _complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
         self._garbling.complete(gadget, half, inputs)
