@@ -47,7 +47,7 @@ def test_a_device_that_a_protocol_has_not_is_refused_when_the_suite_is_read(
         ("masked", {"fraction_bits": "16"}, "option fraction_bits: input should be a valid integer (given: '16')"),
         ("masked", {"fraction_bits": True}, "option fraction_bits: input should be a valid integer (given: True)"),
         ("masked", {"check_ranges": 1}, "option check_ranges: input should be a valid boolean (given: 1)"),
-        ("masked", {"provider": "nobody"}, "option provider: input should be 'dealer' or 'first-party'"),
+        ("masked", {"provider": "nobody"}, "option provider: input should be 'dealer', 'first-party' or 'two-party'"),
         ("masked", {"range_bits": 30}, "4 digits of 8 bits do not cover"),
         ("crypten", {"wire": "pigeon"}, "option wire: input should be 'gloo' or 'channel'"),
         ("crypten-cached", {"rendezvous": "a:1"}, "crypten-cached has no option 'rendezvous'"),
