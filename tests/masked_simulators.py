@@ -98,8 +98,7 @@ def simulate_client(
     }
     part, shift = material.parts[plan.output.name].reshape(-1), plan.output_shift
     # the one sum with the part's own low bits that rounds to these logits
-    low, half = part & ((1 << shift) - 1), 1 << shift >> 1
-    total = (logits.reshape(-1) << shift) + ((low + half) & ((1 << shift) - 1)) - half
+    total = (logits.reshape(-1) << shift) - (-part & ((1 << shift) - 1))
     left = ((total - part) >> shift) & ((1 << (plan.output.bits - shift)) - 1)
     view["logits"] = [pack(left, plan.answer_bytes)]
     client = Client(plan, gadgets, None, Meter())  # type: ignore[arg-type]

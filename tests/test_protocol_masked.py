@@ -304,6 +304,14 @@ def test_debug_mode_finds_what_is_out_of_range():
     image[..., 3] = -12000.0  # seen modulo 16384: up to three times the range for certain
     with pytest.raises(PartyError, match=r"reaches 4384\.0, or that and a multiple of 16384,"):
         run_masked(program, weights, [image], check_ranges=True)
+    image = image.double()
+    image[..., 3] = 4096 - ULP
+    assert run_masked(program, weights, [image], check_ranges=True).logits[0].max() == 4096  # as float32
+    weights["w"] += 2 * ULP  # a product between the last number of the range and its end: a ReLU might make it zero
+    image[..., 3] = 4095.875  # times 1 + 2^-15 almost 4096
+    with pytest.raises(PartyError, match=r"reaches 4096\.0, .* outside the protocol's range of 4096 \(less 2\^-16"):
+        run_masked(program, weights, [image], check_ranges=True)
+    weights["w"] -= 2 * ULP
     image[..., 3] = 4000.0
     assert run_masked(program, weights, [image], check_ranges=True).logits[0].max() == 4000
 
@@ -345,6 +353,58 @@ def test_max_pools_are_within_one_unit_over_the_whole_range(range_bits, conv):
     outcome = run_masked(Program((*ops[: 1 + conv], pool)), weights, [image], range_bits=range_bits)
     want = torch.tensor([-top, top, top, -top + ULP, -top]).view(1, 1, 1, 5)
     assert (outcome.logits[0] - want).abs().max() <= ULP * 1.0001 + 2.0 ** (range_bits - 24)
+
+
+def limits(range_bits: int) -> torch.Tensor:
+    """The largest and the lowest number of the range, and their neighbours."""
+    top, unit = 2.0**range_bits, 2.0**-16
+    return torch.tensor([top - unit, top - 2 * unit, -top, -top + unit, unit, -unit, 0.0, top - 1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("range_bits", [8, 10, 12, 14, 15, 16])
+def test_relus_hold_at_both_ends_of_the_range(range_bits):
+    program, weights = identity_relu(8)
+    for _ in range(4):
+        outcome = run_masked(program, weights, [limits(range_bits).view(1, 1, 1, 8)], range_bits=range_bits)
+        assert torch.equal(outcome.logits[0].view(-1), limits(range_bits).clamp(min=0).float())
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("range_bits", [8, 10, 12, 14, 15, 16])
+def test_max_pools_hold_at_both_ends_of_the_range_and_beside_the_border(range_bits, conv):
+    """Of all pairs of those numbers, and of each alone beside what lies outside: exact, whatever the masks are."""
+    pairs = torch.cartesian_prod(limits(range_bits), limits(range_bits)).reshape(-1)
+    n = pairs.numel()
+    ops = [
+        Input(name="input", inputs=(), shape=(1, 1, n)), replace(identity_relu(n)[0].ops[1], shape=(1, 1, n)),
+        MaxPool(
+            name="pool", inputs=("conv" if conv else "input",), shape=(1, 1, n // 2), kernel=(1, 2), stride=(1, 2)
+        ),
+    ]  # fmt: skip
+    alone = replace(ops[2], shape=(1, 1, n), kernel=(1, 2), stride=(1, 2), padding=(0, n // 2))
+    for pool in (ops[2], alone):
+        made = Program((*ops[: 1 + conv], pool))
+        image = pairs.view(1, 1, 1, n)
+        outcome = run_masked(made, {"w": torch.ones(1, 1, 1, 1)}, [image], range_bits=range_bits)
+        padded = torch.nn.functional.pad(image, pool.padding[::-1] if pool is ops[2] else (n // 2, n // 2), value=-1e9)
+        want = torch.nn.functional.max_pool2d(padded, (1, 2), (1, 2)).clamp(min=-(2.0**range_bits))
+        assert torch.equal(outcome.logits[0], want.float())
+
+
+@pytest.mark.parametrize("low", [0.25, 0.5, 0.75])
+def test_near_ties_after_a_product_are_within_one_unit(low):
+    """Two values that differ by less than a unit, with all low bits busy."""
+    n = 4_000
+    weights = {"w": torch.full((1, 1, 1, 1), 0.30001)}
+    ops = (
+        Input(name="input", inputs=(), shape=(1, 1, n)), replace(identity_relu(n)[0].ops[1], shape=(1, 1, n)),
+        MaxPool(name="pool", inputs=("conv",), shape=(1, 1, n // 2), kernel=(1, 2), stride=(1, 2)),
+    )  # fmt: skip
+    image = torch.randint(-4, 4, (1, 1, 1, n)).double() * ULP + low
+    outcome = run_masked(Program(ops), weights, [image])
+    exact = (image * 2**16).round() * round(0.30001 * 2**16) / 2**32
+    error = (outcome.logits[0].double() - torch.nn.functional.max_pool2d(exact, (1, 2), (1, 2))).abs().max()
+    assert error < 2 * ULP  # less than one of the pool, and less than one of the logits' rounding
 
 
 @pytest.mark.parametrize("size", [3, 5, 7, 28])

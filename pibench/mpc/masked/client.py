@@ -35,12 +35,13 @@ class Client:
     def _add(self, heard: Bytes, part: Ints) -> Ints:
         """Return the logits at the network's fraction bits, from the server's part without what lies below them.
 
-        That is missing makes the sum too small by what is uniform between none and one unit: half of one is added.
+        What is missing makes the sum too small by less than a unit, uniformly: the next unit up is exact where the
+        logits are, and right on average everywhere.
         """
         shift, keep = self.plan.output_shift, 64 - self.plan.output.bits
         total = (unpack(heard, self.plan.answer_bytes) << shift) + part.reshape(-1)
         total = (total << keep) >> keep
-        return (total + (1 << shift >> 1)) >> shift
+        return -(-total >> shift)
 
     def compute(self, image: Ints, material: Material) -> Ints:
         """Return the client's part of the output, from the encoded images (batch, *shape)."""

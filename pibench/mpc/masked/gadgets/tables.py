@@ -196,11 +196,12 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
         heard = yield Await(8 * x.size)
         bits, source, op = self.window.bits, self.source, self.step.op
         value = ((x + heard.view(np.int64)) << (64 - bits)) >> (64 - bits)
-        limit = 1 << (self.options.range_bits + source.beyond)
-        if (worst := float(np.abs(value).max()) / 2**source.scale) >= limit:
+        limit = 1 << (self.options.range_bits + source.beyond + source.scale)
+        if value.max() > limit - (1 << self.window.low) or value.min() < -limit:
             raise PartyError(
-                f"the input of {op.site or op.name} reaches {worst:.1f}, or that and a multiple of "
-                f"{2 ** (bits - source.scale)}, outside the protocol's range of {limit}",
+                f"the input of {op.site or op.name} reaches {float(np.abs(value).max()) / 2**source.scale:.1f}, "
+                f"or that and a multiple of {2 ** (bits - source.scale)}, outside the protocol's range of "
+                f"{limit >> source.scale} (less 2^-{self.options.fraction_bits}, the largest that it holds)",
                 remedy="raise range_bits in the protocol's options",
             )
 
