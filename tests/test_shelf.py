@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pibench.links.transport import channel_pair
 from pibench.lowering.program import Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
+from pibench.mpc.masked.sources.counter import Counter
 from pibench.mpc.masked.sources.shelf import Shelf
 from pibench.mpc.protocol import CLIENT, SERVER, Party
 
@@ -157,3 +159,68 @@ def test_kept_files_are_the_owners_alone(tmp_path):
     run(tmp_path, 1, ahead=1)
     for path in tmp_path.rglob("*.safetensors"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def copy_back(folder: Path, copy: Path, role: str) -> None:
+    """Put back what one party's folder held when it was copied."""
+    (live,), (kept,) = folder.glob(f"*/{role}"), copy.glob(f"*/{role}")
+    shutil.rmtree(live)
+    shutil.copytree(kept, live)
+
+
+@pytest.mark.parametrize("roles", [("server", "client"), ("server",), ("client",)])
+def test_a_restored_folder_brings_nothing_back(tmp_path, roles):
+    """Of both parties, items would serve twice: two masked images would differ by exactly the images' difference."""
+    folder, copy = tmp_path / "kept", tmp_path / "copy"
+    run(folder, 1, ahead=2)
+    shutil.copytree(folder, copy)
+    run(folder, 1)
+    for role in roles:
+        copy_back(folder, copy, role)
+    told = run(folder, 1).offline[CLIENT].total.sent_bytes
+    assert told > 1000  # fresh material
+    assert not items(folder)["server"]  # what the client still has, the server never offers again
+
+
+def test_a_party_whose_state_and_folder_are_set_back_is_told_by_its_peer(tmp_path, monkeypatch):
+    folder, copy, state = tmp_path / "kept", tmp_path / "copy", tmp_path / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    run(folder, 1, ahead=2)
+    shutil.copytree(folder, copy)
+    (client,) = folder.glob("*/client")
+    before = Counter(client)._outside
+    value = before.read_text() if before.exists() else ""
+    run(folder, 1)
+    copy_back(folder, copy, "client")
+    before.write_text(value or "0")
+    assert Counter(client).agrees
+    assert run(folder, 1).offline[CLIENT].total.sent_bytes > 1000
+    assert items(folder) == {"server": set(), "client": set()}
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    shelf = Shelf(tmp_path, "server", "a program")
+    shelf.put(b"x" * 16, {"a": torch.ones(3).numpy()})
+    (item,) = tmp_path.rglob("item-*")
+    old, new = item.with_name("item-ab.taken"), item.with_name("item-cd.taken")
+    for path in (old, new):
+        shutil.copy(item, path)
+    os.utime(old, (0, 0))
+    Shelf(tmp_path, "server", "a program")
+    assert (old.exists(), new.exists(), item.exists()) == (False, True, True)  # another run may be taking the newer one
+
+
+def test_files_and_folders_are_on_disk_before_material_is_used(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")))
+    shelf = Shelf(tmp_path, "server", "a program")
+    shelf.put(b"x" * 16, {"a": torch.ones(3).numpy()})
+    (item,) = tmp_path.rglob("item-*")
+    assert order[-2:] == [str(item.with_suffix(".part")), str(item.parent)]
+    order.clear()
+    plain = Shelf._load
+    monkeypatch.setattr(Shelf, "_load", lambda self, path: order.append("read") or plain(self, path))
+    shelf.take(b"x" * 16)
+    assert order[0] == str(item.parent)
+    assert order.index("read") == len(order) - 1
+    assert len([path for path in order if "taken" in path]) == 1  # the folder's counter; the other has a hash's name

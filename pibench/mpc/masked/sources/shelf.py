@@ -2,6 +2,8 @@
 
 Each party has a shelf of its own, which holds its half of every item and what the source keeps of a model's setup. An
 item has the same name on both shelves; it is deleted before it is used, so that no failure can make it be used twice.
+Both parties count what they take, outside of the folder too (`counter.py`), and compare: a folder that was restored
+from a copy brings items back that have been used, and none of them is.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +24,11 @@ from pibench.errors import MaterialError, TransportError
 from pibench.lowering.program import Weights
 from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.gadget import Arrays
+from pibench.mpc.masked.sources.counter import Counter, sync
 from pibench.mpc.masked.sources.source import Material, Source
 
 ID_BYTES = 16
+LEFT_S = 3600.0
 FORMAT = 2  # of what is kept: items of another one are left alone
 
 
@@ -33,6 +38,23 @@ class Shelf:
     def __init__(self, root: Path, role: str, key: str) -> None:
         self._folder = root / hashlib.sha256(key.encode()).hexdigest()[:32] / role
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.counter = Counter(self._folder)
+        self._sweep()
+        if not self.counter.agrees:
+            self.restart(self.counter.value)
+
+    def _sweep(self) -> None:
+        """Delete what a killed process left half written or half taken."""
+        for left in (*self._folder.glob("item-*.taken"), *self._folder.glob("*.part")):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT_S:  # another run may be at it
+                    left.unlink()
+
+    def restart(self, count: int) -> None:
+        """Delete all items, whose past is not known, and count on from here."""
+        for item in self.items():
+            self.discard(item)
+        self.counter.advance(count)
 
     def items(self) -> list[bytes]:
         """Return the names of the items that wait, oldest first."""
@@ -49,8 +71,10 @@ class Shelf:
         taken = path.with_suffix(".taken")
         try:
             os.replace(path, taken)  # whoever comes second finds nothing, whatever happens to the first
+            sync(self._folder)
         except FileNotFoundError as error:
             raise MaterialError(f"{path} has been used already", remedy="run the offline phase again") from error
+        self.counter.advance()
         try:
             return self._load(taken)
         finally:
@@ -80,7 +104,9 @@ class Shelf:
         try:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
             part.chmod(0o600)
+            sync(part)
             os.replace(part, path)
+            sync(self._folder)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
             raise MaterialError(f"cannot keep material in {path}: {error}", remedy="free disk space there") from error
@@ -137,6 +163,7 @@ class Kept(Source):
 
     def make(self, inferences: int) -> Iterator[Material]:
         """Take kept material, have the rest made, and keep as much for later as the options say."""
+        self._compare_counters()
         both = self._offer(inferences) if self.party.is_server else self._choose(inferences)
         for item in both:
             yield self._source.from_arrays(self.shelf.take(item))
@@ -146,6 +173,13 @@ class Kept(Source):
                 yield made
             else:
                 self._keep(made)
+
+    def _compare_counters(self) -> None:
+        """Meet the peer's counter: where one was set back, or lost, nothing that either kept is used."""
+        mine, theirs = np.array([self.shelf.counter.value], np.int64), np.zeros(1, np.int64)
+        self.party.peer.exchange(mine, theirs)
+        if mine[0] != theirs[0]:
+            self.shelf.restart(max(int(mine[0]), int(theirs[0])))
 
     def _offer(self, inferences: int) -> list[bytes]:
         """Server: name the oldest items, and return those that the client has too; the others serve nobody and go."""
