@@ -86,6 +86,8 @@ def two_hosts(up: LinkUp, folder: Path, suite: Path) -> tuple[str, int]:
         str(keys / "alice.key"),
         "--trust",
         str(keys / "bob.crt"),
+        "--cards",
+        "*",
     ]
     lead = [*PIBENCH, "run", str(suite), "-q", "--record", str(folder / "two.json"), "--peer", f"10.77.0.1:{PORT}"]
     lead += ["--key", str(keys / "bob.key"), "--trust", str(keys / "alice.crt")]

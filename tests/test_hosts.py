@@ -18,6 +18,7 @@ from test_tls import no_certificate, no_tls, old_tls
 from pibench.errors import PartyError, PibenchError, UsageError
 from pibench.hosts import hosts
 from pibench.hosts import lender as lender_module
+from pibench.hosts.asked import wanted
 from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import (
     LOCAL_OPTIONS,
@@ -31,6 +32,7 @@ from pibench.hosts.hosts import (
     parse_address,
 )
 from pibench.hosts.lender import Lender
+from pibench.hosts.lent import LentCards
 from pibench.links import frames
 from pibench.links.callers import MAX_CALLERS
 from pibench.links.link import Link
@@ -65,6 +67,7 @@ def host(keys, tmp_path, monkeypatch):
     """A host that lends the server of the small program's sessions."""
     session_plan, _ = plan(tmp_path)
     program, _ = small_program()
+    monkeypatch.chdir(tmp_path)  # where the lender keeps what it prepares
     ready = SimpleNamespace(
         program=program, ops=program.to_json(), weights_path=Path(session_plan.weights), masks_path=None,
         network=SimpleNamespace(card="small"),
@@ -82,7 +85,7 @@ def host(keys, tmp_path, monkeypatch):
 
 def remote_plan(host, keys, folder, **changes):
     link = HostsUp(NETWORK, Peer(host.address, who(keys, "bob", "alice")))
-    remote = {"card": "name: small", "images": 1, "seed": 0, "program": small_program()[0].sha256}
+    remote = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program": small_program()[0].sha256}
     nowhere = str(folder / "no-weights-here.safetensors")  # this host has none
     return plan(folder, link=link, probe=True, remote=remote, weights=nowhere, **changes)[0]
 
@@ -165,11 +168,23 @@ def test_strangers_of_six_kinds_are_refused_and_logged_while_a_session_runs_on(h
     assert max(times) < 1.5
 
 
+REMOTE = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program": small_program()[0].sha256}
+
+
 @pytest.mark.parametrize(
     ("job", "why"),
     [
         ("job", "this is no job"),
-        ({"remote": {"program": "abc"}}, "not what this host makes of the card"),
+        ({"remote": {**REMOTE, "program": "abc"}}, "not what this host makes of the card"),
+        ({"remote": {"program": "abc"}}, "the job's network is malformed: card: Field required"),
+        ({"remote": {**REMOTE, "images": 10**9}}, "images: Input should be less than or equal to 100000"),
+        ({"remote": {**REMOTE, "card": "x" * 70_000}}, "card: String should have at most 65536 characters"),
+        ({"batch": 10**9}, "batch: Input should be less than or equal to 4096"),
+        ({"batch": 4096, "inferences": 4096}, "this host goes up to 100000"),
+        ({"threads": "all"}, "threads: Input should be a valid integer"),
+        ({"timeout_s": 1e9}, "timeout_s: Input should be less than or equal to 86400"),
+        ({"device": "cuda"}, "fake does not run on cuda"),
+        ({"options": {"error": "much"}}, "option error: input should be a valid number"),
         ({"role": "client"}, "a server here, and nothing else"),
         ({"protocol": "../evil"}, "no protocol is named"),
         *(({"options": {name: 1}}, f"the options name {name}, which no other host may set") for name in LOCAL_OPTIONS),
@@ -190,7 +205,7 @@ def test_a_caller_may_not_ask_for_more_than_a_server(host, keys, tmp_path, job, 
 
 def job_of(folder):
     program, _ = small_program()
-    remote = {"card": "name: small", "images": 1, "seed": 0, "program": program.sha256}
+    remote = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program": program.sha256}
     return Job(
         role="server", protocol="fake", module="fake_protocol", program=program.to_json(), weights="w", masks="m",
         token="t" * 64, remote=remote, options={"error": 0.0},
@@ -210,6 +225,78 @@ def test_a_job_travels_without_files_addresses_and_code(tmp_path):
 def test_a_job_with_options_of_one_host_does_not_travel(tmp_path, name):
     with pytest.raises(UsageError, match=f"the options name {name}, which no other host may set"):
         carried(dataclasses.replace(job_of(tmp_path), options={name: "x"}))
+
+
+def test_everything_is_checked_before_a_network_is_prepared(host, keys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Lender, "_prepared", lambda self, asked: pytest.fail("prepared"))
+    sound = carried(job_of(tmp_path))
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    for change in ({"role": "dealer"}, {"options": {"no": 1}}, {"inferences": 10**9}, {"protocol": "none"}):
+        assert "prepared" not in call(host, known, hosts.hello(), {"job": {**sound, **change}})["refused"]
+    assert not any("prepared" in line for line in host.log)
+
+
+def test_a_session_has_a_deadline_at_the_lender(host, keys, tmp_path):
+    host.lender.deadline_s = 1.0
+    known = Wrapper(who(keys, "bob", "alice"), server=False)
+    sock = socket.create_connection(host.address, timeout=5)
+    talk = Talk(known(sock))
+    for message in (hosts.hello(), {"job": {**carried(job_of(tmp_path)), "options": {}}}):
+        talk.send(message)
+        talk.next(20)
+    deadline = time.monotonic() + 20  # nobody comes to be its client
+    while not any("longer than this host lends" in line for line in host.log) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "longer than this host lends a session" in host.log[-1]
+    talk.close()
+
+
+CARD = Path(__file__).parent.parent / "networks" / "digits-tiny.yaml"
+
+
+@pytest.mark.parametrize(
+    ("cards", "text", "said"),
+    [
+        ((), None, "it lends none: start it with --cards NAME"),
+        (("digits-full",), None, "it lends digits-full"),
+        (("digits-t*",), "name: digits-tiny\n", "it lends digits-t"),  # the name is not the card
+    ],
+)
+def test_a_host_lends_the_cards_that_it_names_and_no_others(tmp_path, cards, text, said):
+    lent = LentCards(cards, tmp_path, print)
+    with pytest.raises(UsageError, match="lends no such card") as caught:
+        lent.prepared(wanted({**REMOTE, "card": text or CARD.read_text()}))
+    assert said in str(caught.value)
+
+
+def test_a_lent_card_is_prepared_once_and_a_few_are_kept(tmp_path, monkeypatch):
+    made = []
+
+    def prepare(card, folder, needs, told):
+        made.append(needs.seed)
+        (folder / "w").write_text("")
+        return SimpleNamespace(weights_path=folder / "w", seed=needs.seed)
+
+    monkeypatch.setattr("pibench.run.prepare.prepare_card", prepare)
+    monkeypatch.setattr("pibench.hosts.lent.MOST_PREPARED", 2)
+    lent = LentCards(("digits-tiny",), tmp_path, print)
+    ask = [wanted({**REMOTE, "card": CARD.read_text(), "seed": seed}) for seed in range(3)]
+    found = [lent.prepared(ask[seed]).seed for seed in (0, 0, 1, 2, 2, 0)]
+    assert (found, made) == ([0, 0, 1, 2, 2, 0], [0, 1, 2, 0])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_network_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr("pibench.run.prepare.prepare_card", lambda *_: gate.wait(20))
+    monkeypatch.setattr("pibench.hosts.lent.PREPARE_S", 0.2)
+    lent = LentCards(("digits-tiny",), tmp_path, print)
+    ask = wanted({**REMOTE, "card": CARD.read_text()})
+    for said in ("was not ready after 0 s", "still preparing another network"):
+        with pytest.raises(UsageError, match=said):
+            lent.prepared(ask)
+    gate.set()
+    lent._at_work.join(10)
 
 
 def test_a_caller_has_ten_seconds_in_all_not_for_every_word(host, keys, monkeypatch):

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,16 +160,22 @@ def test_records_are_found_by_file_id_and_age(tmp_path: Path) -> None:
 
 
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
-    left = tmp_path / "tmp" / "session-999999999-abc"
-    left.mkdir(parents=True)
+    code = "import os, sys; from pathlib import Path; from pibench.records.store import scratch_folder as f;"
+    code += "print(f(Path(sys.argv[1])), flush=True); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    left = Path(done.stdout.strip())
     (left / "weights.safetensors").write_bytes(b"secret")
-    alive = tmp_path / "tmp" / f"session-{os.getpid()}-abc"
-    alive.mkdir()
+    old = tmp_path / "tmp" / f"session-{os.getpid()}-abc"  # its name says a process that lives: in which container?
+    old.mkdir()
+    alive = store.scratch_folder(tmp_path)
     fresh = store.scratch_folder(tmp_path)
+    assert not old.exists()
     assert fresh.is_dir()
     assert fresh.stat().st_mode & 0o077 == 0
     assert alive.is_dir()
     assert not left.exists()
+    store.release_scratch(alive)
+    assert not alive.exists()
 
 
 def test_measured_leaves_warm_ups_out() -> None:

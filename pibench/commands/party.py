@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust", type=Path, action="append", default=[], metavar="FILE", help="certificate of a host that may call"
     )
     parser.add_argument(
+        "--cards", action="append", default=[], metavar="NAME",
+        help="card of this host that callers may use: a name, a pattern or a file; none unless named",
+    )  # fmt: skip
+    parser.add_argument(
         "--data-port", type=int, metavar="N", help="port of the parties' own connection (default: the next one)"
     )
 
@@ -67,8 +71,9 @@ def _listen(args: argparse.Namespace) -> int:
     place = parse_address(args.listen)
     who = identity(args.key, args.trust)
     data_port = default_data_port(place) if args.data_port is None else args.data_port
-    lender = Lender(place, data_port, who)
+    lender = Lender(place, data_port, who, cards=tuple(args.cards))
     log_line(f"listening on {place[0]}:{place[1]}, data on port {data_port}, as {fingerprint(who.certificate)}")
+    log_line(f"lends {', '.join(sorted(lender.lent)) or 'no card: name some with --cards'}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
     try:
         lender.serve()

@@ -2,19 +2,21 @@
 
 The harness starts remote.py in the server's stead, which carries control, results and output over mutual TLS; the
 parties' own connections are TLS as well. The card's text travels, and the public structure of the program; weights stay
-on the one host and images on the other. The dealer runs beside the client: whoever would use this for more than
-measuring has to put it where both trust it.
+on the one host and images on the other. A dealer, where a suite asks for one, runs beside the client, whose host can
+then compute the weights; run and record say so.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pibench import __version__, processes
 from pibench.errors import PartyError, UsageError
+from pibench.hosts.asked import check_numbers
 from pibench.links.link import Address, Link, LinkUp
 from pibench.links.tls import Identity
 from pibench.mpc.spec import Engine, found, spec_of
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 # what a job says to the other host; the rest are files, addresses and secrets of this one
 CARRIED = (
-    "role", "protocol", "program", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
+    "role", "protocol", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
     "dealer", "timeout_s", "token", "probe", "remote",
 )  # fmt: skip
 # these name code, addresses and files of the host that sets them, or show it what the other one computes
@@ -104,7 +106,7 @@ class HostsUp(LinkUp):
 
 def carried(job: Job) -> dict[str, Any]:
     """Return what the other host is told of a job; raises UsageError for one that it would refuse."""
-    _check_options(job.options)
+    _check_options(job.options, spec_of(job.protocol).local if job.protocol in found() else ())
     return {name: getattr(job, name) for name in CARRIED}
 
 
@@ -127,7 +129,7 @@ def greeted(theirs: dict[str, Any]) -> None:
 
 
 def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str, str | None]) -> Job:
-    """Return the job that another host asked for, with this host's own files, addresses and code."""
+    """Return the job that another host asked for, with this host's own files, addresses and code; no program yet."""
     if unknown := sorted(set(values) - set(CARRIED)):
         raise UsageError(f"the job has {', '.join(map(str, unknown))}, which no other host may set")
     if values.get("role") != "server":
@@ -136,16 +138,19 @@ def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str
         raise UsageError(f"no protocol is named {str(values.get('protocol'))[:40]!r} here")
     if not isinstance(options := values.get("options", {}), dict):
         raise UsageError("the job is malformed: its options are no mapping")
-    _check_options(options)
+    spec = spec_of(values["protocol"])
+    _check_options(options, spec.local)
+    check_numbers(values)
+    spec.check(options, values.get("device", "cpu"), "network")
     try:
-        return Job(**values, module=spec_of(values["protocol"]).module, connection=connection, **files)  # type: ignore[arg-type]
+        return Job(**values, program=[], module=spec.module, connection=connection, **files)  # type: ignore[arg-type]
     except TypeError as error:
         raise UsageError(f"the job is malformed: {error}") from error
 
 
-def _check_options(options: dict[str, Any]) -> None:
+def _check_options(options: dict[str, Any], of_protocol: Iterable[str]) -> None:
     """Refuse what is a host's own business."""
-    if local := sorted(set(options) & set(LOCAL_OPTIONS)):
+    if local := sorted(set(options) & {*LOCAL_OPTIONS, *of_protocol}):
         raise UsageError(
             f"the options name {', '.join(local)}, which no other host may set",
             remedy="leave them out of what runs between two hosts",

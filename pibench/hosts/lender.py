@@ -6,29 +6,29 @@ progress; each refusal is logged with its reason. A caller sends a card; the wei
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import dataclasses
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pibench.errors import PibenchError, TransportError, UsageError
+from pibench.hosts.asked import Wanted, wanted
 from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import accepted, greeted, hello
-from pibench.library import find_documents
+from pibench.hosts.lent import LentCards
 from pibench.links.callers import Callers, Log, say
 from pibench.links.tls import Identity, Wrapper
 from pibench.links.transport import listen
+from pibench.mpc.spec import spec_of
+from pibench.records.store import release_scratch, scratch_folder
 from pibench.session.children import Child, Children, note
 from pibench.session.connect import HANDSHAKE_S, Address
 
 POLL_S = 0.02
 END_S = 2.0
-MOST_IMAGES = 100_000
-ASKED = {"card": str, "images": int, "seed": int, "merge": bool, "program": str}
+DEADLINE_S = 3600.0
 
 
 def log_line(text: str) -> None:
@@ -44,13 +44,15 @@ class Lender:
     data_port: int
     identity: Identity
     log: Log = log_line
+    cards: tuple[str, ...] = ()  # names or patterns of this host's own cards that callers may use
+    deadline_s: float = DEADLINE_S  # of one session
     sessions: int = 0
     _busy: threading.Lock = field(default_factory=threading.Lock)
-    _ready: dict[tuple[str, int, int, bool], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._wrap = Wrapper(self.identity, server=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="pibench-party-"))
+        self._folder = scratch_folder()
+        self._lent = LentCards(self.cards, self._folder, lambda text: self.log(text))
         self._socket = listen(*self.place)
         self._callers = Callers(
             self._socket, self._question, self._admit, within_s=HANDSHAKE_S,
@@ -64,6 +66,11 @@ class Lender:
         host, port = self._socket.getsockname()[:2]
         return str(host), int(port)
 
+    @property
+    def lent(self) -> list[str]:
+        """Names of the cards that callers may use."""
+        return list(self._lent.cards())
+
     def serve(self) -> None:
         """Accept callers until the listener is closed."""
         self._callers.serve()
@@ -74,7 +81,7 @@ class Lender:
             self._talk.hang_up()
         self._callers.close()
         self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        release_scratch(self._folder)
 
     def _question(self, sock: Any) -> tuple[Talk, dict[str, Any]]:
         """Return the connection to a pinned caller of the same version and its request; all within HANDSHAKE_S."""
@@ -114,59 +121,37 @@ class Lender:
         values = request.get("job")
         if not isinstance(values, dict):
             raise UsageError("this is no job")
-        prepared = self._prepared(values.get("remote"))
-        if prepared.program.sha256 != values["remote"]["program"]:
+        here = {"kind": "tls", "host": self.place[0], "port": self.data_port, "identity": self.identity.to_json()}
+        job = accepted(values, here, {})  # all of it is checked before anything is prepared
+        asked = wanted(job.remote)
+        prepared = self._prepared(asked)
+        if prepared.program.sha256 != asked.program:
             raise UsageError(
                 "that program is not what this host makes of the card", remedy="same version, same checkpoint"
             )
-        job = accepted(
-            {**values, "program": prepared.ops},
-            {"kind": "tls", "host": self.place[0], "port": self.data_port, "identity": self.identity.to_json()},
-            {"weights": str(prepared.weights_path), "masks": str(prepared.masks_path) if prepared.masks_path else None},
-        )
+        masks = str(prepared.masks_path) if prepared.masks_path else None
+        job = dataclasses.replace(job, program=prepared.ops, weights=str(prepared.weights_path), masks=masks)
         self.sessions += 1
         self.log(f"session {self.sessions} for {caller}: {prepared.network.card}, {job.protocol}")
         with Children() as children:
-            child = children.start(job)
+            child = children.start(job, engine=spec_of(job.protocol).engine)
             how = "ended"
             try:
-                _carry(talk, children, child)
+                _carry(talk, children, child, time.monotonic() + self.deadline_s)
             except TransportError as error:  # the caller is gone, and with it the session
                 how = "ended" if child.done else f"broken off ({error.what})"
             self.log(f"session {self.sessions} {how}: {child.reason()}")
 
-    def _prepared(self, asked: Any) -> Any:
-        """Return the network of the caller's card, with this host's weights; once a card and seed."""
-        from pibench.networks.card import load_card
-        from pibench.run.prepare import Needs, prepare_card
-
-        if not isinstance(asked, dict) or any(not isinstance(asked.get(name), kind) for name, kind in ASKED.items()):
-            raise UsageError("the job does not say which network it wants")
-        key = (asked["card"], asked["images"], asked["seed"], asked["merge"])
-        if key not in self._ready:
-            if not 0 < asked["images"] <= MOST_IMAGES:
-                raise UsageError(f"the job wants {asked['images']} images, this host goes up to {MOST_IMAGES}")
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
-            for known in find_documents("networks"):  # a card may name another one as its teacher
-                (folder / known.name).symlink_to(known.resolve())
-            path = folder / f"{_card_name(asked['card'])}.yaml"
-            path.unlink(missing_ok=True)
-            path.write_text(asked["card"], encoding="utf-8")
-            needs = Needs(images=asked["images"], plain_images=0, seed=asked["seed"], merge=asked["merge"])
-            self._ready[key] = prepare_card(load_card(path), folder, needs, self.log)
-        return self._ready[key]
+    def _prepared(self, asked: Wanted) -> Any:
+        """Return the network of the caller's card, with this host's weights."""
+        return self._lent.prepared(asked)
 
 
-def _card_name(text: str) -> str:
-    """Return the name that a card's text gives; what is no plain word becomes one that the card check refuses."""
-    line = next((line for line in text.splitlines() if line.startswith("name:")), "")
-    name = line.partition(":")[2].split("#")[0].strip().strip("\"'")
-    return name if name and all(c.isalnum() or c in "._-" for c in name) and not name.startswith(".") else "unnamed"
-
-
-def _carry(talk: Talk, children: Children, child: Child) -> None:
-    """Carry events there and lines back until the process has ended or the caller is gone."""
+def _carry(talk: Talk, children: Children, child: Child, deadline: float) -> None:
+    """Carry events there and lines back until the process has ended, the caller is gone, or time is up."""
     while not child.ended:
+        if time.monotonic() > deadline:
+            raise TransportError("it took longer than this host lends a session")
         for _, event in children.events(POLL_S):
             note(child, event)
             talk.send(event)

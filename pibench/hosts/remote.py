@@ -24,6 +24,7 @@ from pibench.links.tls import Identity, Wrapper
 from pibench.session.job import Job
 
 CALL_S = 15.0
+READ_BYTES = 1 << 16
 READY_S = 1800.0  # the other host may have to evaluate a network first
 
 
@@ -97,8 +98,12 @@ def _on(message: dict[str, Any], results: TextIO) -> int | None:
     if "event" in message:
         _say(results, **message)
     if "output" in message:
-        print(message["output"], flush=True)
-    return int(message["ended"]) if "ended" in message else None
+        print(str(message["output"])[:READ_BYTES], flush=True)
+    if "ended" not in message:
+        return None
+    if not isinstance(status := message["ended"], int) or not -64 <= status <= 255:
+        raise TransportError("the other host says that its process ended in a way that there is not")
+    return status
 
 
 def _say(results: TextIO, **values: Any) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pibench.errors import StoreError, UsageError
 
 ROOT = Path(".pibench")
-_SCRATCH = re.compile(r"session-(\d+)-")
+_held: dict[Path, int] = {}  # folders of this process's runs, each with its lock
 
 
 def runs_folder(root: Path | None = None) -> Path:
@@ -55,21 +58,56 @@ def find_record(name: str, root: Path | None = None) -> Path:
 
 
 def scratch_folder(root: Path | None = None) -> Path:
-    """Return a new private folder for one run's files (weights, images), and clear those of runs that are no more."""
+    """Return a new private folder for one run's files (weights, images), and clear those of runs that are no more.
+
+    A run holds a lock on its folder, which the kernel takes back when the process dies, whatever killed it and in
+    whichever container: process ids mean nothing between two.
+    """
     parent = (root or ROOT) / "tmp"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        return Path(tempfile.mkdtemp(prefix=f"session-{os.getpid()}-", dir=parent))
+        with _locked(parent / ".lock"):  # nobody sweeps a folder that is made but not locked yet
+            _sweep(parent)
+            folder = Path(tempfile.mkdtemp(prefix="session-", dir=parent))
+            _held[folder] = _lock(folder / ".lock", wait=False)
+        return folder
     except OSError as error:
         raise StoreError(
             f"no room for the run's files: {error.strerror}", where=str(parent), remedy="free space or run elsewhere"
         ) from error
 
 
+def release_scratch(folder: Path) -> None:
+    """Remove a run's folder and give up its lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if (held := _held.pop(folder, None)) is not None:
+        os.close(held)
+
+
+def _lock(path: Path, *, wait: bool) -> int:
+    """Return a file that is locked until it is closed; BlockingIOError where another process holds it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = _lock(path, wait=True)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
 def _sweep(parent: Path) -> None:
-    """Remove what runs left that were killed outright."""
+    """Remove what runs left that were killed outright: nobody holds its lock."""
     for folder in parent.glob("session-*"):
-        match = _SCRATCH.match(folder.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
+        with suppress(OSError):
+            file = _lock(folder / ".lock", wait=False)
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(file)

@@ -6,7 +6,6 @@ Whatever ends it (Ctrl-C, a full disk, a failed party), the record holds what wa
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe
 from pibench.mpc.protocol import Cost, cost_function, total_cost
 from pibench.mpc.spec import load, spec_of
 from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust, save_record
-from pibench.records.store import scratch_folder
+from pibench.records.store import release_scratch, scratch_folder
 from pibench.run.advice import advice
 from pibench.run.answers import check, score, why_invalid
 from pibench.run.assemble import assemble
@@ -76,7 +75,7 @@ class Run:
         finally:
             for up, _ in self._links.values():
                 up.close()
-            shutil.rmtree(scratch, ignore_errors=True)
+            release_scratch(scratch)
         return self.record
 
     def _prepare_all(self, scratch: Path) -> None:
@@ -141,19 +140,28 @@ class Run:
         except PibenchError as error:
             self._fail([case], error)
             return
-        trust = spec_of(case.protocol).arrangement(case.options).trust
+        trust = self._trust(case)
         fresh = _blank(case).model_copy(
             update={
                 "network": prepared.network,
                 "fingerprint": self._fingerprint(case),
                 "declared": declared,
-                "trust": Trust(**asdict(trust)),
+                "trust": trust,
                 "sessions": kept,
             }
         )
         self.record = self.record.with_case(fresh)
         for session in kept:
             self._judge(case, session)
+
+    def _trust(self, case: CasePlan) -> Trust:
+        """Return whom a party trusts; between two hosts the client's runs the dealer, and both together know W."""
+        arrangement = spec_of(case.protocol).arrangement(case.options)
+        if case.link.get("how") != "network" or not arrangement.dealer:
+            return Trust(**asdict(arrangement.trust))
+        line = "the client's host runs the dealer, and can compute the server's weights"
+        self.listener.told(f"{case.id}: {line}")
+        return Trust(short="client's host", line=line)
 
     def _run_all(self, scratch: Path) -> None:
         todo = [(index, case) for index, case in self.plan.order() if not self._has(case, index)]

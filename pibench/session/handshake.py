@@ -14,7 +14,7 @@ from pibench.errors import TransportError
 from pibench.links import frames
 from pibench.links.transport import Channel
 
-WIRE_VERSION = 1  # of everything that the parties say to each other
+WIRE_VERSION = 2  # of everything that the parties say to each other
 MUST_AGREE = {
     "wire": "the wire format",
     "pibench": "the version of pibench",

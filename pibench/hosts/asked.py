@@ -1,0 +1,61 @@
+"""What another host may ask for: every number bounded, before anything is prepared or started for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pibench.errors import UsageError
+
+MOST_IMAGES = 100_000
+LONGEST_CARD = 1 << 16
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Wanted(BaseModel):
+    """The network: a card's text, how much of its data, and the hash of the program that it must become."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    card: Annotated[str, Field(max_length=LONGEST_CARD)]
+    images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    merge: bool
+    program: Annotated[str, Field(max_length=128)]
+
+
+class _Numbers(BaseModel):
+    """The numbers of a job; the rest of it is checked elsewhere."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    warmups: Annotated[int, Field(ge=0, le=1000)] = 1
+    inferences: Annotated[int, Field(ge=1, le=100_000)] = 1
+    offline_chunk: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 60.0
+    device: Annotated[str, Field(max_length=40)] = "cpu"
+    token: Annotated[str, Field(min_length=32, max_length=256)]
+    dealer: bool = False
+    probe: bool = False
+
+
+def check_numbers(values: dict[str, Any]) -> None:
+    """Raise UsageError for a job with a number that no suite could have."""
+    made = _read(_Numbers, values, "the job")
+    if (images := (made.warmups + made.inferences) * made.batch) > MOST_IMAGES:
+        raise UsageError(f"the job has {images} images, this host goes up to {MOST_IMAGES}")
+
+
+def wanted(asked: Any) -> Wanted:
+    """Return the network that a job asks for; UsageError for anything else."""
+    return _read(Wanted, asked, "the job's network")
+
+
+def _read(model: type[Model], values: Any, what: str) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{what} is malformed: {place}: {first['msg']}") from error
