@@ -41,7 +41,7 @@ def test_the_wheel_carries_the_small_networks_and_the_index_of_all(wheel: list[s
     small = {name for name, size in trained.items() if size < 3_000_000}
     assert set() < small < trained.keys()
     carried = {Path(name).name for name in wheel if name.startswith("pibench/_data/zoo/")}
-    assert carried == small | {"index.json", "plan.yaml"}
+    assert carried == small | {"costs.json", "index.json", "plan.yaml"}
 
 
 def test_the_index_names_what_is_there() -> None:

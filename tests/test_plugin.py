@@ -69,7 +69,8 @@ def canned(pytester: pytest.Pytester, broken: str = "none", slowdown: dict[str, 
 def pytest_in(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run pytest with the two plugins in question and no others, which only cost time here."""
     plugins = () if "no:benchmark" in arguments else ("-p", "pytest_benchmark.plugin")
-    return project.runpytest_subprocess("-p", "no:cacheprovider", *plugins, "-p", "pibench.plugin", *arguments)
+    here = f"--rootdir={project.path}"  # whatever lies in a folder above
+    return project.runpytest_subprocess(here, "-p", "no:cacheprovider", *plugins, "-p", "pibench.plugin", *arguments)
 
 
 def test_cases_are_measured_together_and_shown_by_pytest_benchmark_and_by_us(project: pytest.Pytester) -> None:
