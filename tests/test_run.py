@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def test_a_run_fills_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert session.correctness.n == session.correctness.agreeing == 3
             assert [inference.warmup for inference in session.inferences] == [True, False, False]
     assert sorted(session.order for case in record.cases for session in case.sessions) == [0, 1, 2, 3]
-    assert not list((tmp_path / ".pibench" / "tmp").iterdir())
+    left = {path.name for path in (tmp_path / ".pibench" / "tmp").iterdir()}
+    assert left <= {".lock"}  # of the folder itself, which runs take turns to change
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -262,9 +264,8 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_screen_ends_with_the_answer(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(suite)]) == 0
     out = capsys.readouterr().out
-    assert "own_model:tiny" in out
-    assert "128 ReLUs" in out
-    assert "What a ReLU budget buys" in out
+    assert re.search(r"^own_model:tiny +128 .* yes ", out, re.MULTILINE)
+    assert "nothing is said about what a budget buys" in " ".join(out.split())
     assert len(list(Path(".pibench/runs").glob("*-mine.json"))) == 1
 
 

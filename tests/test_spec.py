@@ -226,7 +226,7 @@ def test_a_package_of_somebody_elses_brings_a_protocol(tmp_path: Path, installed
     assert case["status"] == "done"
     counted = case["sessions"][0]["inferences"][-1]["client"]
     assert (counted["rounds"], counted["sent_bytes"]) == (6, case["declared"]["client_bytes"]) == (6, 3 * 64 * 4)
-    columns = next(line for line in done.stdout.splitlines() if line.startswith("network")).split()
+    columns = next(line for line in done.stdout.splitlines() if line.startswith("network  ")).split()
     assert columns.index("plaintext") < columns.index("echo"), done.stdout
     assert "all shown  their own" in done.stdout
 
