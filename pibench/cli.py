@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "ab": "run two revisions, environments or cards side by side and compare them",
     "history": "draw one measure over the runs, find its steps and the commits behind them",
     "gate": "hold a record against a baseline: counted measures on any machine, times on the same one",
+    "ci": "write a workflow for your own repository: gate, side by side, comment, records",
     "export": "write a record in the formats of other benchmark services",
     "report": "draw records: one self-contained page, pictures, tables for a paper, a plot in the terminal",
     "choose": "name the network for a deadline on a link, the nearest miss, and what would fit",

@@ -43,7 +43,9 @@ class DataError(UsageError):
 
 
 class UnsupportedLayer(UsageError):
-    """A module or operation that the lowering does not know."""
+    """A module or operation that the lowering does not know; `refused` are all that stand in the network's way."""
+
+    refused: tuple[str, ...] = ()
 
 
 class PartyError(PibenchError):

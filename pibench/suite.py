@@ -68,6 +68,8 @@ class NetworkEntry(Strict):
     input: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3)] | None = None
     weights: str | None = None  # a safetensors file, or a checkpoint for the card
     output: str | None = None  # which one, of a model that returns several
+    label: Word | None = None  # what tables and figures call a model, instead of its factory
+    method: Word | None = None  # how a model's ReLUs were reduced, such as snl: its group in figures
     dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"] | None = None
 
     @field_validator("model")
@@ -239,7 +241,7 @@ def expand(entry: NetworkEntry) -> list[str]:
 
 
 def _network_name(card: str | None, entry: NetworkEntry) -> str:
-    return Path(card).name.removesuffix(".yaml").removesuffix(".yml") if card else str(entry.model)
+    return Path(card).name.removesuffix(".yaml").removesuffix(".yml") if card else entry.label or str(entry.model)
 
 
 def find_suites() -> list[Path]:
@@ -298,8 +300,8 @@ def _network_misfits(entry: NetworkEntry, folder: Path) -> list[str]:
         return ["a network needs a card or a model"]
     if entry.model is not None and entry.input is None:
         return ["a model needs its input: [channels, height, width]"]
-    if entry.card is not None and entry.output is not None:
-        return ["a card has one output; remove the key"]
+    if entry.card is not None and (entry.output or entry.label or entry.method):
+        return ["output, label and method are a model's; a card has its own"]
     if entry.card is not None and entry.input is not None:
         return ["a card knows its input; remove the key"]
     cards = expand(entry)

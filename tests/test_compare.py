@@ -264,3 +264,12 @@ def test_accuracies_of_other_images_are_not_compared() -> None:
     assert row.verdict is Verdict.ELSEWHERE
     assert not comparison.regressed
     assert "not the same images" in as_text(comparison, all_rows=True)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_verdict_comes_first_and_nothing_is_wider_than_the_screen(width: int) -> None:
+    comparison = compare(record(1), record(2, more_rounds={"full/masked": 9}))
+    lines = as_text(comparison, width=width).splitlines()
+    assert lines[0].startswith("REGRESSION: 1 regression")
+    assert max(map(len, lines)) <= width
+    assert any("rounds" in line and "regression" in line for line in lines[3:])

@@ -38,3 +38,14 @@ def percentage(text: str) -> float:
     if not 0.0 <= value <= 100.0:
         raise argparse.ArgumentTypeError(f"{text!r} is no accuracy; write 65%")
     return value
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """Read `3,32,32`, the shape of one image."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(size < 1 for size in shape):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write C,H,W such as 3,32,32")
+    return shape

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pibench.commands.arguments import positive
+from pibench.commands.arguments import image_shape, positive
 from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
 from pibench.registry import DATASETS
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pibench run`."""
-    parser.add_argument("suite", nargs="?", default="quick", help="a suite's name or file (default: quick)")
+    parser.add_argument("suite", nargs="?", help="a suite's name or file (default: quick; with --resume the record's)")
     parser.add_argument("-k", metavar="EXPR", help="run the cases whose id fits, such as 'masked and not wan'")
     parser.add_argument("--sessions", type=positive, metavar="N", help="sessions a case, instead of the suite's")
     parser.add_argument("--inferences", type=positive, metavar="N", help="inferences a session, instead of the suite's")
@@ -50,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     two.add_argument("--trust", type=Path, metavar="FILE", help="the other host's certificate")
     own = parser.add_argument_group("your own network, on any suite's settings")
     own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
-    own.add_argument("--input", type=_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
+    own.add_argument("--input", type=image_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
     own.add_argument("--weights", type=Path, metavar="FILE", help="its weights: safetensors, .pt or .pth")
+    own.add_argument("--label", metavar="NAME", help="what it is called in tables and figures, instead of its factory")
+    own.add_argument("--method", metavar="NAME", help="how its ReLUs were reduced, such as snl: its group in figures")
     own.add_argument("--output", metavar="NAME", help="the logits among several outputs, such as 0 or logits")
     where = f"where its images and labels come from: {', '.join(DATASETS)}"
     own.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=where)
@@ -68,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         remedy = f"go on with it: --resume {args.record}; or give another name, or remove it"
         raise UsageError("there is a record already", where=str(args.record), remedy=remedy)
     plan = plan_of(
-        args.suite, expression=args.k, sessions=args.sessions, inferences=args.inferences, seed=args.seed, own=own,
-        resumed=resumed, command=args.command,
+        args.suite or _suite_of(resumed), expression=args.k, sessions=args.sessions, inferences=args.inferences,
+        seed=args.seed, own=own, resumed=resumed, command=args.command,
     )  # fmt: skip
     peer = _peer(args)
     if peer is not None:
@@ -79,6 +81,18 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(plan, args.json)
     return _measure(plan, args, resumed, peer)
+
+
+def _suite_of(resumed: Path | None) -> str:
+    """Return the suite of a run that names none: that of the record to go on with, by name or file, else quick."""
+    if resumed is None:
+        return "quick"
+    from pibench.library import find_documents
+    from pibench.records.record import load_record
+
+    suite = load_record(resumed).suite
+    known = {path.stem for path in find_documents("suites")}
+    return suite.path if Path(suite.path).is_file() else suite.name if suite.name in known else str(resumed)
 
 
 def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer: Peer | None) -> int:
@@ -209,21 +223,14 @@ def _peer(args: argparse.Namespace) -> Peer | None:
 
 def _own_model(args: argparse.Namespace) -> OwnModel | None:
     if args.model is None:
-        if given := [name for name in ("input", "weights", "dataset", "output") if getattr(args, name) is not None]:
+        its_own = ("input", "weights", "dataset", "output", "label", "method")
+        if given := [name for name in its_own if getattr(args, name) is not None]:
             raise UsageError(f"--{given[0]} is for your own network", remedy="give --model package.module:factory too")
         return None
     from pibench.run.settings import OwnModel
 
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
-    return OwnModel(args.model, args.input, args.weights, args.dataset, args.output)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or any(size < 1 for size in shape):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write C,H,W such as 3,32,32")
-    return shape
+    return OwnModel(
+        args.model, args.input, args.weights, args.dataset, args.output, args.label or "", args.method
+    )

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pibench.commands.arguments import positive
+from pibench.commands.arguments import image_shape, positive
+from pibench.commands.show_model import is_factory, show_model
 from pibench.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ WHOLE = 120  # columns of the table of everything
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pibench show`."""
-    parser.add_argument("card", metavar="CARD", help="a network card's name or file, or a record: last, an id, a file")
+    parser.add_argument("card", metavar="CARD", help="a card, package.module:factory, or a record (last, an id)")
     parser.add_argument("--sites", action="store_true", help="list every ReLU site")
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
     parser.add_argument("--provider", metavar="NAME", help="who makes that protocol's correlated randomness")
@@ -31,12 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="for this many images at once")
     parser.add_argument("--no-merge", action="store_true", help="predict without merging linear neighbours")
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--input", type=image_shape, metavar="C,H,W", help="of your own network: one image's shape")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of your own network: safetensors, .pt or .pth")
+    parser.add_argument("--output", metavar="NAME", help="of your own network: the logits among several outputs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show a card's census, what was published about it, and its checkpoint."""
     if (record := _record_named(args.card)) is not None:
         return _show_record(record, as_json=args.json)
+    if is_factory(args.card):
+        return show_model(args, _predicted)
     from pibench.lowering.lower import lower
     from pibench.lowering.merge import merge
     from pibench.networks.build import stage_of

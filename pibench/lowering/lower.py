@@ -135,7 +135,9 @@ def _all_refused(first: Refusal, refused: Sequence[UnsupportedLayer]) -> Unsuppo
         return first.error
     places = ", ".join(error.where.removeprefix("module ") for error in others[:3])
     more = f"{first.error.what}\n  {len(others)} more operations are refused ({places}{', ...' * (len(others) > 3)})"
-    return UnsupportedLayer(more, where=first.error.where, remedy=first.error.remedy)
+    whole = UnsupportedLayer(more, where=first.error.where, remedy=first.error.remedy)
+    whole.refused = tuple(f"{error.where}: {error.what}" for error in (first.error, *others))
+    return whole
 
 
 @torch.no_grad()

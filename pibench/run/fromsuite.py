@@ -64,7 +64,8 @@ def _source(cell: Case, folder: Path) -> Source:
     weights = None if entry.weights is None else near(Path(entry.weights), folder)
     if cell.card is not None:
         return CardSource(cell.card, weights)
-    return OwnModel(str(entry.model), tuple(entry.input or ()), weights, entry.dataset, entry.output)
+    shape, label = tuple(entry.input or ()), entry.label or ""
+    return OwnModel(str(entry.model), shape, weights, entry.dataset, entry.output, label, entry.method)
 
 
 def near(path: Path, folder: Path) -> Path:

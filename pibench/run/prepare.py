@@ -129,7 +129,7 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
     images, labels = _images(data, own.input_shape, needs)
     fresh = own.weights is None and not _has_statistics(module)
     note = "weights as the factory made them: no accuracy" if fresh else note
-    facts = Network(card=own.name, title=own.name, dataset=own.dataset, note=note)
+    facts = Network(card=own.name, title=own.name, dataset=own.dataset, note=note, method=own.method or "")
     calibrating = _calibration_images(data, images, needs.seed) if fresh else None
     return _finish(_Parts(module, facts, images, labels, calibrating, None, own.output), folder, needs)
 

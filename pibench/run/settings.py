@@ -51,11 +51,13 @@ class OwnModel:
     weights: Path | None = None
     dataset: str | None = None
     output: str | None = None  # which one, of a network that returns several
+    label: str = ""  # what tables and figures call it
+    method: str | None = None  # how its ReLUs were reduced
 
     @property
     def name(self) -> str:
         """What its cases are called."""
-        return self.factory
+        return self.label or self.factory
 
 
 @dataclass(frozen=True)

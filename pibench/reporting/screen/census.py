@@ -10,7 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pibench.networks.card import Card
-    from pibench.networks.census import Census
+    from pibench.networks.census import Census, Site
 
 
 def stage_table(counted: Census) -> Table:
@@ -41,6 +41,26 @@ def site_table(counted: Census) -> Table:
         shape = "x".join(str(size) for size in site.shape)
         table.add_row(site.site, site.stage, site.kind, f"{site.count:,}", f"{site.elements:,}", shape)
     return table
+
+
+def counts(counted: Census) -> Iterator[str]:
+    """Yield what is to be said beside the counts of any network."""
+    yield f"{counted.relu_rounds} ReLU rounds, {counted.parameters:,} parameters (BatchNorm folded)"
+    doubled = [sites for sites in _by_place(counted).values() if len(sites) > 1 and len({s.count for s in sites}) == 1]
+    if twice := sum(sites[0].count for sites in doubled):
+        yield f"{twice:,} scalars are compared twice (ReLU6, or a bound on both sides), and counted so"
+    if counted.poly_count:
+        yield f"{counted.poly_count:,} elements under a polynomial"
+    if counted.maxpool_comparisons:
+        yield f"{counted.maxpool_comparisons:,} comparisons in max pools, not in the ReLU count"
+
+
+def _by_place(counted: Census) -> dict[str, list[Site]]:
+    found: dict[str, list[Site]] = {}
+    for site in counted.sites:
+        if site.kind == "relu":
+            found.setdefault(site.site, []).append(site)
+    return found
 
 
 def lines(card: Card, counted: Census, facts: dict[str, Any]) -> Iterator[str]:

@@ -11,8 +11,10 @@ from typing import Any
 from pibench.records.compare import Comparison, Row, Verdict
 from pibench.records.measures import Measure
 from pibench.records.stats import Estimate
+from pibench.reporting.screen.fitting import fitted, screen_width, wrapped
 from pibench.run.precision import FEWEST
 
+WIDE = 160  # columns where the output is no screen
 HEADINGS = ("case", "measure", "base", "head", "change", "interval", "p", "verdict")
 LOUD = {Verdict.WORSE: "✗", Verdict.FAILED: "✗", Verdict.MISSING: "✗", Verdict.BETTER: "✓"}
 
@@ -31,18 +33,38 @@ def show(measure: Measure, value: float | None) -> str:
     return f"{value:,.0f}{' B' if measure.unit == 'B' else ''}" if value == int(value) else f"{value:,.2f}"
 
 
-def as_text(comparison: Comparison, *, all_rows: bool = False) -> str:
-    """Return the comparison for a terminal; exact measures that did not change are summed up in one line."""
-    lines = [f"base {comparison.base_name}", f"head {comparison.head_name}", *_around(comparison)]
+def as_text(comparison: Comparison, *, all_rows: bool = False, width: int | None = None) -> str:
+    """Return the comparison for a terminal, the verdict first; exact measures that did not change are one line."""
+    width = width or screen_width(WIDE)
+    *rule, verdict = _foot(comparison)
     rows, hidden = _visible(comparison, all_rows)
-    cells = [HEADINGS, *(_cells(row) for row in rows)] if rows else []
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))] if rows else []
-    lines += [
-        "",
-        *("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells),
-    ]
-    lines += ["", *([hidden] if hidden else []), *_notes(rows), *_foot(comparison)]
-    return "\n".join(lines) + "\n"
+    around = [f"base {comparison.base_name}", f"head {comparison.head_name}", *_around(comparison)]
+    after = [*([hidden] if hidden else []), *_notes(rows), *rule, verdict]
+    before = [line for text in [verdict, *around] for line in wrapped(text, width)]
+    below = [line for text in after for line in wrapped(text, width)]
+    return "\n".join([*before, "", *_rows(rows, width), "", *below]) + "\n"
+
+
+def _rows(rows: Sequence[Row], width: int) -> list[str]:
+    """Return the table: a line a row where it fits, else a line a case and its measures below, none of it cut."""
+    if not rows:
+        return []
+    cells = [HEADINGS, *(_cells(row) for row in rows)]
+    columns = [(0, [line[k] for line in cells]) for k in range(len(HEADINGS))]
+    whole, _ = fitted(columns, width)
+    if max(map(len, whole)) <= width:
+        return whole
+    importance = {"interval": 2, "p": 3}
+    narrow, _ = fitted(
+        [(importance.get(HEADINGS[k], 0), [f"  {line[k]}" if k == 1 else line[k] for line in cells])
+         for k in range(1, len(HEADINGS))], width,
+    )  # fmt: skip
+    lines, last = [narrow[0]], ""
+    for row, line in zip(rows, narrow[1:], strict=True):
+        lines += [row.case] if row.case != last else []
+        lines.append(line)
+        last = row.case
+    return lines
 
 
 def as_markdown(comparison: Comparison, *, all_rows: bool = False) -> str:
