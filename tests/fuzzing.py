@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import random
+import re
 import socket
 import tempfile
 import time
@@ -32,10 +33,10 @@ Reader = Callable[[bytes, Path], object]
 
 
 def read_card(data: bytes, folder: Path) -> object:
-    from pibench.hosts.lender import _card_name
     from pibench.networks.card import load_card
 
-    return load_card(_write(folder / f"{_card_name(data.decode('utf-8', 'replace'))[:60]}.yaml", data))
+    named = re.search(rb"^name: *([\w.-]{1,60})", data, re.MULTILINE)  # a card is called like its file
+    return load_card(_write(folder / f"{named[1].decode() if named else 'card'}.yaml", data))
 
 
 def read_suite(data: bytes, folder: Path) -> object:

@@ -15,7 +15,6 @@ from pibench.reporting.screen.plain import plain_table
 from pibench.reporting.units import count, seconds
 
 SHARES = ((0.5, "half"), (0.1, "a tenth"))  # of the reference network's ReLUs: where the papers compare methods
-FACTOR = 2.0  # between the budgets of two that are compared: more ReLUs than that are another question
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Ranking:
     cells: tuple[Cell, ...]
 
     def place(self, cell: Cell) -> int:
-        """Return a network's place; those whose accuracies' intervals overlap cannot be told apart and share one."""
-        return 1 + sum(_percent(o) - _margin(o) > _percent(cell) + _margin(cell) for o in self.cells)
+        """Return a network's place; equal accuracies share one."""
+        return 1 + sum(_percent(other) > _percent(cell) for other in self.cells)
 
 
 def rankings(ladder: Ladder) -> list[Ranking]:
@@ -38,8 +37,7 @@ def rankings(ladder: Ladder) -> list[Ranking]:
     found = []
     for share, name in SHARES:
         budget = int(share * ladder.full.relu_count)
-        near = [c for c in ladder.cells if budget / FACTOR <= c.relu_count <= budget]
-        rivals = [c for c in near if c.method != "full" and c.score]
+        rivals = [c for c in ladder.cells if c.method != "full" and c.score and c.relu_count <= budget]
         best = [max((c for c in rivals if c.method == method), key=_merit) for method in {c.method for c in rivals}]
         if len(best) > 1:
             found.append(Ranking(budget, name, tuple(sorted(best, key=_merit, reverse=True))))
@@ -61,8 +59,7 @@ def ranking_blocks(ladders: Sequence[Ladder]) -> list[RenderableType]:
         for cell in ranking.cells:
             first = cell is ranking.cells[0]
             table.add_row(count(ranking.budget) if first else "", str(ranking.place(cell)), *_row(cell, ladders))
-    within = f"between 1/{FACTOR:g} of a budget and all of it"
-    heading = Text(f"Methods at equal budgets: each one's most accurate network {within}", style="bold")
+    heading = Text("Methods at equal budgets: each one's most accurate network within half and a tenth", style="bold")
     full = max(ladders, key=lambda ladder: len(ladder.cells)).full
     score = f", {_accuracy(full)}" if full.score else ""
     words = f"against {full.network}: {count(full.relu_count)} ReLUs{score}"
@@ -87,10 +84,6 @@ def _accuracy(cell: Cell) -> str:
 
 def _percent(cell: Cell) -> float:
     return cell.score.percent if cell.score else 0.0
-
-
-def _margin(cell: Cell) -> float:
-    return cell.score.margin if cell.score else 0.0
 
 
 def _merit(cell: Cell) -> tuple[float, int, str]:
