@@ -1,4 +1,8 @@
-"""Methods at equal budgets: of each method the most accurate network within a budget, and how they rank."""
+"""Methods at equal budgets: of each method the most accurate network of a budget, and what can be told apart of them.
+
+Only networks with at least half the ReLUs of the largest beside them are compared: a band. What a method's place is
+rests on intervals: only a network whose whole interval lies above another's is before it.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +18,39 @@ from pibench.reporting.page.theme import METHOD_TITLES
 from pibench.reporting.screen.plain import plain_table
 from pibench.reporting.units import count, seconds
 
-SHARES = ((0.5, "half"), (0.1, "a tenth"))  # of the reference network's ReLUs: where the papers compare methods
+FACTOR = 2  # between the most and the fewest ReLUs of what is compared
+RULE = (
+    f"Of every method the most accurate network among those within a factor of {FACTOR} in ReLUs; those whose 95 % "
+    "intervals of accuracy overlap cannot be told apart and share a place"
+)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The methods within one budget, the most accurate first."""
+    """The methods of one band of budgets, the most accurate first."""
 
-    budget: int
-    share: str
     cells: tuple[Cell, ...]
 
+    @property
+    def budget(self) -> int:
+        """ReLUs of the largest network."""
+        return max(cell.relu_count for cell in self.cells)
+
     def place(self, cell: Cell) -> int:
-        """Return a network's place; equal accuracies share one."""
-        return 1 + sum(_percent(other) > _percent(cell) for other in self.cells)
+        """Return a network's place: one more than there are networks that are firmly more accurate."""
+        return 1 + sum(_interval(other)[0] > _interval(cell)[1] for other in self.cells)
 
 
 def rankings(ladder: Ladder) -> list[Ranking]:
-    """Return the rankings in which at least two methods compete; none without a full network and accuracies."""
-    if ladder.full.method != "full":
-        return []
+    """Return the bands in which at least two methods compete, from the most ReLUs down; each network is in one."""
+    left = sorted((c for c in ladder.cells if c.method != "full" and c.score), key=lambda c: -c.relu_count)
     found = []
-    for share, name in SHARES:
-        budget = int(share * ladder.full.relu_count)
-        rivals = [c for c in ladder.cells if c.method != "full" and c.score and c.relu_count <= budget]
-        best = [max((c for c in rivals if c.method == method), key=_merit) for method in {c.method for c in rivals}]
+    while left:
+        band = [c for c in left if c.relu_count * FACTOR >= left[0].relu_count]
+        left = left[len(band) :]
+        best = [max((c for c in band if c.method == method), key=_merit) for method in {c.method for c in band}]
         if len(best) > 1:
-            found.append(Ranking(budget, name, tuple(sorted(best, key=_merit, reverse=True))))
+            found.append(Ranking(tuple(sorted(best, key=_merit, reverse=True))))
     return found
 
 
@@ -49,24 +59,21 @@ def ranking_blocks(ladders: Sequence[Ladder]) -> list[RenderableType]:
     if not ladders or not (found := rankings(max(ladders, key=lambda ladder: len(ladder.cells)))):
         return []
     table = plain_table()
-    table.add_column("at most", justify="right", no_wrap=True)
     table.add_column("place", justify="right", no_wrap=True)
     for title in ("method", "network"):
         table.add_column(title, no_wrap=True)
     for title in ("ReLUs", "accuracy", *(ladder.setting.protocol for ladder in ladders)):
         table.add_column(title, justify="right", no_wrap=True)
-    for ranking in found:
+    for index, ranking in enumerate(found):
+        if index:
+            table.add_row()
         for cell in ranking.cells:
-            first = cell is ranking.cells[0]
-            table.add_row(count(ranking.budget) if first else "", str(ranking.place(cell)), *_row(cell, ladders))
-    heading = Text("Methods at equal budgets: each one's most accurate network within half and a tenth", style="bold")
-    full = max(ladders, key=lambda ladder: len(ladder.cells)).full
-    score = f", {_accuracy(full)}" if full.score else ""
-    words = f"against {full.network}: {count(full.relu_count)} ReLUs{score}"
+            table.add_row(str(ranking.place(cell)), *_row(cell, ladders))
+    words = f"{RULE}."
     if any(cell.method == "poly" for ranking in found for cell in ranking.cells):
-        words += "; polynomials are no ReLUs, what they cost is in the latency"
-    against = Text(words, style="dim")
-    return [heading, Padding(against, (0, 0, 0, 2)), Padding(table, (0, 0, 0, 2)), Text()]
+        words += " Polynomials are no ReLUs; what they cost is in the latency."
+    rule, inner = Text(words, style="dim"), (0, 0, 0, 2)
+    return [Text("Methods at equal budgets", style="bold"), Padding(rule, inner), Padding(table, inner), Text()]
 
 
 def _row(cell: Cell, ladders: Sequence[Ladder]) -> list[RenderableType]:
@@ -84,6 +91,11 @@ def _accuracy(cell: Cell) -> str:
 
 def _percent(cell: Cell) -> float:
     return cell.score.percent if cell.score else 0.0
+
+
+def _interval(cell: Cell) -> tuple[float, float]:
+    margin = cell.score.margin if cell.score else 0.0
+    return _percent(cell) - margin, _percent(cell) + margin
 
 
 def _merit(cell: Cell) -> tuple[float, int, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import axis_seconds, percent, seconds, size, times
+from pibench.reporting.axes import axis_seconds, percent, seconds, short, size, times
 from pibench.reporting.captions import latency_interval
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.onpaper.costcheck import FITS_WITHIN, beyond, checks
 from pibench.reporting.onpaper.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.page.draw_frontier import published_points
 from pibench.reporting.page.theme import METHOD_TITLES
-from pibench.reporting.rivals import rankings
+from pibench.reporting.rivals import FACTOR, RULE, rankings
 from pibench.reporting.view import View
 from pibench.reporting.whatif import Option, best_within, of_setting, options, workload_of_cell
 
@@ -110,23 +110,20 @@ def budget_table(ladder: Ladder, chosen: Cell | None) -> Table:
 
 
 def rival_table(ladder: Ladder) -> Table:
-    """Return the methods' ranking within each budget."""
+    """Return the methods' places within each band of budgets."""
     columns = [
-        ("At most", True), ("Place", True), ("Method", False), ("Network", False), ("ReLUs", True),
+        ("Band", True), ("Place", True), ("Method", False), ("Network", False), ("ReLUs", True),
         ("Accuracy, %", True), ("Online", True),
     ]  # fmt: skip
     rows = [
         (
-            count(ranking.budget), count(ranking.place(cell)), words(METHOD_TITLES.get(cell.method, cell.method)),
+            Entry(f"{short(ranking.budget / FACTOR)} to {short(ranking.budget)}", ranking.budget),
+            count(ranking.place(cell)), words(METHOD_TITLES.get(cell.method, cell.method)),
             words(cell.network), count(cell.relu_count), accuracy(cell), duration(cell.online_s),
         )
         for ranking in rankings(ladder) for cell in ranking.cells
     ]  # fmt: skip
-    note = (
-        "Of every method the most accurate network within half and within a tenth of the full network's ReLUs; equal "
-        "accuracies share a place."
-    )
-    return table_of("rivals", "Methods at equal budgets", note, columns, rows)
+    return table_of("rivals", "Methods at equal budgets", f"{RULE}.", columns, rows)
 
 
 def _published(cell: Cell) -> Entry:
