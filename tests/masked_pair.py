@@ -13,6 +13,8 @@ from torch import Tensor
 from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
+from pibench.mpc.masked.client import Client
+from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.protocol import MaskedProtocol
 from pibench.mpc.masked.sources.dealer import Dealer, deal_orders
 from pibench.mpc.masked.sources.source import Material
@@ -118,6 +120,16 @@ def _deal(ends: list[socket.socket], program: Program, options: dict[str, Any], 
     finally:
         server.close()
         client.close()
+
+
+def units(outcome: Outcome, plan: Plan, run: int = 0) -> np.ndarray[Any, Any]:
+    """Return the logits of one run as whole units of the fraction bits, as the client has them before float32.
+
+    The run must have kept its material.
+    """
+    client = Client(plan, {}, None, Meter())  # type: ignore[arg-type]
+    part = outcome.material[CLIENT][run].parts[plan.output.name]
+    return client._add(np.frombuffer(outcome.heard[CLIENT][run][-1], np.uint8), part)
 
 
 def words(data: bytes, width: int) -> np.ndarray[Any, Any]:

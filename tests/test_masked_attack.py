@@ -205,7 +205,7 @@ CULLED = {FreshMask: 1, Extension: 3}  # linear layers between the last ReLU and
 
 @pytest.mark.parametrize("kind", CULLED)
 def test_free_truncations_and_extensions_leak_what_the_protocols_page_says(kind, ears, monkeypatch):
-    """Their rounding is [x mod 2^m < k mod 2^m], k the client's own part: that much of the logits' noise it knows."""
+    """Their rounding is [k mod 2^m < x mod 2^m], k the client's own part: that much of the logits' noise it knows."""
     known = []
     plain = kind.client_part
 

@@ -9,13 +9,15 @@ import networks_for_tests as networks
 import numpy as np
 import pytest
 import torch
-from masked_pair import run_masked
+from masked_pair import run_masked, units
 from scipy import stats
 from test_protocol_masked import close, identity_relu
 
 from pibench.errors import MaterialError, UsageError
 from pibench.mpc.delphi.cost import operation_cost
+from pibench.mpc.delphi.options import DelphiOptions
 from pibench.mpc.delphi.protocol import DelphiProtocol
+from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
@@ -152,6 +154,19 @@ def test_faults_fall_on_small_positives_at_the_predicted_rate(dropped: int) -> N
         assert (got.reshape(-1)[: n // 2][faults[: n // 2]].abs() <= 1).all()  # and becomes zero
     else:
         assert not faults.any()
+
+
+def test_a_sign_and_a_product_round_to_one_of_the_two_nearest_units() -> None:
+    """Of values over the whole range, all of whose low bits are busy."""
+    n, weight = 6_000, 0.99991
+    program, weights = identity_relu(n)[0], {"w": torch.full((1, 1, 1, 1), weight)}
+    x = torch.randint(-(2**28), 2**28, (n,))
+    x[:2] = torch.tensor([2**28 - 1, -(2**28)])
+    outcome = run_delphi(program, weights, [x.double().view(1, 1, 1, n) / 2**16], sign_only=True, keep=True)
+    exact = x.clamp(min=0).numpy() * round(weight * 2**16)
+    up = units(outcome, plan_program(program, DelphiOptions.parse({"sign_only": True}))) - (exact >> 16)
+    assert set(up) == {0, 1}
+    assert abs(up.mean() - (exact % 2**16 / 2**16).mean()) < 5 * 0.5 / n**0.5
 
 
 def test_what_flows_under_sign_only_is_uniform() -> None:

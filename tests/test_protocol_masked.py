@@ -12,7 +12,7 @@ import networks_for_tests as networks
 import numpy as np
 import pytest
 import torch
-from masked_pair import Outcome, run_masked, words
+from masked_pair import Outcome, run_masked, units, words
 from scipy import stats
 
 from pibench.errors import MaterialError, PartyError, UsageError
@@ -79,23 +79,36 @@ def test_relu_is_within_one_unit_over_its_whole_range(range_bits):
     assert error <= ULP * 1.0001 + 2.0 ** (range_bits - 24)  # logits come as float32
 
 
-def chain(count: int, depth: int) -> tuple[Program, dict[str, torch.Tensor]]:
-    """Products by one without a ReLU between: truncations alone."""
+def chain(count: int, depth: int, weight: float = 1.0) -> tuple[Program, dict[str, torch.Tensor]]:
+    """Products by one number without a ReLU between: truncations alone."""
     ops = [Input(name="input", inputs=(), shape=(1, 1, count))]
     for k in range(depth):
         ops.append(
             Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=(1, 1, count), weight="w", bias=None, kernel=(1, 1))
         )
-    return Program(tuple(ops)), {"w": torch.ones(1, 1, 1, 1)}
+    return Program(tuple(ops)), {"w": torch.full((1, 1, 1, 1), weight)}
 
 
+@pytest.mark.parametrize("weight", [1.0, -0.99991])  # of the second, all low bits of a product are busy
 @pytest.mark.parametrize("depth", [2, 3, 5, 8])
-def test_truncations_are_within_one_unit_each_and_never_wrap(depth):
+def test_truncations_round_down_or_up_and_never_wrap(depth, weight):
+    """Free, before a fresh mask, in an extension, of the logits: x / 2^m is rounded to one of its two neighbours."""
     n = 30_000
-    program, weights = chain(n, depth)
-    image = ((torch.rand(1, 1, 1, n, dtype=torch.float64) - 0.5) * 8000 * 2**16).round() / 2**16
-    outcome = run_masked(program, weights, [image])
-    assert (outcome.logits[0].double() - image).abs().max() <= depth * ULP + 2.0**-11
+    program, weights = chain(n, depth, weight)
+    x = torch.randint(-(2**28), 2**28, (n,))
+    x[:8] = (limits(12) * 2**16).long()
+    outcome = run_masked(program, weights, [x.double().view(1, 1, 1, n) / 2**16], keep=True)
+    made, low, high = units(outcome, plan_program(program, Options())), x.numpy(), x.numpy()
+    for _ in range(depth):
+        ends = low * round(weight * 2**16), high * round(weight * 2**16)
+        low, high = np.minimum(*ends) >> 16, -(-np.maximum(*ends) >> 16)
+    assert ((low <= made) & (made <= high)).all()
+    if weight != 1:  # the bound can be passed, and rounding is right on average
+        assert (made == low).any()
+        assert (made == high).any()
+        exact = x.double() * (round(weight * 2**16) / 2**16) ** depth
+        error = made - exact.numpy()
+        assert abs(error.mean()) < 5 * error.std() / n**0.5
 
 
 def test_long_linear_chains_extend_the_ring():

@@ -149,7 +149,10 @@ def combination() -> Words:
 
 @njit(cache=True, nogil=True)
 def cut_part(value: Ints, shift: int, bits: int, offset: int, out: Ints, top: Bytes) -> None:
-    """One party's part of a truncation: its share as an integer below 2^bits, cut, minus its top bit's weight."""
+    """One party's part of a truncation: its share as an integer below 2^bits, cut, minus its top bit's weight.
+
+    `offset`, added before, leaves again without what of it lies below the cut.
+    """
     mask = (np.int64(1) << (bits - 1)) - 1
     for i in range(value.size):
         whole = value[i] + offset
@@ -178,9 +181,10 @@ def wrap_take(top: Bytes, offers: Halves, pad: Halves, weight: int, out: Ints) -
 
 @njit(cache=True, nogil=True)
 def drop_and_mask(value: Ints, shift: int, mask: Ints, out: Ints) -> None:
-    """Compute out = (value >> shift) + mask."""
+    """Server: compute out = value / 2^shift, rounded up (see `rounding_up`), + mask."""
+    up = (np.int64(1) << shift) - 1
     for i in range(value.size):
-        out[i] = (value[i] >> shift) + mask[i]
+        out[i] = ((value[i] + up) >> shift) + mask[i]
 
 
 @njit(cache=True, nogil=True)
@@ -199,6 +203,15 @@ def square(
         rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])
         out[2 * i] = own * tau * tau + 2 * tau * rho + rest
         out[2 * i + 1] = (own * tau + rho) << raised
+
+
+def rounding_up(shift: int) -> int:
+    """Return what the server adds to its part of x before both parties cut theirs by `shift` bits.
+
+    The server's part is rounded up then, the client's k down, and the sum is x / 2^shift rounded down, or up where
+    k mod 2^shift < x mod 2^shift: right on average, exact where x is a multiple of 2^shift.
+    """
+    return (1 << shift) - 1
 
 
 def ring_mask(bits: int) -> int:

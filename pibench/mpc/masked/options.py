@@ -20,7 +20,8 @@ LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 class Window:
     """Bits of an opening: from `low` up, digits that are compared, the sign and a top bit; below, it stays closed.
 
-    An input is in [-2^sign_bit, 2^sign_bit - 2^low]; with an offset of 2^sign_bit it stays below half of the ring.
+    An input is in [-2^sign_bit, 2^sign_bit - 2^low]; with an offset of 2^sign_bit, and what rounds it up from 2^low, it
+    stays below half of the ring.
     """
 
     low: int

@@ -1,9 +1,10 @@
 """ReLU by a garbled sign and a product (Circa, Ghodsi et al., NeurIPS 2021): a third of the circuit, two messages.
 
 The circuit says [x >= 0] alone, of the parts without their lowest `dropped` bits, and whether the parts' sum wrapped.
-With A and B the parts cut by `shift`, whole numbers of w - shift bits, y = [x >= 0] (A + B - 2^(w - shift) [wrapped]),
-within one unit: truncation is no longer exact. Faults: the carry of what was dropped is not seen, so a positive x below
-2^dropped is taken for negative, and becomes zero, with probability 1 - (x + 1) / 2^dropped; nothing else changes.
+With A and B the parts cut by `shift`, whole numbers of w - shift bits, y = [x >= 0] (A + B - 2^(w - shift) [wrapped]):
+the server's is rounded up, the client's down, so y is x / 2^shift rounded down or up. Faults: the carry of what was
+dropped is not seen, so a positive x below 2^dropped is taken for negative, and becomes zero, with probability
+1 - (x + 1) / 2^dropped; nothing else changes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pibench.mpc.crypto.garbling.layer import Layer
 from pibench.mpc.crypto.garbling.product import GarblerPads, evaluator_share, garbler_pads
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender, message_bytes
 from pibench.mpc.crypto.transfers import receiver_pads, send_correlated, sender_pads, take_correlated
+from pibench.mpc.masked import kernels
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
 from pibench.mpc.masked.kernels import Ints, Words
 from pibench.mpc.masked.plan import Plan, Step
@@ -136,7 +138,7 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
         x, out = np.ascontiguousarray(parts[self.step.inputs[0]]).reshape(-1).view(np.uint64), self.out.wire_bytes
         for labels in half.held.labels(x >> np.uint64(self.step.dropped)):
             yield Send(labels.view(np.uint8))
-        own, correction = half.labels.correct(self._cut(x))
+        own, correction = half.labels.correct(self._cut(x, kernels.rounding_up(self.step.shift)))
         yield Send(pack(correction.view(np.int64), out))
         theirs = unpack((yield Await(self.size * out)), out).view(np.uint64)
         product = unpack((yield Await(self.size * out)), out).view(np.uint64)
@@ -168,9 +170,9 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
         both = garbled.colours_of(layer, labels)
         return both & _ONE, both >> _ONE
 
-    def _cut(self, x: Words) -> Words:
-        """Return a part as a whole number below 2^width, cut by the shift."""
-        return (x & np.uint64((1 << self.width) - 1)) >> np.uint64(self.step.shift)
+    def _cut(self, x: Words, more: int = 0) -> Words:
+        """Return a part as a whole number below 2^width, and `more`, cut by the shift."""
+        return ((x & np.uint64((1 << self.width) - 1)) + np.uint64(more)) >> np.uint64(self.step.shift)
 
     @property
     def cost(self) -> Cost:

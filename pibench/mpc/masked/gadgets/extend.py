@@ -86,7 +86,8 @@ class Extension(Gadget[Extend, ServerHalf, ClientHalf]):
         bits = self.window.bits
         x = np.ascontiguousarray(parts[self.step.inputs[0]]).reshape(-1)
         y, top = np.empty(x.size, np.int64), np.empty(x.size, np.uint8)
-        kernels.cut_part(x, self.step.shift, bits, self.window.offset, y, top)
+        offset = self.window.offset + kernels.rounding_up(self.step.shift)  # fits: see Window
+        kernels.cut_part(x, self.step.shift, bits, offset, y, top)
         yield Send(np.packbits(top ^ half.held))
         offers = unpack_halves((yield Await(2 * x.size * self.offer_bytes)), self.offer_bytes)
         kernels.wrap_take(top, offers, half.pad, bits - self.step.shift, y)

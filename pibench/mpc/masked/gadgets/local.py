@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pibench.lowering import program as ir
+from pibench.mpc.masked import kernels
 from pibench.mpc.masked.gadgets.gadget import Gadget
 from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Index, Step
@@ -60,7 +61,10 @@ class Gather(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Drop(Step):
-    """Free truncation by `shift` bits: each party shifts its own part, and the ring shrinks by as many bits."""
+    """Free truncation by `shift` bits: each party shifts its own part, and the ring shrinks by as many bits.
+
+    Within one unit, and exact where nothing is lost (`kernels.rounding_up`).
+    """
 
     kind: ClassVar[str] = "truncation"
     shift: int
@@ -138,5 +142,5 @@ class Dropping(Local[Drop]):
     """See Drop."""
 
     def apply(self, parts: list[Ints], server: bool) -> Ints:
-        """Shift the part down."""
-        return parts[0] >> self.step.shift
+        """Shift the part down: the server's rounded up."""
+        return (parts[0] + kernels.rounding_up(self.step.shift) if server else parts[0]) >> self.step.shift
