@@ -12,9 +12,12 @@ from two_threads import both
 from pibench.errors import MaterialError
 from pibench.links.transport import Channel
 from pibench.mpc.crypto.garbling import layer as layers
+from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
-from pibench.mpc.crypto.garbling.layer import Layer, transfer_bytes
+from pibench.mpc.crypto.garbling.layer import Layer
+from pibench.mpc.crypto.garbling.offline import Ends, through, transfer_bytes
+from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender, set_up_receiver, set_up_sender
 
 WIDTH, OUT, SHIFT, COUNT = 13, 15, 3, 300
@@ -43,11 +46,11 @@ class Inputs:
 
 def server_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: int) -> tuple[Any, bytes, Any]:
     """Both phases; returns z, all that the garbler said, and the evaluator's half."""
-    layer, said = Layer(relu_circuit(WIDTH, OUT, SHIFT), COUNT, number), list[bytes]()
+    layer, said, rows = Layer(relu_circuit(WIDTH, OUT, SHIFT), COUNT, number), list[bytes](), list[np.ndarray]()
 
     def server(channel: Channel) -> Any:
         tap = _tapped(channel, said)
-        half = layers.garble_for_offline(tap, pair[0], layer)
+        half = through(offline.garble_for_offline(ends(tap, pair), layer))
         for labels in half.labels(inputs.a):
             tap.send(labels)
         seen = np.empty(COUNT, np.uint64)
@@ -55,7 +58,8 @@ def server_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: in
         return half, seen ^ half.decode
 
     def client(channel: Channel) -> Any:
-        half = layers.receive_offline(channel, pair[1], layer, [(inputs.b, WIDTH), (inputs.n, OUT)])
+        half = through(offline.receive_offline(ends(channel, pair), layer, [(inputs.b, WIDTH), (inputs.n, OUT)]))
+        rows.append(half.labels.read(slice(0, 2 * (WIDTH + OUT) * layer.lanes)).copy())
         shown = []
         for index, piece in enumerate(layer.pieces):
             labels = np.empty(2 * WIDTH * (piece.stop - piece.start), np.uint64)
@@ -65,15 +69,16 @@ def server_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: in
         return half
 
     ((garbler, z), evaluator), _ = both(server, client)
-    return z, b"".join(said), (garbler, evaluator)
+    return z, b"".join(said), (garbler, evaluator, rows)
 
 
 def client_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: int) -> tuple[Any, bytes, Any]:
-    layer, said = Layer(relu_circuit(WIDTH, OUT, SHIFT, garbler_masks=True), COUNT, number), list[bytes]()
+    layer = Layer(relu_circuit(WIDTH, OUT, SHIFT, garbler_masks=True), COUNT, number)
+    said, rows = list[bytes](), list[np.ndarray]()
 
     def client(channel: Channel) -> Any:
         tap = _tapped(channel, said)
-        half = layers.garble_for_online(tap, pair[0], layer, [(inputs.b, WIDTH), (inputs.n, OUT)])
+        half = through(offline.garble_for_online(ends(tap, pair), layer, [(inputs.b, WIDTH), (inputs.n, OUT)]))
         wrong = np.empty(WIDTH * layer.lanes, np.uint8)
         channel.recv_into(wrong)
         for labels in half.labels(wrong):
@@ -81,7 +86,9 @@ def client_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: in
         return half
 
     def server(channel: Channel) -> Any:
-        half = layers.receive_online(channel, pair[1], layer)
+        half = through(offline.receive_online(ends(channel, pair), layer))
+        for held, wires in ((half.labels, WIDTH + OUT), (half.rows, WIDTH)):
+            rows.append(held.read(slice(0, 2 * wires * layer.lanes)).copy())
         channel.send(half.corrections(inputs.a))
         made = []
         for index, piece in enumerate(layer.pieces):
@@ -91,7 +98,11 @@ def client_garbles(pair: tuple[OtSender, OtReceiver], inputs: Inputs, number: in
         return half, np.concatenate(made)
 
     (garbler, (evaluator, z)), _ = both(client, server)
-    return z, b"".join(said), (garbler, evaluator)
+    return z, b"".join(said), (garbler, evaluator, rows)
+
+
+def ends(channel: Channel, pair: tuple[OtSender, OtReceiver]) -> Ends:
+    return Ends(channel, *pair, Store())
 
 
 def _tapped(channel: Channel, said: list[bytes]) -> Channel:
@@ -123,12 +134,11 @@ def test_either_party_may_garble(
 @pytest.mark.parametrize("garbling", [server_garbles, client_garbles])
 def test_of_a_wire_one_label_leaves_the_garbler(pair: tuple[OtSender, OtReceiver], garbling: Garbling) -> None:
     """No two blocks that it sent, and no sums of what it sent with the evaluator's rows, differ by the offset."""
-    _, said, (garbler, evaluator) = garbling(pair, Inputs(5), next(NUMBERS))
-    rows = [evaluator.labels, *([evaluator.rows] if garbling is client_garbles else [])]
+    _, said, (garbler, _, rows) = garbling(pair, Inputs(5), next(NUMBERS))
     seen = np.concatenate([np.frombuffer(said[: len(said) // 16 * 16], np.uint64), *rows]).reshape(-1, 2)
     if garbling is client_garbles:  # its decode colours, at the end, are no labels; its answers open rows
-        answers = np.frombuffer(said, np.uint64)[-evaluator.rows.size :]
-        seen = np.concatenate([seen, (answers ^ evaluator.rows).reshape(-1, 2)])
+        answers = np.frombuffer(said, np.uint64)[-rows[1].size :]
+        seen = np.concatenate([seen, (answers ^ rows[1]).reshape(-1, 2)])
     there = set(map(tuple, seen.tolist()))
     assert not there & set(map(tuple, (seen ^ garbler.offset).tolist()))
     assert tuple(garbler.offset.tolist()) not in there
@@ -137,7 +147,7 @@ def test_of_a_wire_one_label_leaves_the_garbler(pair: tuple[OtSender, OtReceiver
 @pytest.mark.parametrize("garbling", [server_garbles, client_garbles])
 def test_a_circuit_serves_once(pair: tuple[OtSender, OtReceiver], garbling: Garbling) -> None:
     inputs = Inputs(7)
-    _, _, (garbler, evaluator) = garbling(pair, inputs, next(NUMBERS))
+    _, _, (garbler, evaluator, _) = garbling(pair, inputs, next(NUMBERS))
     again = np.zeros(WIDTH * garbler.layer.lanes, np.uint8) if garbling is client_garbles else inputs.a
     with pytest.raises(MaterialError, match="serves one evaluation"):
         next(garbler.labels(again))

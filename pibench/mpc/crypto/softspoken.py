@@ -54,12 +54,12 @@ class OtSender(_OfOneConnection):
         self._keys = np.concatenate([round_keys(seed) for seed in placed])
         self._masks = np.array([-(hole >> b & 1) for hole in holes for b in range(4)], np.int64).view(np.uint64)
 
-    def extend(self, message: Words) -> Words:
-        """Return the rows q (n, 2) of the receiver's message: n / 2 words, n a multiple of 64."""
+    def extend(self, message: Words, into: Words | None = None) -> Words:
+        """Return the rows q (n, 2) of the receiver's message: n / 2 words, n a multiple of 64; `into` takes them."""
         count, rest = divmod(message.size, TREES)
         if rest:
             raise ValueError(f"a message of {message.size} words is none of whole groups of 64 transfers")
-        rows = np.empty((64 * count, 2), np.uint64)
+        rows = np.empty((64 * count, 2), np.uint64) if into is None else into.reshape(64 * count, 2)
         self._block = send_rows(self._keys, self._block, self._masks, message.reshape(-1), rows)
         self.position += len(rows)
         return rows
@@ -74,9 +74,14 @@ class OtReceiver(_OfOneConnection):
         self._block = 0
         self._keys = np.concatenate([round_keys(seed) for tree in trees for seed in tree])
 
-    def extend(self, choices: Words) -> tuple[Words, Words]:
-        """Return rows t (n, 2) and the message (n / 2 words) for n choices, 64 a word from the lowest bit."""
-        rows, message = np.empty((64 * choices.size, 2), np.uint64), np.empty(TREES * choices.size, np.uint64)
+    def extend(self, choices: Words, into: Words | None = None) -> tuple[Words, Words]:
+        """Return rows t (n, 2) and the message (n / 2 words) for n choices, 64 a word from the lowest bit.
+
+        `into`, contiguous, takes the rows.
+        """
+        count = 64 * choices.size
+        rows = np.empty((count, 2), np.uint64) if into is None else into.reshape(count, 2)
+        message = np.empty(TREES * choices.size, np.uint64)
         self._block = receive_rows(self._keys, self._block, choices, rows, message)
         self.position += len(rows)
         return rows, message

@@ -29,8 +29,10 @@ def table_bytes(circuit: Circuit) -> int:
     return 2 * LABEL_BYTES * circuit.ands
 
 
-def garble(circuit: Circuit, keys: Keys, garbler: Words, evaluator: Words, offset: Words) -> tuple[Words, Words]:
-    """Return ciphertexts and the outputs' labels of zero, flat, from the inputs' labels of zero.
+def garble(
+    circuit: Circuit, keys: Keys, garbler: Words, evaluator: Words, offset: Words, into: Words | None = None
+) -> tuple[Words, Words]:
+    """Return ciphertexts (`into` takes them) and the outputs' labels of zero, flat, from the inputs' labels of zero.
 
     `garbler` and `evaluator` are flat, lanes x wires x 2 words in the order of layout.py; `offset` is R, its lowest bit
     1. Keys must never have served before.
@@ -38,7 +40,8 @@ def garble(circuit: Circuit, keys: Keys, garbler: Words, evaluator: Words, offse
     if not offset[0] & np.uint64(1):
         raise ValueError("the offset's lowest bit is 1, or colours tell nothing")
     lanes = _lanes(circuit, garbler, evaluator)
-    tables, out = np.empty(4 * circuit.ands * lanes, np.uint64), np.empty(2 * circuit.outputs * lanes, np.uint64)
+    tables = np.empty(4 * circuit.ands * lanes, np.uint64) if into is None else into
+    out = np.empty(2 * circuit.outputs * lanes, np.uint64)
     _run(circuit, keys, garbler, evaluator, offset, tables, out)
     return tables, out
 

@@ -14,14 +14,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from pibench.links.transport import Channel
 from pibench.mpc.crypto.garbling import layer as garbled
+from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuits import sign_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.garbling.layer import Layer
+from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.crypto.garbling.product import GarblerPads, evaluator_share, garbler_pads
-from pibench.mpc.crypto.softspoken import OtReceiver, OtSender, message_bytes
+from pibench.mpc.crypto.softspoken import message_bytes
 from pibench.mpc.crypto.transfers import receiver_pads, send_correlated, sender_pads, take_correlated
 from pibench.mpc.masked import kernels
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
@@ -92,13 +93,11 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
         """Nothing is drawn."""
         return ServerHalf()
 
-    def make_server(
-        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ServerHalf
-    ) -> None:
+    def make_server(self, ends: Ends, number: int, half: ServerHalf) -> Acts[None]:
         """Garble; then choose by the colours of both outputs."""
-        layer = self.layer(number)
-        half.held = garbled.garble_for_offline(channel, sender, layer, keep=True)
-        half.labels = garbler_pads(layer, half.held.outputs, sender.delta, sender.salt)
+        layer, receiver = self.layer(number), ends.receiver
+        half.held = yield from offline.garble_for_offline(ends, layer, keep=True)
+        half.labels = garbler_pads(layer, half.held.outputs, ends.sender.delta, ends.sender.salt)
         made = []
         for bit in (0, 1):
             colours = np.zeros(-(-self.size // 64) * 8, np.uint8)
@@ -106,22 +105,20 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
             colours[: packed.size] = packed
             at = receiver.position
             rows, message = receiver.extend(colours.view(np.uint64))
-            channel.send(message)
+            ends.channel.send(message)
             made.append(receiver_pads(rows, at, receiver.salt)[: self.size, 0].copy())
         half.chosen = made[0], made[1]
 
-    def make_client(
-        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ClientHalf,
-        inputs: list[Ints],
-    ) -> None:  # fmt: skip
+    def make_client(self, ends: Ends, number: int, half: ClientHalf, inputs: list[Ints]) -> Acts[None]:
         """Take the circuit, and the server's choices."""
         x = np.ascontiguousarray(inputs[0]).reshape(-1).view(np.uint64)
         column = (x >> np.uint64(self.step.dropped), self.compared)
-        half.held, half.cut = garbled.receive_offline(channel, receiver, self.layer(number), [column]), self._cut(x)
+        half.cut, sender = self._cut(x), ends.sender
+        half.held = yield from offline.receive_offline(ends, self.layer(number), [column])
         made = []
         for _ in (0, 1):
             message = np.empty(message_bytes(-(-self.size // 64) * 64) // 8, np.uint64)
-            channel.recv_into(message)
+            ends.channel.recv_into(message)
             at = sender.position
             both = sender_pads(sender.extend(message), at, sender.delta, sender.salt)
             made.append((both[0][: self.size, 0].copy(), both[1][: self.size, 0].copy()))
@@ -183,5 +180,5 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
             rounds=self.step.rounds, server_bytes=LABEL_BYTES * self.compared * layer.lanes + self.size * out,
             client_bytes=self.size * (2 * out + self.wrap_bytes),
             offline_server_bytes=table_bytes(self.circuit) * layer.lanes + chosen,
-            offline_client_bytes=garbled.transfer_bytes(layer), offline_rounds=2,
+            offline_client_bytes=offline.transfer_bytes(layer),
         )  # fmt: skip

@@ -13,14 +13,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from pibench.links.transport import Channel
 from pibench.mpc.crypto.garbling import layer as garbled
+from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuit import Circuit
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.garbling.layer import Layer
-from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
+from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
 from pibench.mpc.masked.kernels import Ints, Words
 from pibench.mpc.masked.plan import Plan, Step
@@ -85,25 +85,20 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
         """Nothing is drawn."""
         return ServerHalf()
 
-    def make_server(
-        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ServerHalf
-    ) -> None:
+    def make_server(self, ends: Ends, number: int, half: ServerHalf) -> Acts[None]:
         """Garble, or take the circuit."""
         if self.client_garbles:
-            half.held = garbled.receive_online(channel, receiver, self.layer(number))
+            half.held = yield from offline.receive_online(ends, self.layer(number))
         else:
-            half.held = garbled.garble_for_offline(channel, sender, self.layer(number))
+            half.held = yield from offline.garble_for_offline(ends, self.layer(number))
 
-    def make_client(
-        self, channel: Channel, sender: OtSender, receiver: OtReceiver, number: int, half: ClientHalf,
-        inputs: list[Ints],
-    ) -> None:  # fmt: skip
+    def make_client(self, ends: Ends, number: int, half: ClientHalf, inputs: list[Ints]) -> Acts[None]:
         """Take the circuit, or garble: the part of x and minus the part of the output are inputs."""
         columns = [(_words(inputs[0]), self.width), (_words(-half.part), self.out.bits)]
         if self.client_garbles:
-            half.held = garbled.garble_for_online(channel, sender, self.layer(number), columns)
+            half.held = yield from offline.garble_for_online(ends, self.layer(number), columns)
         else:
-            half.held = garbled.receive_offline(channel, receiver, self.layer(number), columns)
+            half.held = yield from offline.receive_offline(ends, self.layer(number), columns)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the drawn part."""
@@ -152,12 +147,12 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
         if not self.client_garbles:
             return Cost(
                 rounds=self.step.rounds, server_bytes=labels, client_bytes=self.size * self.out.wire_bytes,
-                offline_server_bytes=tables, offline_client_bytes=garbled.transfer_bytes(layer), offline_rounds=2,
+                offline_server_bytes=tables, offline_client_bytes=offline.transfer_bytes(layer),
             )  # fmt: skip
         own = LABEL_BYTES * circuit.garbler * layer.lanes + layer.count * layer.wire_bytes
         return Cost(
             rounds=self.step.rounds, server_bytes=-(-self.width * layer.lanes // 8), client_bytes=labels,
-            offline_server_bytes=garbled.transfer_bytes(layer), offline_client_bytes=tables + own, offline_rounds=2,
+            offline_server_bytes=offline.transfer_bytes(layer), offline_client_bytes=tables + own,
         )  # fmt: skip
 
 

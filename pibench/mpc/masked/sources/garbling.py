@@ -6,9 +6,12 @@ here or in another step's exchange.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from pibench.lowering.program import Weights
+from pibench.mpc.crypto.garbling.offline import Acts, Ends
+from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 from pibench.mpc.masked.gadgets.circa import Circa
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
@@ -22,47 +25,63 @@ KIND = "garbled circuits"  # under which the meter books what they cost offline
 
 
 class Garbling:
-    """One party's half of the transfers of a connection, and the layers garbled with them, which both count alike."""
+    """One party's half of what a connection garbles with, and the layers garbled, which both count alike."""
 
     def __init__(self, party: Party, sender: OtSender, receiver: OtReceiver) -> None:
         self._party, self._layers = party, 0
-        self._transfers = sender, receiver
+        self._ends = Ends(party.peer, sender, receiver, Store())
+        self._begun: list[tuple[AnyGadget, Acts[None]]] = []
 
-    def complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints] | None = None) -> None:
-        """Make one gadget's circuit, if it has one; `inputs` are the client's parts, on the client."""
+    def begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints] | None = None) -> None:
+        """Begin one gadget's circuit, if it has one; `inputs` are the client's parts, on the client."""
         if not isinstance(gadget, HalfGates | Circa):
             return
         number, self._layers = self._layers, self._layers + 1
-        _, stage, site = gadget.step.label
-        with self._party.meter.op(KIND, stage, site):
-            if inputs is None:
-                gadget.make_server(self._party.peer, *self._transfers, number, half)
-            else:
-                gadget.make_client(self._party.peer, *self._transfers, number, half, inputs)
+        if inputs is None:
+            acts = gadget.make_server(self._ends, number, half)
+        else:
+            acts = gadget.make_client(self._ends, number, half, inputs)
+        self._begun += self._further([(gadget, acts)])
+
+    def complete(self) -> None:
+        """Carry on side by side all that has begun: what flows one way for all of them, then what flows back."""
+        while self._begun:
+            self._begun = self._further(self._begun)
+
+    def _further(self, begun: list[tuple[AnyGadget, Acts[None]]]) -> list[tuple[AnyGadget, Acts[None]]]:
+        """Carry each one act further; returns those that have more."""
+        left = []
+        for gadget, acts in begun:
+            _, stage, site = gadget.step.label
+            with self._party.meter.op(KIND, stage, site), suppress(StopIteration):
+                next(acts)
+                left.append((gadget, acts))
+        return left
 
 
 class GarblingServer(TwoPartyServer):
-    """The server's half: after the linear layers' correlations, a circuit a layer, two messages each."""
+    """The server's half: after the linear layers' correlations, all circuits, two messages whatever the depth."""
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
         self._garbling = Garbling(self.party, self._sender, self._receiver)
 
-    def _complete(self, gadget: AnyGadget, half: Any) -> None:
-        self._garbling.complete(gadget, half)
+    def _begin(self, gadget: AnyGadget, half: Any) -> None:
+        self._garbling.begin(gadget, half)
+
+    def _complete(self) -> None:
+        self._garbling.complete()
 
     @classmethod
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
-        """Count the links that no circuit counts for itself: windows, and what the client says around the circuits."""
-        windows, order = super().inference_cost(gadgets).offline_rounds, list(gadgets.values())
-        garbled = [at for at, gadget in enumerate(order) if isinstance(gadget, HalfGates | Circa)]
-        if not garbled:
-            return Cost(offline_rounds=windows)
-        if _client_garbles(gadgets):  # the server speaks first: together with its answer, if nothing is between
-            between = order[: garbled[0]] + [gadget for gadget in order if isinstance(gadget, Squares)]
-            return Cost(offline_rounds=windows if any(gadget.told_count for gadget in between) else windows - 2)
-        after = any(gadget.told_count for gadget in order[garbled[-1] :])
-        return Cost(offline_rounds=windows - 1 + after)
+        """Two messages for all circuits, of which the first joins another one of the same direction where one flows."""
+        linear, every = super().inference_cost(gadgets).offline_rounds, list(gadgets.values())
+        if not any(isinstance(gadget, HalfGates | Circa) for gadget in every):
+            return Cost(offline_rounds=linear)
+        if not _client_garbles(gadgets):  # with what the client says at last go its choices, then come the circuits
+            return Cost(offline_rounds=max(1, linear) + 1)
+        said = any(gadget.told_count or isinstance(gadget, Squares) for gadget in every)
+        return Cost(offline_rounds=max(2, linear + 2 * said))  # else the server's choices go with its answers
 
 
 class GarblingClient(TwoPartyClient):
@@ -72,8 +91,11 @@ class GarblingClient(TwoPartyClient):
         super()._set_up_linear(weights)
         self._garbling = Garbling(self.party, self._sender, self._receiver)
 
-    def _complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
-        self._garbling.complete(gadget, half, inputs)
+    def _begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
+        self._garbling.begin(gadget, half, inputs)
+
+    def _complete(self) -> None:
+        self._garbling.complete()
 
 
 SERVER, CLIENT = GarblingServer, GarblingClient

@@ -166,12 +166,16 @@ class TwoPartyServer(TwoParty):
             for name, gadget in self.gadgets.items():
                 if name not in material.halves:
                     material.halves[name] = gadget.draw_server(talk.stream)
-                self._complete(gadget, material.halves[name])
+                self._begin(gadget, material.halves[name])
                 hear(gadget, material.halves[name], self.party.peer)
+            self._complete()
             yield material
 
-    def _complete(self, gadget: AnyGadget, half: Any) -> None:
-        """Make what waits for the client's parts, step by step; nothing here."""
+    def _begin(self, gadget: AnyGadget, half: Any) -> None:
+        """Begin what waits for the client's parts, step by step; nothing here."""
+
+    def _complete(self) -> None:
+        """Make what has begun."""
 
     def _work(self, window: list[AnyGadget], talk: Talk, material: Material) -> None:
         exchanges = [self._exchange(gadget, talk) for gadget in window]
@@ -207,15 +211,20 @@ class TwoPartyClient(TwoParty):
             for window in self._windows():
                 self._work([exchanges[gadget.step.out] for gadget in window])
             halves |= {name: exchange.half for name, exchange in exchanges.items()}
-            yield walk(self.plan, self.gadgets, partial(self._half_of, halves), self.party.peer)
+            material = walk(self.plan, self.gadgets, partial(self._half_of, halves), self.party.peer)
+            self._complete()
+            yield material
 
     def _half_of(self, halves: dict[str, Any], gadget: AnyGadget, inputs: list[Ints]) -> Any:
         half = halves[gadget.step.out]
-        self._complete(gadget, half, inputs)
+        self._begin(gadget, half, inputs)
         return half
 
-    def _complete(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
-        """Make what waits for the client's parts, step by step; nothing here."""
+    def _begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
+        """Begin what waits for the client's parts, step by step; nothing here."""
+
+    def _complete(self) -> None:
+        """Make what has begun."""
 
     def _draw(self, talk: Talk) -> tuple[dict[str, Any], dict[str, ClientExchange[Any]]]:
         """Return drawn halves, and exchanges for the others: parts that need no answer are known at once."""
