@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from pibench.records.compare import Comparison, Options, Verdict, compare
+from pibench.records.files import load_record
 from pibench.records.gate import judge, slim
 from pibench.records.pairs import log_ratios, paired_ratio
 from pibench.records.power import Rule
-from pibench.records.record import Case, Record, Session, load_record
+from pibench.records.record import Case, Record, Session
 from pibench.records.stats import signed_rank_exact
 from pibench.run.ab import SESSIONS, Side, adapted_suite, paired, run_pairs
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pibench.records.record import load_record
+from pibench.records.files import load_record
 from pibench.run.explain import EXPLAINED, explain
 
 

@@ -32,7 +32,8 @@ from sabotage import Saboteur
 
 from pibench.errors import PibenchError
 from pibench.links.link import PROFILES, Link
-from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo, load_record
+from pibench.records.files import load_record
+from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo
 from pibench.run import runner
 from pibench.run.listener import Listener
 from pibench.run.prepare import preparer

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pibench.records.record import open_record
+from pibench.numbers import seconds, size
+from pibench.records.files import open_record
 from pibench.records.stats import fit_price
-from pibench.reporting.axes import seconds, size
 from pibench.reporting.cells import Ladder
 from pibench.reporting.page.draw_papers import over_relus, published_latencies
 from pibench.reporting.view import View, view_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import errno
 import importlib
@@ -43,6 +44,7 @@ VERBS: dict[str, str] = {
     "doctor": "say what this machine can do, and what to do about the rest",
 }
 ALIASES = {"list": "ls"}
+PLAIN = str.maketrans({"µ": "u", "×": "x", "−": "-", "–": "-", "±": "+-", "→": "->"})  # for terminals without them
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,10 +113,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _replace_what_the_terminal_cannot_show() -> None:
-    """Have characters that the output's encoding lacks replaced: a sign is no reason for a traceback."""
+    """Have characters that the output's encoding lacks written plainly: a sign is no reason for a traceback."""
+    codecs.register_error("pibench.plain", _plainly)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="pibench.plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "replace").decode("ascii"), error.end
 
 
 def _drop_output() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from pibench.errors import PibenchError
+from pibench.numbers import seconds
 from pibench.records import machine
 
 Status = Literal["ok", "warn", "fail"]
@@ -182,7 +183,7 @@ def _wakeup() -> Iterable[Finding]:
         time.sleep(0.001)
         late.append(time.perf_counter() - start - 0.001)
     typical = statistics.median(late)
-    what = f"{typical * 1e6:.0f} us late, at worst {max(late) * 1e6:.0f} us"
+    what = f"{seconds(typical)} late, at worst {seconds(max(late))}"
     if typical > LATE_WAKEUP_S:
         yield Finding("waking up", "warn", what, "the machine is busy or its timers are coarse: small delays blur")
     else:

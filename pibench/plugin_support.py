@@ -53,7 +53,7 @@ class PrivateInference:
 
     def __repr__(self) -> str:
         """Return one short line: pytest prints it where an assertion fails."""
-        from pibench.reporting.axes import seconds
+        from pibench.numbers import seconds
 
         return (
             f"<PrivateInference {self.case.id}: {seconds(self.online_s.point)} online, {self.measure('rounds'):.0f} "

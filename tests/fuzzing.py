@@ -46,7 +46,7 @@ def read_suite(data: bytes, folder: Path) -> object:
 
 
 def read_record(data: bytes, folder: Path) -> object:
-    from pibench.records.record import parse_record
+    from pibench.records.files import parse_record
 
     return parse_record(data)
 

@@ -14,7 +14,8 @@ from fakes import fake_record
 
 from pibench.cli import main
 from pibench.errors import PartyError, UsageError
-from pibench.records.record import Record, dump_record
+from pibench.records.files import dump_record
+from pibench.records.record import Record
 from pibench.run.ab import Side, adapted_suite, paired, run_pairs, tree_of
 from pibench.session.turn import ADDRESS, SIDE, Turn
 from pibench.session.turnstile import Turnstile

@@ -14,8 +14,8 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.commands.arguments import duration, percentage
 from pibench.mpc.spec import spec_of
+from pibench.records.files import save_record
 from pibench.records.machine import machine
-from pibench.records.record import save_record
 from pibench.reporting.choose import Candidate, choose, costs_of, record_candidates, would_fit, zoo_candidates
 from pibench.reporting.onpaper.costmodel import WIRES, Wire
 

@@ -79,7 +79,7 @@ def test_the_gate_of_an_own_module_finds_a_planted_step_in_its_counts_and_the_re
     done = pibench("gate", "b.json", "--baseline", "ci/baseline.json", "--time", "never", "--format", "markdown")
     assert done.returncode == 1
     assert "relu_count" in done.stdout
-    from pibench.records.record import load_record
+    from pibench.records.files import load_record
 
     record = load_record(repository / "b.json")
     assert (record.git.commit, record.git.dirty) == (_git("rev-parse", "HEAD"), False)

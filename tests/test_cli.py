@@ -12,7 +12,7 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.records.record import save_record
+from pibench.records.files import save_record
 
 
 @pytest.fixture
@@ -89,6 +89,12 @@ def test_characters_that_a_terminal_lacks_are_replaced(encoding: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     done = _pibench("compare", BASELINE, BASELINE, environment={"PYTHONIOENCODING": encoding})
     assert done.returncode == 0
+
+
+def test_units_are_legible_on_a_terminal_of_plain_characters(record: str) -> None:
+    done = _pibench("show", record, environment={"PYTHONIOENCODING": "ascii"})
+    assert b"us" in done.stdout
+    assert b"?" not in done.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

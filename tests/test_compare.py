@@ -11,8 +11,9 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.records.compare import Comparison, Options, Row, Verdict, compare
+from pibench.records.files import save_record
 from pibench.records.measures import MEASURES
-from pibench.records.record import Accuracy, Case, Record, save_record
+from pibench.records.record import Accuracy, Case, Record
 from pibench.records.thresholds import parse_share, parse_threshold, suite_thresholds
 from pibench.reporting.screen.comparison import as_json, as_markdown, as_text
 

@@ -11,7 +11,8 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.records.record import Record, save_record
+from pibench.records.files import save_record
+from pibench.records.record import Record
 from pibench.reporting.paper.export import FORMATS, extra_info, render, to_bencher, to_github, to_pytest_benchmark
 
 CASE = "full/masked/loopback/cpu/b1"

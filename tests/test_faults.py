@@ -17,7 +17,7 @@ from pibench.links.link import PROFILES
 from pibench.links.meter import Meter
 from pibench.links.transport import channel_pair
 from pibench.mpc.spec import found
-from pibench.records.record import load_record
+from pibench.records.files import load_record
 from pibench.session import children as children_module
 from pibench.session.session import run_session
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from pibench.numbers import percent, seconds, short, size
 from pibench.reporting.answer import answer, main_ladder
-from pibench.reporting.axes import Scale, linear_ticks, log_ticks, percent, seconds, short, size, spread
 from pibench.reporting.page.canvas import Canvas, Words, words_width
 from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of, save_figures
 from pibench.reporting.page.labels import Label, place
 from pibench.reporting.page.theme import COLOURS, MARKERS, contrast, method_role
+from pibench.reporting.scales import Scale, linear_ticks, log_ticks, spread
 from pibench.reporting.view import View, view_of
 
 sys.path.insert(0, str(Path(__file__).parent))

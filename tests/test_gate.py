@@ -11,8 +11,9 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.records.compare import Verdict
+from pibench.records.files import save_record
 from pibench.records.gate import judge, load_baseline, save_baseline, slim
-from pibench.records.record import Declared, Offline, Record, Tally, save_record
+from pibench.records.record import Declared, Offline, Record, Tally
 
 CASE = "full/masked/loopback/cpu/b1"
 

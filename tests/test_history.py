@@ -13,9 +13,10 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.records import changepoints as steps
+from pibench.records.files import save_record
 from pibench.records.history import history
 from pibench.records.index import open_index
-from pibench.records.record import Record, save_record
+from pibench.records.record import Record
 from pibench.reporting.page import series
 
 CASE = "full/masked/loopback/cpu/b1"

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pibench"
 
 # From the ground up; a module may import its own layer and those below. Longest prefix wins.
 LAYERS = (
-    {"pibench", "pibench.errors", "pibench.processes"},
+    {"pibench", "pibench.errors", "pibench.numbers", "pibench.processes"},
     {"pibench.registry", "pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.mpc.kernelcache"},
     {"pibench.networks.spec", "pibench.networks.card", "pibench.suite"},
     {"pibench.records", "pibench.lowering", "pibench.links"},
@@ -106,5 +106,5 @@ def test_no_command_imports_torch_when_it_is_only_named() -> None:
 
 
 def test_no_module_is_too_long() -> None:
-    long = {name: lines for name, path in modules().items() if (lines := len(path.read_text().splitlines())) > 400}
+    long = {name: lines for name, path in modules().items() if (lines := len(path.read_text().splitlines())) > 350}
     assert long == {}

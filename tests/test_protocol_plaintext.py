@@ -26,8 +26,7 @@ def run(
     meters = (Meter(), Meter())
     channels = channel_pair(meters, timeout_s=10)
     sides = [
-        protocol(program, Party(rank, channels[rank], meters[rank], batch=images.shape[0]))
-        for rank in (SERVER, CLIENT)
+        protocol(program, Party(rank, channels[rank], meters[rank], batch=images.shape[0])) for rank in (SERVER, CLIENT)
     ]
     tallies: list[PhaseTally] = [PhaseTally(), PhaseTally()]
 

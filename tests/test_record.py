@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pibench.errors import PibenchError, StoreError, UsageError
 from pibench.records import record as module
 from pibench.records import store
-from pibench.records.record import Record, dump_record, load_record, parse_record, save_record
+from pibench.records.files import dump_record, load_record, parse_record, save_record
+from pibench.records.record import Record
 
 SMALL = fake_record(networks=("tiny",), protocols=("masked",), sessions=2, inferences=2)
 

@@ -15,7 +15,8 @@ import pytest
 
 from pibench.cli import main
 from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_USAGE, UsageError
-from pibench.records.record import Case, Record, save_record
+from pibench.records.files import save_record
+from pibench.records.record import Case, Record
 from pibench.reporting.answer import answer, fastest_within, main_ladder
 from pibench.reporting.cells import Ladder
 from pibench.reporting.page.figures import figures_of

@@ -16,7 +16,8 @@ from fakes import FakeParties, fake_record
 
 from pibench.cli import main
 from pibench.errors import NothingSelected, PartyError, StoreError, UsageError
-from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo, load_record, save_record
+from pibench.records.files import load_record, save_record
+from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo
 from pibench.run import runner
 from pibench.run.fromsuite import plan_of
 from pibench.run.prepare import Needs, prepare_instance, preparer

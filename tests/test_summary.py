@@ -6,7 +6,8 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.records.record import Record, Trust, save_record
+from pibench.records.files import save_record
+from pibench.records.record import Record, Trust
 from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.reporting.screen.summary import summary
 
@@ -52,7 +53,7 @@ def test_show_last_prints_a_record_and_its_summary_on_a_narrow_screen(tmp_path, 
     assert main(["show", "last"]) == 0
     assert "The price of a ReLU" in capsys.readouterr().out
     monkeypatch.setenv("COLUMNS", "80")
-    assert main(["show", "20260101"  "T000000Z-quick"]) == 0
+    assert main(["show", "20260101T000000Z-quick"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines()[:-1])) <= 80
     assert "120 columns show every figure" in out

@@ -8,10 +8,10 @@ import pytest
 from fakes import fake_record
 from rich.console import Console
 
+from pibench.numbers import digits, duration, interval, seconds, size
 from pibench.records.record import Record
 from pibench.records.stats import Estimate
 from pibench.reporting.screen.table import answer
-from pibench.reporting.units import digits, duration, interval, n_bytes, seconds
 
 
 def shown(record: Record, width: int = 120) -> str:
@@ -100,15 +100,15 @@ def test_a_record_without_cases_can_be_shown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0 s"), (12.3456, "12.3 s"), (0.0098765, "9.88 ms"), (4.2e-5, "42.0 us"), (1234.0, "1,234 s")],
+    [(0.0, "0 s"), (12.3456, "12.3 s"), (0.0098765, "9.88 ms"), (4.2e-5, "42.0 µs"), (1234.0, "20.6 min")],
 )
 def test_seconds(value: float, text: str) -> None:
     assert seconds(value) == text
 
 
 def test_numbers() -> None:
-    assert n_bytes(999) == "999 B"
-    assert n_bytes(3_390_000) == "3.39 MB"
+    assert size(999) == "999 B"
+    assert size(3_390_000) == "3.39 MB"
     assert digits(math.nan) == "?"
     assert digits(0.00012345) == "0.000123"
     assert duration(3725) == "1 h 02 min"

@@ -11,7 +11,8 @@ import pytest
 from fakes import fake_record
 
 from pibench.cli import main
-from pibench.records.record import Record, save_record
+from pibench.records.files import save_record
+from pibench.records.record import Record
 from pibench.reporting.cells import Cell
 from pibench.reporting.page.html import render
 from pibench.reporting.view import view_of

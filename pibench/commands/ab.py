@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the pairs and judge; exit status 1 on a regression."""
     from pibench.records.compare import compare
-    from pibench.records.record import save_record
+    from pibench.records.files import save_record
     from pibench.run.ab import SESSIONS, paired, run_pairs
     from pibench.run.fromsuite import info_of
     from pibench.suite import load_suite

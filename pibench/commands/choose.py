@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _records(names: list[str] | None) -> list[Record]:
-    from pibench.records.record import open_record
+    from pibench.records.files import open_record
     from pibench.records.store import record_paths
     from pibench.reporting.choose import load_recent
 
@@ -80,7 +80,7 @@ def _candidates(records: list[Record], wire: Wire, args: argparse.Namespace) -> 
 
 
 def _lines(choice: Choice, found: list[Candidate], wire: Wire, args: argparse.Namespace) -> list[str]:
-    from pibench.reporting.axes import seconds
+    from pibench.numbers import seconds
     from pibench.reporting.choose import would_fit
     from pibench.reporting.screen.fitting import screen_width, wrapped
 
@@ -112,7 +112,7 @@ def _named(one: Candidate) -> str:
 def _details(one: Candidate, args: argparse.Namespace) -> list[str]:
     """Say how sure it is, its percentiles, its throughput, and what a thousand inferences take beforehand."""
     from pibench.mpc.spec import spec_of
-    from pibench.reporting.axes import seconds, size
+    from pibench.numbers import seconds, size
 
     trust = spec_of(one.protocol).arrangement(one.options or {}).trust.line
     if one.samples:

@@ -46,7 +46,7 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare; exit status 1 on a regression."""
     from pibench.records.compare import compare
-    from pibench.records.record import open_record
+    from pibench.records.files import open_record
     from pibench.run.ab import paired
 
     base, head = open_record(args.base), open_record(args.head)

@@ -70,7 +70,7 @@ def _workload(name: str) -> Workload:
 
 
 def _print_estimate(cost: PaperEstimate) -> None:
-    from pibench.reporting.axes import seconds, size
+    from pibench.numbers import seconds, size
     from pibench.reporting.onpaper.costcheck import beyond
     from pibench.reporting.onpaper.costmodel import SYSTEMS
 
@@ -105,7 +105,7 @@ def _print_constants() -> None:
 
 
 def _print_checks() -> None:
-    from pibench.reporting.axes import seconds
+    from pibench.numbers import seconds
     from pibench.reporting.onpaper.costcheck import WHERE_IT_DOES_NOT_FIT, checks
 
     print(f"{'network':32} {'published':>10} {'model':>10} {'error':>7}  role")

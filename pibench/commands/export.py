@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the export."""
-    from pibench.records.record import open_record
+    from pibench.records.files import open_record
     from pibench.reporting.paper.export import render
 
     text = render(open_record(args.record), args.to)

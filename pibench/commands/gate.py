@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge the record, or make it the baseline."""
+    from pibench.records.files import open_record
     from pibench.records.gate import judge, load_baseline, save_baseline, slim
-    from pibench.records.record import open_record
 
     record = open_record(args.record)
     if args.update:

@@ -71,8 +71,8 @@ def _show(args: argparse.Namespace, found: object) -> int:
 def _share(args: argparse.Namespace) -> None:
     import os
 
+    from pibench.records.files import load_record
     from pibench.records.index import RUNS, open_index
-    from pibench.records.record import load_record
 
     if "://" not in (args.store or os.environ.get("PIBENCH_STORE", "")):
         raise UsageError("--share needs a shared store", remedy="give --store URL or set PIBENCH_STORE")

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _view(names: list[str]) -> View:
-    from pibench.records.record import open_record
+    from pibench.records.files import open_record
     from pibench.reporting.view import view_of
 
     return view_of(open_record(name) for name in names)
@@ -128,7 +128,7 @@ def _order(option: Option, deadline_s: float) -> tuple[bool, float, float]:
 
 def _what_if(view: View, setting: Setting, link: str, deadline_s: float) -> None:
     """Print what of the report's data set and batch makes the deadline, the best first, and how far others are off."""
-    from pibench.reporting.axes import seconds
+    from pibench.numbers import seconds
     from pibench.reporting.whatif import best_within, of_setting, options, wire_named
 
     found = of_setting(options(view, wire_named(link), systems=("delphi",)), setting)

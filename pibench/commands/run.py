@@ -88,7 +88,7 @@ def _suite_of(resumed: Path | None) -> str:
     if resumed is None:
         return "quick"
     from pibench.library import find_documents
-    from pibench.records.record import load_record
+    from pibench.records.files import load_record
 
     suite = load_record(resumed).suite
     known = {path.stem for path in find_documents("suites")}
@@ -140,8 +140,8 @@ def _again(work: Run, plan: RunPlan) -> Run:
 
 def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
     """Return the record to fill: a new one, or the one to go on with."""
+    from pibench.records.files import load_record
     from pibench.records.machine import machine, versions
-    from pibench.records.record import load_record
     from pibench.run.measured import blank
 
     if resumed is None:
@@ -157,7 +157,7 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
 
 def _show(record: Record, path: Path, as_json: bool) -> None:
     """End with the answer, as wide as the screen, and with where the rest is."""
-    from pibench.records.record import dump_record
+    from pibench.records.files import dump_record
     from pibench.records.store import runs_folder
     from pibench.reporting.screen.fitting import screen_width
     from pibench.reporting.screen.summary import summary
@@ -193,7 +193,7 @@ def _dry_run(plan: RunPlan, as_json: bool) -> int:
 
 
 def _earlier(limit: int = 8) -> list[Record]:
-    from pibench.records.record import load_record
+    from pibench.records.files import load_record
     from pibench.records.store import record_paths
 
     found = []
@@ -231,6 +231,4 @@ def _own_model(args: argparse.Namespace) -> OwnModel | None:
 
     if args.input is None:
         raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
-    return OwnModel(
-        args.model, args.input, args.weights, args.dataset, args.output, args.label or "", args.method
-    )
+    return OwnModel(args.model, args.input, args.weights, args.dataset, args.output, args.label or "", args.method)

@@ -79,7 +79,7 @@ def _show_record(path: Path, *, as_json: bool) -> int:
     """Print every case and every price; a screen that is narrower than the table gets the answer first."""
     from rich.console import Console
 
-    from pibench.records.record import dump_record, load_record
+    from pibench.records.files import dump_record, load_record
     from pibench.reporting.screen.fitting import screen_width
     from pibench.reporting.screen.summary import summary
     from pibench.reporting.screen.table import answer

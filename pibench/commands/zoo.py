@@ -77,7 +77,7 @@ def _folder(given: Path | None) -> Path:
 def _cells(records: list[str]) -> list[Cell]:
     if not records:
         return []
-    from pibench.records.record import open_record
+    from pibench.records.files import open_record
     from pibench.reporting.view import view_of
 
     return list(view_of([open_record(name) for name in records]).cells)

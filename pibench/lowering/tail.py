@@ -61,9 +61,7 @@ def stretch(ops: list[Op], entry: str, end: Op) -> list[Op]:
     return found[::-1]
 
 
-def matrix(
-    ops: list[Op], source: Op, weights: dict[str, Tensor], masks: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def matrix(ops: list[Op], source: Op, weights: dict[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return what the operations do to the value of `source`: a matrix (outputs, inputs) and a bias (outputs,).
 
     One pass forward, and one backward with a row of the identity for every output: its gradients are the rows. Without

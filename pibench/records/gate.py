@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pibench.errors import StoreError, UsageError
 from pibench.records.compare import Comparison, Options, compare
-from pibench.records.record import Case, Parts, PartyOnline, Record, Session, load_record
+from pibench.records.files import load_record
+from pibench.records.record import Case, Parts, PartyOnline, Record, Session
 
 KEPT_INFERENCES = 8  # a session, for times on the same machine
 

@@ -17,8 +17,9 @@ from pibench.errors import UsageError
 from pibench.records import stats
 from pibench.records import warmup as samples
 from pibench.records.compare import setting
+from pibench.records.files import dump_record, load_record, parse_record
 from pibench.records.measures import MEASURES, Measure
-from pibench.records.record import Case, Record, dump_record, load_record, parse_record
+from pibench.records.record import Case, Record
 
 RUNS = Path(".pibench/runs")
 INDEX = "index.sqlite"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pibench.mpc.spec import is_private, order
-from pibench.reporting.axes import percent, seconds, short, size, times
+from pibench.numbers import percent, seconds, short, size, times
 from pibench.reporting.cells import NOISY, Cell, Ladder
 from pibench.reporting.view import View
 

@@ -171,7 +171,7 @@ def costs_of(record: Record) -> dict[str, Any]:
 def load_recent(paths: Sequence[Path], most: int = 6) -> list[Record]:
     """Return the newest records that can be read, oldest first; others help nobody and harm nothing."""
     from pibench.errors import PibenchError
-    from pibench.records.record import load_record
+    from pibench.records.files import load_record
 
     found = []
     for path in paths[-most:]:

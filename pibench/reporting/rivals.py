@@ -13,10 +13,10 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from pibench.numbers import count, seconds
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.theme import METHOD_TITLES
 from pibench.reporting.screen.plain import plain_table
-from pibench.reporting.units import count, seconds
 
 FACTOR = 2  # between the most and the fewest ReLUs of what is compared
 RULE = (

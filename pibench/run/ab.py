@@ -19,7 +19,8 @@ from typing import IO, Any
 
 from pibench.documents import read_yaml
 from pibench.errors import EXIT_FAILED, EXIT_OK, PartyError, UsageError
-from pibench.records.record import Record, Session, load_record
+from pibench.records.files import load_record
+from pibench.records.record import Record, Session
 from pibench.run.fromsuite import near
 from pibench.session.turnstile import Turnstile, variables
 

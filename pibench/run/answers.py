@@ -115,4 +115,3 @@ def as_images(images: Any, where: str = "images") -> Any:
     if not bool(torch.isfinite(made).all()):
         raise DataError("some pixel is not a finite number", where=where, remedy="see how they are normalised")
     return made
-

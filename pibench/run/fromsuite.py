@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pibench.errors import UsageError
-from pibench.records.record import SuiteInfo, load_record
+from pibench.records.files import load_record
+from pibench.records.record import SuiteInfo
 from pibench.run.settings import CardSource, CasePlan, OwnModel, RunPlan, Source, select
 from pibench.suite import Case, Suite, load_suite
 

@@ -111,8 +111,8 @@ def computing_s(inference: Inference) -> float:
 
 
 def _measured(protocol: str) -> Iterable[list[Case]]:
+    from pibench.records.files import load_record
     from pibench.records.machine import machine
-    from pibench.records.record import load_record
 
     here = machine().key
     for path in sorted(Path(".pibench/runs").glob("*.json"), reverse=True):

@@ -134,9 +134,7 @@ def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prep
     return _finish(_Parts(module, facts, images, labels, calibrating, None, own.output), folder, needs)
 
 
-def prepare_instance(
-    name: str, module: nn.Module, images: Any, labels: Any, folder: Path, needs: Needs
-) -> Prepared:
+def prepare_instance(name: str, module: nn.Module, images: Any, labels: Any, folder: Path, needs: Needs) -> Prepared:
     """Prepare a module as it stands, with the weights that it holds, images (n, C, H, W) and labels (n,) or None."""
     facts = Network(card=name, title=name, note=None if labels is not None else "no labels were given: no accuracy")
     return _finish(_Parts(module, facts, as_images(images), labels, None, None), folder, needs)

@@ -21,7 +21,8 @@ from pibench.links.link import Link as LinkAsked
 from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe_problems
 from pibench.mpc.protocol import Cost, cost_function, total_cost
 from pibench.mpc.spec import load, spec_of
-from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust, save_record
+from pibench.records.files import save_record
+from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust
 from pibench.records.store import release_scratch, scratch_folder
 from pibench.run.advice import advice
 from pibench.run.answers import check, score, why_invalid

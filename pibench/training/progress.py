@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pibench.numbers import duration
+
 LINE_EVERY_S = 60.0
 
 
@@ -36,13 +38,6 @@ def silent(_progress: Progress) -> None:
     """Report nothing."""
 
 
-def span(seconds: float) -> str:
-    """Return a time span as people read it."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {s:02d} s" if minutes else f"{s} s"
-
-
 class Lines:
     """Progress as plain lines, one an epoch and at most one a minute between."""
 
@@ -57,7 +52,7 @@ class Lines:
         self.last = now
         text = p.note or (
             f"epoch {p.epoch}/{p.epochs} step {p.step}/{p.steps} loss {p.loss:.3f} {accuracies(p)} "
-            f"lr {p.lr:.4f} {span(p.elapsed_s)}, {span(p.remaining_s)} left"
+            f"lr {p.lr:.4f} {duration(p.elapsed_s)}, {duration(p.remaining_s)} left"
         )
         print(f"{time.strftime('%H:%M:%S')} {p.card} {text}", flush=True)
 
@@ -87,7 +82,7 @@ class Bar:
         if task is None:
             task = self.tasks[p.card] = self.bars.add_task(p.card, total=1.0, text="")
         done = (p.epoch + p.step / max(p.steps, 1)) / p.epochs
-        text = p.note or f"{p.epoch}/{p.epochs} loss {p.loss:.3f} {accuracies(p)} {span(p.remaining_s)} left"
+        text = p.note or f"{p.epoch}/{p.epochs} loss {p.loss:.3f} {accuracies(p)} {duration(p.remaining_s)} left"
         self.bars.update(task, completed=done, text=text)
 
     def close(self) -> None:

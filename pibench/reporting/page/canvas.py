@@ -162,7 +162,7 @@ class _Literals:
 
     def words(self, words: Words) -> str:
         halo = words.halo
-        classes = f'f-{words.role}{" s-paper" if halo else ""}'
+        classes = f"f-{words.role}{' s-paper' if halo else ''}"
         text = f' class="{classes}" fill="{literal(words.role, white=self._white)}" font-family="{SANS_LITERAL}"'
         text += ' font-weight="bold"' if words.bold else ""
         if halo:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pibench.reporting.axes import axis_seconds, padded, seconds, short
+from pibench.numbers import axis_seconds, seconds, short
 from pibench.reporting.cells import Ladder
 from pibench.reporting.onpaper.costcheck import PUBLISHED, Published
 from pibench.reporting.page.canvas import Canvas
 from pibench.reporting.page.draw_frontier import LEFT, RIGHT
 from pibench.reporting.page.frames import Series, frame, legend
+from pibench.reporting.scales import padded
 
 MARKS = ("square", "circle", "diamond", "triangle")
 

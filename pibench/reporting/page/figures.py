@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pibench.numbers import percent, seconds
 from pibench.reporting.answer import Answer
-from pibench.reporting.axes import percent, seconds
 from pibench.reporting.captions import bars, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.onpaper.costcheck import beyond

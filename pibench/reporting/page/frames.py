@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import Scale, axis_seconds
+from pibench.numbers import axis_seconds
 from pibench.reporting.page.canvas import Canvas, words_width
 from pibench.reporting.page.labels import Box
+from pibench.reporting.scales import Scale
 
 Write = Callable[[float], str]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pibench.mpc.spec import found, spec_of
-from pibench.reporting.axes import seconds
+from pibench.numbers import seconds
 from pibench.reporting.cells import Cell, Joint, Ladder
 from pibench.reporting.page.tables import Entry, Table, table_of, words
 from pibench.reporting.view import View, plane_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pibench.reporting.axes import axis_seconds, percent, seconds, short, size, times
+from pibench.numbers import axis_seconds, percent, seconds, short, size, times
 from pibench.reporting.captions import latency_interval
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.onpaper.costcheck import FITS_WITHIN, beyond, checks

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pibench.numbers import seconds, size
 from pibench.reporting.answer import Answer
-from pibench.reporting.axes import seconds, size
 from pibench.reporting.captions import interval_title, latency_interval, setting_words
 from pibench.reporting.cells import Cell
 from pibench.reporting.page.theme import METHOD_TITLES

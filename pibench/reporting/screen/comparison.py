@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pibench.numbers import time_unit
 from pibench.records.compare import Comparison, Row, Verdict
 from pibench.records.measures import Measure
 from pibench.records.stats import Estimate
@@ -26,8 +27,8 @@ def show(measure: Measure, value: float | None) -> str:
     if measure.unit == "share":
         return f"{100 * value:.2f} %"
     if measure.unit == "s":
-        scale, unit = (1e6, "µs") if value < 1e-3 else (1e3, "ms") if value < 1.0 else (1.0, "s")
-        return f"{value * scale:.4g} {unit}"
+        factor, unit = time_unit(value)
+        return f"{value * factor:.4g} {unit}"
     if measure.unit == "B" and value >= 1e6 and not measure.exact:
         return f"{value / 1e6:.4g} MB"
     return f"{value:,.0f}{' B' if measure.unit == 'B' else ''}" if value == int(value) else f"{value:,.2f}"

@@ -35,10 +35,12 @@ def fitted(columns: Sequence[tuple[int, Sequence[str]]], width: int) -> tuple[li
         kept.remove(least)
     rows = [[columns[i][1][row] for i in kept] for row in range(len(columns[0][1]))]
     lines = [
-        (" " * GAP).join(
+        (" " * GAP)
+        .join(
             cell.ljust(widths[i]) if place == 0 else cell.rjust(widths[i])
             for place, (i, cell) in enumerate(zip(kept, row, strict=True))
-        ).rstrip()
+        )
+        .rstrip()
         for row in rows
     ]
     left = [columns[i][1][0] for i in range(len(columns)) if i not in kept]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from pibench.numbers import axis_seconds, percent, seconds, short, size, times
 from pibench.reporting.answer import Answer
-from pibench.reporting.axes import Scale, axis_seconds, padded, percent, seconds, short, size, times
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.draw_frontier import pareto
+from pibench.reporting.scales import Scale, padded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pibench.mpc.spec import order
+from pibench.numbers import count, seconds, size
 from pibench.records.record import Record
-from pibench.reporting.axes import size
 from pibench.reporting.cells import Cell
 from pibench.reporting.screen.fitting import fitted, wrapped
-from pibench.reporting.units import count, seconds
 from pibench.reporting.view import plane_of
 
 ALONE = "none"  # `Trust.short` of a protocol that needs nobody

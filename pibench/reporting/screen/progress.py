@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from pibench.numbers import duration
 from pibench.reporting.screen.plain import plain_table
-from pibench.reporting.units import duration
 from pibench.run.listener import Listener
 
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pibench.mpc.spec import order
+from pibench.numbers import count, seconds, size
 from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
-from pibench.reporting.axes import size
 from pibench.reporting.cells import Cell, Setting
 from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.table import place_of, where
-from pibench.reporting.units import count, seconds
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"

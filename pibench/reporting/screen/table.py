@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pibench.mpc.spec import is_private, order
+from pibench.numbers import bounds, count, digits, interval, seconds, size
 from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
 from pibench.reporting.cells import Cell, Joint, Ladder, Setting
 from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.plain import plain_table
-from pibench.reporting.units import bounds, count, digits, interval, n_bytes, seconds
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"
@@ -111,7 +111,7 @@ def _detail_row(cell: Cell) -> list[RenderableType]:
     offline = cell.offline
     worked = offline is not None and (offline.sent_bytes > 0 or offline.seconds > IDLE_S)
     offline_s = seconds(offline.seconds) if offline and worked else MISSING
-    offline_bytes = n_bytes(offline.sent_bytes) if offline and worked else MISSING
+    offline_bytes = size(offline.sent_bytes) if offline and worked else MISSING
     return [
         f"  {name}", Text(seconds(cell.online.point), style="bold"), interval(cell.online),
         _bytes(cell.server_bytes), _bytes(cell.client_bytes), str(cell.rounds), _share(relu_share(cell)),
@@ -130,7 +130,7 @@ def _share(value: float) -> str:
 
 
 def _bytes(value: int | None) -> str:
-    return MISSING if value is None else n_bytes(value)
+    return MISSING if value is None else size(value)
 
 
 def _error(value: float | None) -> str:

@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pibench.networks.card import Card, load_card
+from pibench.numbers import duration
 from pibench.reporting.cells import Cell
 from pibench.reporting.screen.plain import plain_table
-from pibench.reporting.units import duration
 from pibench.training.metadata import file_sha256, read_metadata
 
 

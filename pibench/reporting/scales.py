@@ -1,4 +1,4 @@
-"""Scales, ticks, and numbers as words: shared by every figure, table and sentence of a report."""
+"""Scales, ticks and places of labels: shared by every figure, on a page and on a screen."""
 
 from __future__ import annotations
 
@@ -63,68 +63,6 @@ def padded(
         return low / air, high * air
     air = (high - low) * share or abs(high) * 0.1 or 1.0
     return (0.0 if zero else low - air), high + air
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration in the unit that suits it; nothing for nothing."""
-    if value is None or not math.isfinite(value):
-        return ""
-    if value < 0:
-        return f"−{seconds(-value)}"
-    for bound, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"), (7200.0, 1 / 60, "min")):
-        if value < bound * 0.9995:
-            return f"{three(value * factor)} {unit}"
-    return f"{three(value / 3600)} h"
-
-
-def size(value: float | None) -> str:
-    """Return bytes in decimal units; nothing for nothing."""
-    if value is None or not math.isfinite(value):
-        return ""
-    if abs(value) < 1e3:
-        return f"{value:.0f} B"
-    for bound, factor, unit in ((1e6, 1e-3, "kB"), (1e9, 1e-6, "MB")):
-        if abs(value) < bound * 0.9995:
-            return f"{three(value * factor)} {unit}"
-    return f"{three(value * 1e-9)} GB"
-
-
-def three(value: float) -> str:
-    """Return a number with three significant digits and no exponent."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else str(value)
-    rounded = float(f"{value:.3g}")
-    digits = 2 - math.floor(math.log10(abs(rounded)))
-    return f"{rounded:,.{min(max(digits, 0), 6)}f}" if abs(rounded) < 100 else f"{rounded:,.0f}"
-
-
-def short(value: float) -> str:
-    """Return a count as an axis shows it: 12K, 557K, 1.2M."""
-    for bound, factor, unit in ((1e3, 1.0, ""), (1e6, 1e-3, "K"), (1e9, 1e-6, "M")):
-        if abs(value) < bound * 0.9995:
-            text = f"{value * factor:.3g}"
-            return f"{text}{unit}"
-    return f"{value * 1e-9:.3g}G"
-
-
-def axis_seconds(value: float) -> str:
-    """Return a tick of a time axis."""
-    for bound, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"), (7200.0, 1 / 60, "min")):
-        if abs(value) < bound * 0.9995:
-            return f"{value * factor:.3g} {unit}" if value else "0"
-    return f"{value / 3600:.3g} h"
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that never rounds up to all or down to nothing."""
-    if 0.0 < share < 0.005 or 0.995 <= share < 1.0:
-        return "over 99.9 %" if share >= 0.9995 else "under 0.1 %" if share < 0.0005 else f"{share * 100:.1f} %"
-    return f"{share * 100:.0f} %"
-
-
-def times(ratio: float) -> str:
-    """Return a factor in words: 3.2×."""
-    return f"{ratio:.0f}×" if ratio >= 9.95 else f"{ratio:.1f}×"
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
