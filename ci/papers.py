@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pibench.numbers import seconds, size
 from pibench.records.files import open_record
-from pibench.records.stats import fit_price
+from pibench.records.prices import fit_price
 from pibench.reporting.cells import Ladder
 from pibench.reporting.page.draw_papers import over_relus, published_latencies
 from pibench.reporting.view import View, view_of

@@ -63,8 +63,7 @@ class PrivateInference:
     @property
     def online_s(self) -> Estimate:
         """Median online latency with its interval, warm-up left out as in every table."""
-        from pibench.records.measures import MEASURES
-        from pibench.reporting.paper.export import estimate_of
+        from pibench.records.measures import MEASURES, estimate_of
 
         found = estimate_of(self.case, MEASURES["online_s"])
         if found is None:
@@ -123,8 +122,7 @@ def table(cases: Sequence[Case]) -> Iterator[str]:
 
 
 def _row(case: Case) -> tuple[str, ...]:
-    from pibench.records.measures import MEASURES
-    from pibench.reporting.paper.export import estimate_of
+    from pibench.records.measures import MEASURES, estimate_of
     from pibench.reporting.screen.comparison import show
 
     online, estimate = MEASURES["online_s"], estimate_of(case, MEASURES["online_s"])

@@ -9,10 +9,11 @@ import pytest
 from fakes import fake_record
 from rich.console import Console
 
+from pibench.records.prices import Joint
 from pibench.records.record import Accuracy, Record
 from pibench.records.stats import student
 from pibench.reporting.answer import answer
-from pibench.reporting.cells import Cell, Joint, Ladder
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.prices import which_table
 from pibench.reporting.screen.table import answer as on_screen
 from pibench.reporting.view import View, ladder_of, plane_of, view_of

@@ -10,6 +10,7 @@ import pytest
 
 from pibench.records import power, stats
 from pibench.records import warmup as samples
+from pibench.records.prices import fit_price
 
 
 def noisy(seed: int, sessions: int, n: int, centre: float = 1.0, between: float = 0.02) -> list[list[float]]:
@@ -113,9 +114,9 @@ def test_ratio_finds_a_planted_slowdown() -> None:
 
 def test_price_of_1000_relus_and_its_interval() -> None:
     relus = [10_000.0, 20_000.0, 40_000.0, 80_000.0]
-    fit = stats.fit_price(relus, [0.5 + 0.002 * r / 1000 for r in relus])
+    fit = fit_price(relus, [0.5 + 0.002 * r / 1000 for r in relus])
     assert (fit.intercept_s, fit.slope_s, fit.r2) == pytest.approx((0.5, 0.002, 1.0))
-    rough = stats.fit_price(relus, [0.5, 0.58, 0.55, 0.70])
+    rough = fit_price(relus, [0.5, 0.58, 0.55, 0.70])
     assert rough.slope_interval[0] < rough.slope_s < rough.slope_interval[1]
     assert rough.r2 < 1.0
 
@@ -123,7 +124,7 @@ def test_price_of_1000_relus_and_its_interval() -> None:
 def test_price_agrees_with_scipy() -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
     relus, seconds = [1e4, 2e4, 4e4, 8e4, 9e4], [0.5, 0.58, 0.55, 0.70, 0.66]
-    fit, line = stats.fit_price(relus, seconds), scipy_stats.linregress(np.array(relus) / 1000, seconds)
+    fit, line = fit_price(relus, seconds), scipy_stats.linregress(np.array(relus) / 1000, seconds)
     t = scipy_stats.t.ppf(0.975, 3)
     assert (fit.slope_s, fit.intercept_s, fit.r2) == pytest.approx((line.slope, line.intercept, line.rvalue**2))
     assert fit.slope_interval[1] - fit.slope_s == pytest.approx(t * line.stderr)
@@ -131,8 +132,8 @@ def test_price_agrees_with_scipy() -> None:
 
 
 def test_price_needs_two_budgets() -> None:
-    assert math.isnan(stats.fit_price([1000.0, 1000.0], [1.0, 2.0]).slope_s)
-    assert math.isnan(stats.fit_price([1000.0, 2000.0], [1.0, 2.0]).slope_interval[0])
+    assert math.isnan(fit_price([1000.0, 1000.0], [1.0, 2.0]).slope_s)
+    assert math.isnan(fit_price([1000.0, 2000.0], [1.0, 2.0]).slope_interval[0])
 
 
 def test_warmup_is_found_in_all_sessions_and_said() -> None:

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pibench.errors import UsageError
-from pibench.records import stats
-from pibench.records import warmup as samples
 from pibench.records.compare import setting
 from pibench.records.files import dump_record, load_record, parse_record
-from pibench.records.measures import MEASURES, Measure
+from pibench.records.measures import MEASURES, Measure, estimate_of
 from pibench.records.record import Case, Record
 
 RUNS = Path(".pibench/runs")
@@ -257,13 +255,9 @@ def _points(record: Record) -> Iterator[Params]:
 
 
 def _point(case: Case, measure: Measure, seed: int) -> Params | None:
-    if measure.exact:
-        value = measure.value(case)
-        return None if value is None else {"value": value, "low": value, "high": value, "sessions": len(case.sessions)}
-    sessions, _ = samples.without_warmup(measure.samples(case))
-    if not sessions:
+    estimate = estimate_of(case, measure, seed)
+    if estimate is None:
         return None
-    estimate = stats.median_interval(sessions, seed)
     return {"value": estimate.point, "low": estimate.low, "high": estimate.high, "sessions": estimate.n_sessions}
 
 

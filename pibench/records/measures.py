@@ -1,6 +1,7 @@
 """The measures of a case: name, unit, direction, and whether a number is exact (counted) or statistical (timed).
 
-One table, `MEASURES`; comparison, gate, history and exports know nothing about records beyond it.
+One table, `MEASURES`; comparison, gate, history and exports know nothing about records beyond it, and a report's view
+reads sessions by the same functions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Literal
 
 from pibench.errors import UsageError
 from pibench.records.record import Accuracy, Case, Inference, Session
+from pibench.records.stats import Estimate, median_interval
+from pibench.records.warmup import without_warmup
 
 Samples = list[list[float]]  # session by session
 ONCE_AT_MOST_BYTES = 4096  # greetings and lengths; more is material
@@ -77,9 +80,7 @@ def offline_sent(case: Case, session: Session) -> tuple[int, int]:
     Both are whole numbers. A session's own bytes are what is left over what the protocol declares a batch, where that
     is little; divided by the inferences they would make a count depend on how many there were.
     """
-    phase = session.offline
-    total = phase.server.sent_bytes + phase.client.sent_bytes + (phase.dealer.sent_bytes if phase.dealer else 0)
-    batches, said = max(1, phase.inferences), case.declared
+    total, batches, said = offline_total_bytes(session), max(1, session.offline.inferences), case.declared
     declared = said.offline_server_bytes + said.offline_client_bytes + said.dealer_bytes if said else 0
     once = total - declared * batches
     return (declared, once) if said and 0 <= once <= ONCE_AT_MOST_BYTES else divmod(total, batches)
@@ -89,20 +90,54 @@ def _offline(which: int) -> Callable[[Case], Samples]:
     return lambda case: [[float(offline_sent(case, session)[which])] for session in case.sessions]
 
 
-def _offline_s(session: Session) -> float:
+def offline_total_bytes(session: Session) -> int:
+    """Return what all senders sent offline, for all inferences of the session."""
+    phase = session.offline
+    return phase.server.sent_bytes + phase.client.sent_bytes + (phase.dealer.sent_bytes if phase.dealer else 0)
+
+
+def offline_s(session: Session) -> float:
     """Return the slower party's time for one inference."""
     return max(session.offline.server.time_s, session.offline.client.time_s) / max(1, session.offline.inferences)
 
 
-def _agreement(session: Session) -> float | None:
-    """Return the share of images with the plaintext network's class; a tie within the tolerance is no disagreement."""
-    right = session.correctness
-    return (right.agreeing + right.ties) / right.n if right.n else None
+def setup_s(session: Session) -> float:
+    """Return the slower party's time."""
+    return max(session.setup.server.time_s, session.setup.client.time_s)
 
 
-def _accuracy(case: Case) -> float | None:
+def agreeing(session: Session) -> int:
+    """Return the images with the plaintext network's class; a tie within the tolerance is no disagreement."""
+    return session.correctness.agreeing + session.correctness.ties
+
+
+def private_accuracy(case: Case) -> Accuracy | None:
+    """Return the right private answers of all sessions, of all that were scored; None where none was."""
     counted = [accuracy for accuracy, _ in _scored(case)]
-    return sum(a.correct for a in counted) / sum(a.n for a in counted) if counted else None
+    return Accuracy(correct=sum(a.correct for a in counted), n=sum(a.n for a in counted)) if counted else None
+
+
+def steady(case: Case, measure: Measure) -> tuple[Samples, str]:
+    """Return a case's samples of a measure without their warm-up, and the word that says so."""
+    return without_warmup(measure.samples(case))
+
+
+def estimate_of(case: Case, measure: Measure, seed: int = 0) -> Estimate | None:
+    """Return a measure of a case with its interval (an exact one's is the value itself); None where there is none."""
+    if measure.exact:
+        value = measure.value(case)
+        n = sum(len(session) for session in case.measured)
+        return None if value is None else Estimate(value, value, value, len(case.sessions), n)
+    sessions, _ = steady(case, measure)
+    return median_interval(sessions, seed) if sessions else None
+
+
+def _agreement(session: Session) -> float | None:
+    return agreeing(session) / session.correctness.n if session.correctness.n else None
+
+
+def _share(counted: Accuracy | None) -> float | None:
+    return counted.correct / counted.n if counted and counted.n else None
 
 
 def _answers(case: Case) -> Answers:
@@ -113,11 +148,6 @@ def _answers(case: Case) -> Answers:
 def _scored(case: Case) -> list[tuple[Accuracy, int]]:
     """Return each scored session's accuracy, and how many of its answers are ties."""
     return [(s.accuracy, s.correctness.ties) for s in case.sessions if s.accuracy and s.accuracy.n]
-
-
-def _plain_accuracy(case: Case) -> float | None:
-    plain = case.network.plain_accuracy
-    return plain.correct / plain.n if plain and plain.n else None
 
 
 MEASURES: dict[str, Measure] = {
@@ -132,17 +162,17 @@ MEASURES: dict[str, Measure] = {
         Measure("relu_count", "", "ReLUs", _network(lambda case: case.network.relu_count), True),
         Measure("macs", "", "multiply-accumulates", _network(lambda case: case.network.macs), True),
         Measure("agreement", "share", "agreement with plaintext", _session(_agreement), True, "higher"),
-        Measure("plain_accuracy", "share", "accuracy in plaintext", _network(_plain_accuracy), True, "higher"),
+        Measure(
+            "plain_accuracy", "share", "accuracy in plaintext",
+            _network(lambda case: _share(case.network.plain_accuracy)), True, "higher",
+        ),
         # Private logits carry the protocol's random rounding: an image on the edge may change sides between runs.
         Measure(
-            "accuracy", "share", "accuracy in private", _network(_accuracy), True, "higher", tolerance=0.02,
-            answers=_answers,
+            "accuracy", "share", "accuracy in private", _network(lambda case: _share(private_accuracy(case))), True,
+            "higher", tolerance=0.02, answers=_answers,
         ),
-        Measure("offline_s", "s", "offline time for one inference", _session(_offline_s), False, gated=False),
-        Measure(
-            "setup_s", "s", "setup time", _session(lambda s: max(s.setup.server.time_s, s.setup.client.time_s)),
-            exact=False, gated=False,
-        ),
+        Measure("offline_s", "s", "offline time for one inference", _session(offline_s), False, gated=False),
+        Measure("setup_s", "s", "setup time", _session(setup_s), exact=False, gated=False),
         Measure(
             "peak_rss_bytes", "B", "peak memory of the larger party",
             _session(lambda s: max(s.peak_rss_bytes.server, s.peak_rss_bytes.client)), exact=False, gated=False,

@@ -49,18 +49,6 @@ class Test:
     smallest_p: float
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Least-squares line of seconds over ReLUs: `slope_s` is the price of 1000 ReLUs."""
-
-    intercept_s: float
-    slope_s: float
-    r2: float
-    intercept_interval: tuple[float, float]
-    slope_interval: tuple[float, float]
-    n: int
-
-
 def session_medians(sessions: Sessions) -> Array:
     """Return one number a session; empty sessions have none and are left out."""
     return np.array([np.median(session) for session in sessions if len(session)], dtype=np.float64)
@@ -143,24 +131,6 @@ def holm(ps: Sequence[float]) -> list[float]:
         running = max(running, (len(ps) - place) * ps[index])
         adjusted[index] = min(1.0, running)
     return adjusted
-
-
-def fit_price(relus: Sequence[float], seconds: Sequence[float], level: float = LEVEL) -> Fit:
-    """Return the line seconds = intercept + slope * (ReLUs / 1000), with Student intervals (nan below 3 points)."""
-    x, y = np.asarray(relus, dtype=np.float64) / 1000.0, np.asarray(seconds, dtype=np.float64)
-    if x.size < 2 or np.ptp(x) == 0:
-        nan = (math.nan, math.nan)
-        return Fit(math.nan, math.nan, math.nan, nan, nan, int(x.size))
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
-    intercept = float(y.mean()) - slope * float(x.mean())
-    residual, total = float(((y - intercept - slope * x) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    t = student(level, x.size - 2) * math.sqrt(residual / (x.size - 2)) if x.size > 2 else math.nan
-    wide, tall = t / math.sqrt(spread), t * math.sqrt(1 / x.size + float(x.mean()) ** 2 / spread)
-    return Fit(
-        intercept, slope, 1 - residual / total if total else 1.0,
-        (intercept - tall, intercept + tall), (slope - wide, slope + wide), int(x.size),
-    )  # fmt: skip
 
 
 def doubled_ranks(values: Sequence[float] | Array) -> NDArray[np.int64]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pibench.mpc.spec import is_private
-from pibench.records.stats import Estimate, Fit
+from pibench.records.prices import Fit, Joint
+from pibench.records.stats import Estimate
 
 KINDS = ("linear", "relu", "truncation", "other", "waiting")
 NOISY = 0.25  # half an interval as a share of its median: beyond it, a reader is told
@@ -162,25 +163,6 @@ class Setting:
     batch: int
     threads: int
     machine_key: str
-
-
-@dataclass(frozen=True)
-class Joint:
-    """Least-squares plane of seconds over ReLUs and multiply-accumulates: reshaping removes both at once.
-
-    Intervals are Student's of 95 %, of each coefficient by itself.
-    """
-
-    relu_s: float  # of 1000 ReLUs, at equal multiply-accumulates
-    mmac_s: float  # of a million multiply-accumulates, at equal ReLUs
-    r2: float
-    relu_interval: tuple[float, float]
-    mmac_interval: tuple[float, float]
-
-    @property
-    def firm(self) -> bool:
-        """Whether both coefficients are clearly above nothing: otherwise the plane prices neither."""
-        return self.relu_interval[0] > 0 and self.mmac_interval[0] > 0
 
 
 @dataclass(frozen=True)

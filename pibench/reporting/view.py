@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from pibench.records.measures import (
+    MEASURES,
+    agreeing,
+    offline_s,
+    offline_total_bytes,
+    private_accuracy,
+    setup_s,
+    steady,
+)
+from pibench.records.prices import Joint, fit_plane, fit_price
 from pibench.records.record import Accuracy, Case, Inference, Machine, PartKey, PartyOnline, Record, Session
-from pibench.records.stats import LEVEL, fit_price, median_interval, student
-from pibench.records.warmup import without_warmup
-from pibench.reporting.cells import Cell, Joint, Ladder, PhaseView, Score, Setting, Site
+from pibench.records.stats import median_interval
+from pibench.reporting.cells import Cell, Ladder, PhaseView, Score, Setting, Site
 
 
 @dataclass(frozen=True)
@@ -43,23 +52,9 @@ def ladder_of(setting: Setting, cells: Sequence[Cell]) -> Ladder:
 
 
 def plane_of(cells: Sequence[Cell], seconds_of: Callable[[Cell], float]) -> Joint | None:
-    """Fit both counts of a batch, with Student intervals; None below five networks, or where the two go together."""
-    y = np.array([seconds_of(c) for c in cells])
-    counts = np.array([[1.0, c.relu_count * c.batch / 1e3, c.macs_run * c.batch / 1e6] for c in cells])
-    units = np.maximum(counts.max(axis=0), 1e-30)  # columns of one size, so that the squares below stay exact
-    x = counts / units
-    if len(cells) < 5 or np.linalg.matrix_rank(x) < 3:
-        return None
-    coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
-    total, residual = float(((y - y.mean()) ** 2).sum()), float(((y - x @ coefficients) ** 2).sum())
-    degrees = len(cells) - 3
-    errors = np.sqrt(residual / degrees * np.diag(np.linalg.inv(x.T @ x)))
-    reach = student(LEVEL, degrees) * errors
-    (_, relu, mac), (_, relu_low, mac_low), (_, relu_high, mac_high) = (
-        (row / units).tolist() for row in (coefficients, coefficients - reach, coefficients + reach)
-    )
-    r2 = 1.0 - residual / total if total else 1.0
-    return Joint(relu, mac, r2, (relu_low, relu_high), (mac_low, mac_high))
+    """Fit both counts of a batch; None below five networks, or where the two go together."""
+    relus, macs = [c.relu_count * c.batch for c in cells], [c.macs_run * c.batch for c in cells]
+    return fit_plane(relus, macs, [seconds_of(c) for c in cells])
 
 
 def view_of(records: Iterable[Record]) -> View:
@@ -76,10 +71,10 @@ def view_of(records: Iterable[Record]) -> View:
 
 def _cell(record: Record, case: Case) -> Cell:
     net, sessions = case.network, case.sessions
-    samples, note = without_warmup([[i.online_s for i in session] for session in case.measured])
-    online = median_interval(samples) if any(samples) else None
-    measured = [inference for session in case.measured for inference in session]
-    private = _private(sessions)
+    samples, note = steady(case, MEASURES["online_s"])
+    online = median_interval(samples) if samples else None
+    right = private_accuracy(case)
+    private = Score(100.0 * right.correct / right.n, right.n, "private") if right else None
     return Cell(
         case_id=case.id, run_id=record.id, machine_key=record.machine.key, network=net.card,
         title=net.title or net.card, method=net.method or "full", dataset=net.dataset, protocol=protocol_of(case),
@@ -89,12 +84,10 @@ def _cell(record: Record, case: Case) -> Cell:
         parameters=net.parameters, relu_rounds=net.relu_rounds,
         score=_score(private, net.plain_accuracy, net.checkpoint_accuracy),
         private=private, agreeing=_agreeing(sessions), logit_error=_logit_error(sessions), online=online,
-        warmup_note=note, server_bytes=_largest([i.server.sent_bytes for i in measured]),
-        client_bytes=_largest([i.client.sent_bytes for i in measured]),
-        rounds=_largest([max(i.server.rounds, i.client.rounds) for i in measured]),
+        warmup_note=note, server_bytes=_whole(case, "server_bytes"), client_bytes=_whole(case, "client_bytes"),
+        rounds=_whole(case, "rounds"),
         sites=_sites(sessions, online.point) if online else (), offline=_offline(sessions), setup=_setup(sessions),
-        peak_rss_bytes=_largest([max(s.peak_rss_bytes.server, s.peak_rss_bytes.client) for s in sessions]),
-        published=net.published, options=case.options,
+        peak_rss_bytes=_whole(case, "peak_rss_bytes"), published=net.published, options=case.options,
     )  # fmt: skip
 
 
@@ -104,14 +97,9 @@ def protocol_of(case: Case) -> str:
     return named if named.partition("+")[0] == case.protocol else case.protocol
 
 
-def _largest(values: Sequence[int]) -> int | None:
-    return max(values) if values else None
-
-
-def _private(sessions: Sequence[Session]) -> Score | None:
-    seen = [s.accuracy for s in sessions if s.accuracy and s.accuracy.n]
-    n = sum(a.n for a in seen)
-    return Score(100.0 * sum(a.correct for a in seen) / n, n, "private") if n else None
+def _whole(case: Case, measure: str) -> int | None:
+    value = MEASURES[measure].value(case)
+    return None if value is None else int(value)
 
 
 def _score(private: Score | None, plain: Accuracy | None, trained: dict[str, Any] | None) -> Score | None:
@@ -133,7 +121,7 @@ def _score(private: Score | None, plain: Accuracy | None, trained: dict[str, Any
 
 def _agreeing(sessions: Sequence[Session]) -> tuple[int, int] | None:
     n = sum(s.correctness.n for s in sessions)
-    return (sum(s.correctness.agreeing + s.correctness.ties for s in sessions), n) if n else None
+    return (sum(map(agreeing, sessions)), n) if n else None
 
 
 def _logit_error(sessions: Sequence[Session]) -> float | None:
@@ -144,20 +132,16 @@ def _logit_error(sessions: Sequence[Session]) -> float | None:
 def _setup(sessions: Sequence[Session]) -> PhaseView | None:
     if not sessions:
         return None
-    seconds = float(np.median([max(s.setup.server.time_s, s.setup.client.time_s) for s in sessions]))
+    seconds = float(np.median([setup_s(session) for session in sessions]))
     return PhaseView(seconds, max(s.setup.server.sent_bytes + s.setup.client.sent_bytes for s in sessions))
 
 
 def _offline(sessions: Sequence[Session]) -> PhaseView | None:
-    phases = [s.offline for s in sessions if s.offline.inferences]
-    if not phases:
+    made = [session for session in sessions if session.offline.inferences]
+    if not made:
         return None
-    seconds = [max(p.server.time_s, p.client.time_s) / p.inferences for p in phases]
-    sent = [
-        (p.server.sent_bytes + p.client.sent_bytes + (p.dealer.sent_bytes if p.dealer else 0)) / p.inferences
-        for p in phases
-    ]
-    return PhaseView(float(np.median(seconds)), max(sent))
+    sent = [offline_total_bytes(session) / session.offline.inferences for session in made]
+    return PhaseView(float(np.median([offline_s(session) for session in made])), max(sent))
 
 
 def _busier(inference: Inference) -> PartyOnline:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from pibench.records import stats
-from pibench.records import warmup as samples
-from pibench.records.measures import MEASURES
+from pibench.records.measures import MEASURES, estimate_of
 from pibench.records.record import Case, Record
 from pibench.run.settings import RunPlan
 
@@ -19,8 +17,8 @@ CHEAP_S, FIRM, FIRM_MOST = 1.5, 0.05, 9  # a session's cost, half an interval as
 
 def half_width(case: Case, seed: int = 0) -> float:
     """Return half the interval of the online latency as a share of it; inf where there are too few sessions."""
-    kept, _ = samples.without_warmup(MEASURES["online_s"].samples(case))
-    return stats.median_interval(kept, seed).relative_half_width if len(kept) >= FEWEST else math.inf
+    estimate = estimate_of(case, MEASURES["online_s"], seed)
+    return estimate.relative_half_width if estimate and estimate.n_sessions >= FEWEST else math.inf
 
 
 def sessions_wanted(case: Case, precision: float, seed: int = 0) -> int:

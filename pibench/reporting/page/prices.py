@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pibench.mpc.spec import found, spec_of
 from pibench.numbers import seconds
-from pibench.reporting.cells import Cell, Joint, Ladder
+from pibench.records.prices import Joint
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.tables import Entry, Table, table_of, words
 from pibench.reporting.view import View, plane_of
 

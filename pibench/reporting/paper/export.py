@@ -11,9 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from pibench import __version__
-from pibench.records import stats
-from pibench.records import warmup as samples
-from pibench.records.measures import MEASURES, Measure
+from pibench.records.measures import MEASURES, estimate_of, steady
 from pibench.records.record import Case, Record
 
 NS = 1e9
@@ -90,19 +88,9 @@ def render(record: Record, form: str) -> str:
     return json.dumps(FORMATS[form](record), indent=1, allow_nan=False) + "\n"
 
 
-def estimate_of(case: Case, measure: Measure, seed: int = 0) -> stats.Estimate | None:
-    """Return a measure of a case with its interval (an exact one's is the value itself); None where there is none."""
-    if measure.exact:
-        value = measure.value(case)
-        n = sum(len(session) for session in case.measured)
-        return None if value is None else stats.Estimate(value, value, value, len(case.sessions), n)
-    sessions, _ = samples.without_warmup(measure.samples(case))
-    return stats.median_interval(sessions, seed) if sessions else None
-
-
 def latencies(case: Case) -> list[float]:
     """Return the online latency of every inference after warm-up, in the order of sessions."""
-    sessions, _ = samples.without_warmup(MEASURES["online_s"].samples(case))
+    sessions, _ = steady(case, MEASURES["online_s"])
     return [value for session in sessions for value in session]
 
 

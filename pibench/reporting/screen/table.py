@@ -17,9 +17,10 @@ from rich.text import Text
 
 from pibench.mpc.spec import is_private, order
 from pibench.numbers import bounds, count, digits, interval, seconds, size
+from pibench.records.prices import Joint
 from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
-from pibench.reporting.cells import Cell, Joint, Ladder, Setting
+from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.plain import plain_table
@@ -114,19 +115,13 @@ def _detail_row(cell: Cell) -> list[RenderableType]:
     offline_bytes = size(offline.sent_bytes) if offline and worked else MISSING
     return [
         f"  {name}", Text(seconds(cell.online.point), style="bold"), interval(cell.online),
-        _bytes(cell.server_bytes), _bytes(cell.client_bytes), str(cell.rounds), _share(relu_share(cell)),
+        _bytes(cell.server_bytes), _bytes(cell.client_bytes), str(cell.rounds), _share(cell.relu_share),
         _share(cell.kinds["waiting"] / cell.online_s), offline_s, offline_bytes, _error(cell.logit_error), state,
     ]  # fmt: skip
 
 
-def relu_share(cell: Cell) -> float:
-    """Return the share of the online time inside ReLUs, computing and waiting together."""
-    inside = sum(site.compute_s + site.wait_s for site in cell.sites if site.kind == "relu")
-    return inside / cell.online_s if cell.online_s else math.nan
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.0f} %" if math.isfinite(value) else MISSING
+def _share(value: float | None) -> str:
+    return f"{100 * value:.0f} %" if value is not None and math.isfinite(value) else MISSING
 
 
 def _bytes(value: int | None) -> str:
