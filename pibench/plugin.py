@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from pibench.plugin_support import PrivateInference
     from pibench.records.record import Case
-    from pibench.run.measured import Measured
+    from pibench.run.pytest_cases import Measured
 
 SUFFIXES = {".yaml", ".yml"}
 MAX_SUITE_BYTES = 1 << 20
@@ -122,7 +122,7 @@ class SuiteFile(pytest.Module):
     def outcome(self, request: pytest.FixtureRequest, *, once: bool) -> Case:
         """Return the outcome of the case that `request` belongs to."""
         from pibench.plugin_support import Lines
-        from pibench.run.measured import Measured
+        from pibench.run.pytest_cases import Measured
 
         if self._measured is None:
             option = self.config.option
@@ -172,7 +172,7 @@ def private_inference(request: pytest.FixtureRequest) -> Callable[..., PrivateIn
 
     def run(module: Any, images: Any, labels: Any = None, *, name: str = "", **settings: Any) -> PrivateInference:
         from pibench.plugin_support import PrivateInference
-        from pibench.run.measured import ONCE, measure_module
+        from pibench.run.pytest_cases import ONCE, measure_module
 
         nonlocal calls
         calls += 1

@@ -179,11 +179,11 @@ class Suite(Strict):
         """Names or paths of the cards, patterns expanded, in order."""
         return list(dict.fromkeys(card for card, _ in self._named_networks() if card is not None))
 
-    def cases(self) -> tuple[Case, ...]:
+    def cases(self) -> tuple[CaseEntry, ...]:
         """Return every combination, in the order of the file."""
         networks = self._named_networks()
         return tuple(
-            Case(
+            CaseEntry(
                 network=_network_name(card, entry), card=card, entry=entry, protocol=protocol.name,
                 label=protocol.label, options=protocol.options, link=link, device=device, batch=batch,
                 threads=self.threads, tolerance=self.tolerance,
@@ -209,7 +209,7 @@ class Suite(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class CaseEntry:
     """One cell of a suite."""
 
     network: str  # a card's name, or package.module:factory

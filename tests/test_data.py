@@ -19,8 +19,8 @@ from PIL import Image
 from pibench.cli import main
 from pibench.errors import DataError, UsageError
 from pibench.training.data import load_dataset, normalise
+from pibench.training.find_data import status
 from pibench.training.formats import ArrayUnpickler
-from pibench.training.locate import status
 from pibench.training.sources import SOURCES, file_md5
 
 RNG = np.random.default_rng(7)
@@ -261,7 +261,7 @@ def test_files_of_another_hash_are_unverified(cifar100: tuple[Path, np.ndarray, 
 def test_files_of_the_official_hash_are_verified(
     cifar100: tuple[Path, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pibench.training.locate.file_md5", lambda path: dict(layout.md5)[path.name])
+    monkeypatch.setattr("pibench.training.find_data.file_md5", lambda path: dict(layout.md5)[path.name])
     layout = SOURCES["cifar100"].layouts[0]
     assert status(SOURCES["cifar100"], cifar100[0]).state == "verified"
 

@@ -15,8 +15,8 @@ from pibench.cli import main
 from pibench.errors import DataError, UsageError
 from pibench.training.fetch import fetch, fetch_source
 from pibench.training.plan import find_weights
-from pibench.training.shelf import fetch_network, fetched_root, missing, write_index
 from pibench.training.sources import SOURCES, Archive
+from pibench.training.zoo import fetch_network, fetched_root, missing, write_index
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
 
@@ -118,7 +118,7 @@ def test_digits_have_nothing_to_fetch(tmp_path: Path) -> None:
 @pytest.fixture
 def zoo(server: tuple[str, type[Handler]], in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a zoo whose index names one network, as CONTENT, that is not there, and an address that has it."""
-    monkeypatch.setattr("pibench.training.shelf.data_folders", lambda _kind: [in_tmp / "zoo"])
+    monkeypatch.setattr("pibench.training.zoo.data_folders", lambda _kind: [in_tmp / "zoo"])
     monkeypatch.setenv("PIBENCH_DATA", str(in_tmp / "cache" / "data"))
     monkeypatch.setenv("PIBENCH_ZOO", server[0].rpartition("/")[0])
     server[1].served = "/large.safetensors"

@@ -15,7 +15,7 @@ import pytest
 from pibench.errors import PartyError, TransportError, UsageError
 from pibench.links import link as links
 from pibench.links import netns
-from pibench.links.delayline import DelayLine
+from pibench.links.emulation import DelayLine
 from pibench.links.link import PROFILES, Link, LinkUp, link_from, measure, open_link, probe_problems
 from pibench.links.meter import Meter
 from pibench.links.probe import COMMAND, probe

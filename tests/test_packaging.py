@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pibench.training.shelf import index_of
+from pibench.training.zoo import index_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

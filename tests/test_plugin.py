@@ -28,7 +28,7 @@ CONFTEST = """
 import dataclasses, sys
 sys.path.insert(0, {here!r})
 from fakes import fake_record
-import pibench.run.measured as measured
+import pibench.run.pytest_cases as measured
 
 def execute(plan, prepare, *, keep, listener=None):
     print("EXECUTED", len(plan.cases), plan.sessions, plan.inferences, plan.warmups, keep)

@@ -15,7 +15,7 @@ from pibench.reporting.page.figures import figures_of
 from pibench.reporting.page.html import render
 from pibench.reporting.paper.latex import to_latex
 from pibench.reporting.screen.comparison import as_text
-from pibench.reporting.screen.table import answer as on_screen
+from pibench.reporting.screen.details import answer as on_screen
 from pibench.reporting.view import view_of
 
 FEW = "which may cover far less than 95 % below 5"

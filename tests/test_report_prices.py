@@ -15,7 +15,7 @@ from pibench.records.stats import student
 from pibench.reporting.answer import answer
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.prices import which_table
-from pibench.reporting.screen.table import answer as on_screen
+from pibench.reporting.screen.details import answer as on_screen
 from pibench.reporting.view import View, ladder_of, plane_of, view_of
 
 

@@ -11,7 +11,7 @@ from pibench.records.record import Accuracy, Record
 from pibench.reporting.page.draw_frontier import short_names
 from pibench.reporting.page.tables import rival_table
 from pibench.reporting.rivals import ranking_blocks, rankings
-from pibench.reporting.screen.table import answer
+from pibench.reporting.screen.details import answer
 from pibench.reporting.view import view_of
 
 # 9,216 ReLUs (culled, 98.3 %) and 4,608 (thinned, 97.5) are within a factor of two; 2,048 (reshaped) and 512 (tiny) not

@@ -11,7 +11,7 @@ from rich.console import Console
 from pibench.numbers import digits, duration, interval, seconds, size
 from pibench.records.record import Record
 from pibench.records.stats import Estimate
-from pibench.reporting.screen.table import answer
+from pibench.reporting.screen.details import answer
 
 
 def shown(record: Record, width: int = 120) -> str:

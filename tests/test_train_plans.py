@@ -13,7 +13,7 @@ from pibench.errors import DataError, UsageError
 from pibench.networks.card import Card, load_card
 from pibench.training import ensure_trained
 from pibench.training.checkpoint import read_metadata, save_checkpoint
-from pibench.training.ensure import find_checkpoint, target_of, train_card
+from pibench.training.find_checkpoint import find_checkpoint, target_of, train_card
 from pibench.training.plan import Plan, Round, TeacherChoice, load_plan
 from pibench.training.recipe import recipe_for
 from pibench.training.runs import Job, read_teacher, run_job, run_plan

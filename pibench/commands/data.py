@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pibench.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from pibench.training.locate import Status
+    from pibench.training.find_data import Status
     from pibench.training.sources import Source
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show, check and fetch."""
     from pibench.errors import UsageError
-    from pibench.training.locate import all_statuses, status
+    from pibench.training.find_data import all_statuses, status
     from pibench.training.sources import data_root, source_of
 
     if args.download:

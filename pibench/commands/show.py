@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from pibench.networks.build import stage_of
     from pibench.networks.card import load_card
     from pibench.networks.census import census
-    from pibench.training.ensure import find_checkpoint
+    from pibench.training.find_checkpoint import find_checkpoint
 
     card = load_card(args.card)
     checkpoint = find_checkpoint(card)
@@ -80,9 +80,9 @@ def _show_record(path: Path, *, as_json: bool) -> int:
     from rich.console import Console
 
     from pibench.records.files import dump_record, load_record
+    from pibench.reporting.screen.details import answer
     from pibench.reporting.screen.fitting import screen_width
     from pibench.reporting.screen.summary import summary
-    from pibench.reporting.screen.table import answer
 
     record = load_record(path)
     if as_json:

@@ -72,7 +72,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace, report: Report) -> list[Path]:
-    from pibench.training.ensure import STATE
+    from pibench.training.find_checkpoint import STATE
     from pibench.training.plan import load_plan
     from pibench.training.runs import run_plan
 
@@ -84,7 +84,7 @@ def _plan(args: argparse.Namespace, report: Report) -> list[Path]:
 
 def _one(name: str, args: argparse.Namespace, report: Report) -> Path:
     from pibench.networks.card import load_card
-    from pibench.training.ensure import find_checkpoint, recipe_of, target_of, train_card
+    from pibench.training.find_checkpoint import find_checkpoint, recipe_of, target_of, train_card
 
     card = load_card(name)
     recipe = recipe_of(card)

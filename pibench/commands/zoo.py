@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def _fetch(names: list[str]) -> int:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from pibench.training.shelf import fetch_network, missing
+    from pibench.training.zoo import fetch_network, missing
 
     wanted = missing() if names == ["all"] else names
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

@@ -19,7 +19,7 @@ from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, TransportError
 from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import carried, greeted, hello
 from pibench.links import netns
-from pibench.links.emulator import ControlPipe
+from pibench.links.controlpipe import ControlPipe
 from pibench.links.tls import Identity, Wrapper
 from pibench.session.job import Job
 

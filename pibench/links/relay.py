@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pibench.links import netns
-from pibench.links.delayline import DelayLine
-from pibench.links.emulator import ControlPipe, be_punctual, say
+from pibench.links.controlpipe import ControlPipe, be_punctual, say
+from pibench.links.emulation import DelayLine
 
 CHUNK_BYTES = 1 << 16
 READS = 16  # chunks read before due ones are written

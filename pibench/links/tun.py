@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Any
 
 from pibench.links import netns
-from pibench.links.delayline import DelayLine
-from pibench.links.emulator import ControlPipe, be_punctual, say
+from pibench.links.controlpipe import ControlPipe, be_punctual, say
+from pibench.links.emulation import DelayLine
 
 DEVICE = "tw0"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")  # server, client

@@ -14,7 +14,7 @@ from typing import Any
 
 from pibench import processes
 from pibench.links import netns
-from pibench.links.emulator import ControlPipe, say
+from pibench.links.controlpipe import ControlPipe, say
 from pibench.links.tun import ADDRESSES, DEVICE
 
 MTU = 1500

@@ -11,7 +11,7 @@ from pibench.errors import UsageError
 from pibench.records.files import load_record
 from pibench.records.record import SuiteInfo
 from pibench.run.settings import CardSource, CasePlan, OwnModel, RunPlan, Source, select
-from pibench.suite import Case, Suite, load_suite
+from pibench.suite import CaseEntry, Suite, load_suite
 
 
 def plan_of(
@@ -53,14 +53,14 @@ def info_of(suite: Suite) -> SuiteInfo:
     return SuiteInfo(name=suite.name, path=str(suite.path), sha256=suite.sha256, text=suite.text)
 
 
-def _case(cell: Case) -> CasePlan:
+def _case(cell: CaseEntry) -> CasePlan:
     return CasePlan(
         network=cell.network, protocol=cell.protocol, options=dict(cell.options), label=cell.label,
         link=cell.link.given, device=cell.device, batch=cell.batch, threads=cell.threads, tolerance=cell.tolerance,
     )  # fmt: skip
 
 
-def _source(cell: Case, folder: Path) -> Source:
+def _source(cell: CaseEntry, folder: Path) -> Source:
     entry = cell.entry
     weights = None if entry.weights is None else near(Path(entry.weights), folder)
     if cell.card is not None:

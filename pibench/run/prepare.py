@@ -247,7 +247,7 @@ def _data(name: str | None) -> tuple[Dataset | None, str | None]:
     if name is None:
         return None, "no data set was named: random images, no accuracy"
     from pibench.training.data import load_dataset
-    from pibench.training.locate import find, splits_in
+    from pibench.training.find_data import find, splits_in
     from pibench.training.sources import source_of
 
     source = source_of(name)

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 def ensure_trained(card: Card, tell: Callable[[str], None] = lambda _: None) -> Path | None:
     """Return a card's checkpoint, trained now where that takes seconds; None where there is none."""
-    from pibench.training.ensure import ensure_trained as ensure
+    from pibench.training.find_checkpoint import ensure_trained as ensure
 
     return ensure(card, tell)

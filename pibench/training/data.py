@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pibench.errors import DataError
+from pibench.training.find_data import Found, find, splits_in
 from pibench.training.formats import read_cifar, read_tiny
-from pibench.training.locate import Found, find, splits_in
 from pibench.training.sources import Source, source_of
 
 DIGITS_FOLD = 5  # scikit-learn's digits: image i is held out where i is a multiple of this

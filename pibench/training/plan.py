@@ -11,7 +11,7 @@ from pydantic import Field
 from pibench.documents import Strict, parse, problems_of
 from pibench.errors import UsageError
 from pibench.training.recipe import Recipe
-from pibench.training.shelf import shelves
+from pibench.training.zoo import shelves
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 

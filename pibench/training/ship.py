@@ -14,7 +14,7 @@ from pibench.training.checkpoint import Form, load_checkpoint, packed, save_chec
 from pibench.training.data import Dataset, load_dataset
 from pibench.training.judging import Judgement, judge
 from pibench.training.metadata import require_network
-from pibench.training.shelf import write_index
+from pibench.training.zoo import write_index
 
 MAX_BYTES = 12_000_000
 MAX_CHANGE = 0.05  # points of accuracy, up or down, that fewer bits may make before the next wider form is taken

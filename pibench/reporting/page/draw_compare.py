@@ -10,7 +10,7 @@ from pibench.reporting.cells import Cell
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
 from pibench.reporting.page.canvas import Canvas, words_width
 from pibench.reporting.page.draw_frontier import method_series, tip
-from pibench.reporting.page.frames import Dot, Row, Series, dot_plot, legend
+from pibench.reporting.page.plotframe import Dot, Row, Series, dot_plot, legend
 from pibench.reporting.page.theme import MARKERS, PROTOCOL_MARKERS, method_role
 from pibench.reporting.scales import Scale, padded, spread
 from pibench.reporting.whatif import SHIFT_COLUMNS, Shift, workload_of_cell

@@ -8,8 +8,8 @@ from pibench.numbers import axis_seconds, percent, seconds, short, size
 from pibench.reporting.cells import KINDS, Cell, Ladder, Site
 from pibench.reporting.page.canvas import Canvas, words_width
 from pibench.reporting.page.draw_frontier import LEFT, RIGHT, method_series, tip
-from pibench.reporting.page.frames import Series, frame, legend
 from pibench.reporting.page.labels import Label, place
+from pibench.reporting.page.plotframe import Series, frame, legend
 from pibench.reporting.page.theme import KIND_TITLES, MARKERS, method_role
 from pibench.reporting.scales import Scale, padded
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pibench.numbers import axis_seconds, seconds, short
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.canvas import Canvas, words_width
-from pibench.reporting.page.frames import Frame, Series, frame, legend
 from pibench.reporting.page.labels import Label, place
+from pibench.reporting.page.plotframe import Frame, Series, frame, legend
 from pibench.reporting.page.theme import MARKERS, METHOD_TITLES, method_role
 from pibench.reporting.scales import padded
 

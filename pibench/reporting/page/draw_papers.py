@@ -9,7 +9,7 @@ from pibench.reporting.cells import Ladder
 from pibench.reporting.onpaper.costcheck import PUBLISHED, Published
 from pibench.reporting.page.canvas import Canvas
 from pibench.reporting.page.draw_frontier import LEFT, RIGHT
-from pibench.reporting.page.frames import Series, frame, legend
+from pibench.reporting.page.plotframe import Series, frame, legend
 from pibench.reporting.scales import padded
 
 MARKS = ("square", "circle", "diamond", "triangle")

@@ -13,9 +13,9 @@ from pibench.numbers import count, seconds, size
 from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.cells import Cell, Setting
+from pibench.reporting.screen.details import place_of, where
 from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.reporting.screen.phases import phases
-from pibench.reporting.screen.table import place_of, where
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"

@@ -15,7 +15,7 @@ from pibench.training.metadata import differences, file_sha256, read_metadata
 from pibench.training.plan import TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Recipe, recipe_for
-from pibench.training.shelf import shelves
+from pibench.training.zoo import shelves
 
 CHECKPOINTS = Path(".pibench/checkpoints")
 STATE = Path(".pibench/training")
