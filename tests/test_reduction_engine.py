@@ -21,6 +21,7 @@ from pibench.errors import DataError, UsageError
 from pibench.networks.build import masks_of
 from pibench.networks.card import load_card
 from pibench.reduction import actions, deepreduce, drive, forecast, jobs, output
+from pibench.reduction.board import ReductionFailed
 from pibench.reduction.deepreshape import choose
 from pibench.reduction.equalize import solve
 from pibench.reduction.tasks import Cache, Result, Task
@@ -159,7 +160,7 @@ def test_a_failed_task_is_tried_again_and_the_others_finish(
         return actions._train(task, place)
 
     monkeypatch.setitem(actions.ACTIONS, "train", fails)
-    with pytest.raises(jobs.ReductionFailed, match="a loose cable"):
+    with pytest.raises(ReductionFailed, match="a loose cable"):
         jobs.run_here([bad, good], cache, said.append)
     assert tries == [bad.name, bad.name, good.name]
     assert cache.result(good.key) is not None

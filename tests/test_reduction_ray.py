@@ -13,6 +13,7 @@ from reduction_fakes import little, little_study
 from pibench.errors import UsageError
 from pibench.reduction import drive, jobs, output
 from pibench.reduction.actions import network_at
+from pibench.reduction.board import ReductionFailed
 from pibench.reduction.tasks import Cache
 
 ray = pytest.importorskip("ray", reason="ray is an optional extra")
@@ -85,7 +86,7 @@ def test_what_fails_on_the_cluster_is_tried_again_and_reported(tmp_path: Path, a
     wild = study.base().model_copy(update={"name": "wild", "recipe": recipe})  # weights grow until the loss is none
     nonsense = {"sha256": "0", "path": str(_nonsense(tmp_path))}
     bad = study.base().model_copy(update={"name": "bad", "action": "given", "options": nonsense})
-    with pytest.raises(jobs.ReductionFailed, match="2 trainings failed") as failed:
+    with pytest.raises(ReductionFailed, match="2 trainings failed") as failed:
         run_cluster([bad, wild, study.base()], cache, said.append, address)
     assert cache.result(study.base().key) is not None
     assert "bad: DataError" in str(failed.value)

@@ -121,7 +121,7 @@ def _matched(records: tuple[Record, Record], args: argparse.Namespace) -> tuple[
 
 def _here() -> tuple[Path, Path]:
     """Return the repository that one stands in (else the current folder), and where in it one stands."""
-    from pibench.records.machine import git
+    from pibench.records.git import git
 
     here = Path.cwd().resolve()
     top = Path(git(None, "rev-parse", "--show-toplevel") or here).resolve()

@@ -170,7 +170,7 @@ def _case_differences(base: Record, head: Record) -> list[Difference]:
             ("weights", _short(case.network.weights_sha256), _short(other.network.weights_sha256)),
             ("options", case.options, other.options),
             ("threads", case.threads, other.threads),
-            ("link", _link(case), _link(other)),
+            ("link", case.link.nominal, other.link.nominal),
         ):
             if a != b:
                 found.append(Difference(f"{what} of {case.id}", str(a), str(b)))
@@ -312,17 +312,7 @@ def _verdict(row: Row, base: Case, head: Case, options: Options, tests: int) -> 
 
 def _alike(base: Case, head: Case) -> bool:
     """Whether times of the two may be compared: same threads, same nominal link."""
-    return setting(base) == setting(head)
-
-
-def setting(case: Case) -> str:
-    """Return in words what must be the same where times are compared: threads and nominal link."""
-    return f"{case.threads} thread{'s' if case.threads > 1 else ''} a party, {_link(case)}"
-
-
-def _link(case: Case) -> str:
-    rate = f"{case.link.mbit_s:g} Mbit/s" if case.link.mbit_s else "unlimited"
-    return f"{case.link.name} {case.link.rtt_ms:g} ms {rate} by {case.link.how}"
+    return base.setting == head.setting
 
 
 def _short(digest: str | None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pibench.errors import UsageError
 from pibench.records.changepoints import Step, find_steps
+from pibench.records.git import git
 from pibench.records.index import Index
-from pibench.records.machine import git
 from pibench.records.measures import MEASURES, Measure
 
 MOST_COMMITS = 20  # named at one step

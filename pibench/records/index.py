@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pibench.errors import UsageError
-from pibench.records.compare import setting
 from pibench.records.files import dump_record, load_record, parse_record
 from pibench.records.measures import MEASURES, Measure, estimate_of
 from pibench.records.record import Case, Record
@@ -251,7 +250,7 @@ def _points(record: Record) -> Iterator[Params]:
             continue  # a speed without correctness has no place in a history
         for measure in MEASURES.values():
             if (point := _point(case, measure, record.seed)) is not None:
-                yield {"case_id": case.id, "measure": measure.name, "setting": setting(case), **point}
+                yield {"case_id": case.id, "measure": measure.name, "setting": case.setting, **point}
 
 
 def _point(case: Case, measure: Measure, seed: int) -> Params | None:

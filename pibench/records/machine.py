@@ -1,4 +1,4 @@
-"""What ran where: machine, versions, working tree. Gathered once a run, without changing anything."""
+"""What ran where: machine and versions. Gathered once a run, without changing anything."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import hashlib
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from pibench.records.record import Git, Machine
+from pibench.records.record import Machine
 
 PACKAGES = ("torch", "crypten", "numpy", "numba")
 
@@ -57,22 +56,3 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[package] = None
     return found
-
-
-def git_state(folder: Path) -> Git:
-    """Return commit and cleanliness of the working tree that a folder lies in; nothing where there is none."""
-    commit = git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return Git()
-    changed = git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/")
-    return Git(commit=commit, dirty=None if changed is None else bool(changed))
-
-
-def git(folder: Path | None, *arguments: str, timeout_s: float = 30.0) -> str | None:
-    """Return git's answer in a folder; None where there is no git, no repository, or nothing of that name."""
-    command = ["git", *(["-C", str(folder)] if folder else []), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

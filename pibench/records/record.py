@@ -139,6 +139,12 @@ class Link(_Model):
     trim_ms: float = 0.0  # the emulator's own delay, taken out
     probe: dict[str, Any] | None = None
 
+    @property
+    def nominal(self) -> str:
+        """What was asked for, in words."""
+        rate = f"{self.mbit_s:g} Mbit/s" if self.mbit_s else "unlimited"
+        return f"{self.name} {self.rtt_ms:g} ms {rate} by {self.how}"
+
 
 class Network(_Model):
     """What was run: counts of the lowered program, and what is known of its accuracy."""
@@ -207,6 +213,11 @@ class Case(_Model):
     error: str | None = None
     declared: Declared | None = None
     sessions: tuple[Session, ...] = ()
+
+    @property
+    def setting(self) -> str:
+        """What must be the same where times are compared, in words: threads and nominal link."""
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''} a party, {self.link.nominal}"
 
     @property
     def measured(self) -> tuple[tuple[Inference, ...], ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pibench.errors import UsageError
-from pibench.reduction.jobs import Board, Say
+from pibench.reduction.board import Board, Say
 from pibench.reduction.tasks import Cache, Result, Task
 
 KNOCK_S = 10.0  # longest wait for an answer from where the cluster should be

@@ -20,6 +20,7 @@ from typing import IO, Any
 from pibench.documents import read_yaml
 from pibench.errors import EXIT_FAILED, EXIT_OK, PartyError, UsageError
 from pibench.records.files import load_record
+from pibench.records.git import NoAnswer, Refused, ask, git
 from pibench.records.record import Record, Session
 from pibench.run.fromsuite import near
 from pibench.session.turnstile import Turnstile, variables
@@ -220,7 +221,7 @@ def tree_of(revision: str, cwd: Path | None = None) -> Iterator[tuple[Path, str]
             _share_checkpoints(top, tree)
             yield tree, f"{revision} ({commit[:10]})"
         finally:
-            subprocess.run(["git", "-C", str(top), "worktree", "remove", "--force", str(tree)], check=False)
+            git(top, "worktree", "remove", "--force", str(tree))
 
 
 def own_environment(tree: Path, tell: Tell) -> str:
@@ -288,12 +289,10 @@ def _share_checkpoints(top: Path, tree: Path) -> None:
 
 
 def _git(folder: Path | None, *arguments: str) -> str:
-    command = ["git", *(["-C", str(folder)] if folder else []), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        return ask(folder, *arguments, timeout_s=GIT_TIMEOUT_S)
+    except Refused as error:
+        what = str(error) or f"there is no revision {arguments[-1].split('^')[0]!r}"
+        raise UsageError(what, where="git", remedy="name a commit, branch or tag, or a folder") from error
+    except NoAnswer as error:
         raise UsageError(f"git does not answer: {error}", remedy="give folders instead of revisions") from error
-    if done.returncode:
-        what = done.stderr.strip().splitlines()[-1:] or [f"there is no revision {arguments[-1].split('^')[0]!r}"]
-        raise UsageError(what[0], where="git", remedy="name a commit, branch or tag, or a folder")
-    return done.stdout.strip()

@@ -71,7 +71,8 @@ def execute(plan: RunPlan, prepare: Prepare, *, keep: bool, listener: Listener |
 
 def blank(plan: RunPlan, record_id: str) -> Record:
     """Return the record of a run that is about to begin here."""
-    from pibench.records.machine import git_state, machine, versions
+    from pibench.records.git import git_state
+    from pibench.records.machine import machine, versions
 
     return Record(
         schema=SCHEMA, id=record_id, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
