@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -14,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pibench"
 
 # From the ground up; a module may import its own layer and those below. Longest prefix wins.
 LAYERS = (
-    {"pibench", "pibench.errors", "pibench.numbers", "pibench.processes"},
-    {"pibench.registry", "pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.mpc.kernelcache"},
+    {"pibench", "pibench.errors", "pibench.numbers", "pibench.processes", "pibench.registry"},
+    {"pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.mpc.kernelcache"},
     {"pibench.networks.spec", "pibench.networks.card", "pibench.suite"},
     {"pibench.records", "pibench.lowering", "pibench.links"},
     {"pibench.networks", "pibench.mpc"},
@@ -31,6 +32,7 @@ ALLOWED = {("pibench.networks.card", "pibench.training.recipe")}
 HEAVY = {"torch", "scipy", "matplotlib", "crypten", "numba", "sklearn", "pandas"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -50,7 +52,8 @@ def layer(module: str) -> int:
     return max(fits)[1]
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Modules of this package that a file imports, anywhere in it, but for type checkers alone."""
     tree = ast.parse(path.read_text("utf-8"))
     typing_only = {
@@ -69,13 +72,35 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     known = modules()
-    return {name for name in names if name in known and name != "pibench"}
+    return frozenset(name for name in names if name in known and name != "pibench")
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_imports_point_downward(module: str) -> None:
     upward = {name for name in imported(modules()[module]) if layer(name) > layer(module)}
     assert {name for name in upward if (module, name) not in ALLOWED} == set()
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def test_rooms_of_one_layer_stand_side_by_side() -> None:
+    """What two rooms of a layer share lies in a room below them."""
+    across = {
+        (name, other) for name, path in modules().items() for other in imported(path)
+        if layer(name) == layer(other) and room(name) != room(other) and (PACKAGE / room(name)[8:]).is_dir()
+    }  # fmt: skip
+    assert across == set()
+
+
+def test_no_modules_need_each_other() -> None:
+    """A ring of imports is one module in several files."""
+    needs = {name: imported(path) - {name} for name, path in modules().items()}
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert needs == {}, "in a ring, or above one"
 
 
 def loaded_by(code: str) -> set[str]:
