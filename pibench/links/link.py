@@ -1,7 +1,7 @@
 """Links as data, and the ways to make one between two processes of one host.
 
 In order of preference: the kernel's own emulation in two namespaces (netem), a user-space wire between two namespaces
-(wire.py), a relay between the sockets (paced.py, no privilege). Whatever it was goes into the record, and the parties
+(tun.py), a relay between the sockets (relay.py, no privilege). Whatever it was goes into the record, and the parties
 measure it before the first inference (probe.py): what was asked for is a wish, what was measured is the fact.
 """
 
