@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pibench.errors import TransportError
 from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
@@ -73,7 +74,8 @@ def run_masked(
     for thread in threads:
         thread.join()
     if outcome.errors:
-        raise outcome.errors[min(outcome.errors)]
+        # a party that stops makes its peer see a closed connection: the cause comes first
+        raise min(outcome.errors.items(), key=lambda found: (isinstance(found[1], TransportError), found[0]))[1]
     return outcome
 
 

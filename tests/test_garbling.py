@@ -15,7 +15,7 @@ from scipy import stats
 from pibench.mpc.crypto.aes import LANES
 from pibench.mpc.crypto.garbling import garbling, plain
 from pibench.mpc.crypto.garbling.circuit import Builder, Circuit
-from pibench.mpc.crypto.garbling.circuits import maximum_circuit, relu_circuit, sign_circuit
+from pibench.mpc.crypto.garbling.circuits import relu_circuit, sign_circuit
 from pibench.mpc.crypto.garbling.layout import BLOCK, Keys, choices, colours, encode, expand_salt, filled
 
 PIECES = (1, 16, BLOCK, 9 * BLOCK + 5)  # of lanes: less than a filled block, one, one whole, more than a key's
@@ -144,22 +144,27 @@ def test_signs_are_shared_by_xor_and_the_carry_tells_the_sum(width: int, seed: i
 
 @given(st.data())
 @settings(max_examples=25, deadline=None)
-def test_the_largest_of_many(data: st.DataObject) -> None:
+def test_the_largest_of_many_less_the_last(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 9), "count")
     width = data.draw(st.integers(3, 47), "width")
     shift = data.draw(st.integers(0, width - 2), "shift")
     out_width = data.draw(st.integers(1, 63), "out_width")
+    garbler_masks = data.draw(st.booleans(), "garbler_masks")
     seed = data.draw(st.integers(0, 2**32 - 1), "seed")
     rng = np.random.default_rng(seed)
     x = signed(words(rng, count * 20, width - 1), width - 1).reshape(count, 20)  # differences fit
-    pairs = [shares(rng, row, width) for row in x]
+    x[:, 0], x[:, 1] = x[0, 0], -(1 << (width - 2))  # all alike, and all as low as can be
+    x[-1, 2], x[0, 3] = (1 << (width - 2)) - 1, (1 << (width - 2)) - 1
+    pairs = [shares(rng, gap, width) for gap in x[:-1] - x[1:]]
     n = words(rng, 20, out_width)
-    mine = [(a, width) for a, _ in pairs]
-    theirs = [*((b, width) for _, b in pairs), (n, out_width)]
-    circuit = maximum_circuit(width, out_width, shift, count)
-    want = ((x.max(0) >> shift).astype(np.uint64) + n) & np.uint64((1 << out_width) - 1)
+    mine, theirs = [(a, width) for a, _ in pairs], [(b, width) for _, b in pairs]
+    (mine if garbler_masks else theirs).append((n, out_width))
+    circuit = relu_circuit(width, out_width, shift, garbler_masks, count - 1)
+    want = (((x.max(0) - x[-1]) >> shift).astype(np.uint64) + n) & np.uint64((1 << out_width) - 1)
     np.testing.assert_array_equal(compute(circuit, mine, theirs, seed), want)
-    assert circuit.ands == count * (width - 1) + (count - 1) * (2 * width - 1) + out_width - 1
+    one = relu_circuit(width, out_width, shift)  # a tournament has as many of these as there are gaps
+    assert circuit.ands == one.ands + (count - 2) * 3 * (width - 1)
+    assert relu_circuit(width, width, 0, gaps=count - 1).ands == (count - 1) * relu_circuit(width, width, 0).ands
 
 
 # ---- the same bits from kernels and from numpy, in pieces of any size
@@ -278,11 +283,12 @@ def test_what_the_evaluator_has_never_contains_the_offset() -> None:
 
 def test_encode_gives_the_label_of_each_bit() -> None:
     rng, count = np.random.default_rng(4), BLOCK + 20
-    lanes, offset, values = filled(count), offset_of(rng), words(rng, count, 13)
-    zero = words(rng, 2 * lanes * 13)
+    lanes, offset, values, more = filled(count), offset_of(rng), words(rng, count, 13), words(rng, count, 4)
+    zero = words(rng, 2 * lanes * 17)
     made = np.empty_like(zero)
-    encode(zero, values, 13, offset, made)
-    np.testing.assert_array_equal(made, active(zero, [(values, 13)], offset))
+    encode(zero, values, 0, 13, 17, offset, made)
+    encode(zero, more, 13, 4, 17, offset, made)
+    np.testing.assert_array_equal(made, active(zero, [(values, 13), (more, 4)], offset))
 
 
 def test_wrong_sizes_are_refused() -> None:

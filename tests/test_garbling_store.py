@@ -55,9 +55,13 @@ def test_files_have_no_name_and_go_with_what_was_dropped(tmp_path: Path) -> None
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "absent"))
+    (tmp_path / "file").touch()
+    with pytest.raises(MaterialError, match=r"cannot keep circuits in .*file/folder: Not a directory"):
+        Store(str(tmp_path / "file" / "folder"))
+    store = Store(str(tmp_path / "gone"))
+    (tmp_path / "gone").rmdir()
     for act in (lambda: store.take(1), lambda: store.refuse(1)):
-        with pytest.raises(MaterialError, match=r"cannot keep circuits in .*absent"):
+        with pytest.raises(MaterialError, match=r"cannot keep circuits in .*gone: No such file"):
             act()
 
 

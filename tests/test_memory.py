@@ -11,7 +11,7 @@ DEALT = Cost(dealer_bytes=1_000_000_000, offline_client_bytes=7)
 
 
 def test_material_counts_for_every_batch_that_is_kept():
-    assert held_bytes(DEALT, DEALT, 5) - held_bytes(DEALT, DEALT, 2) == 2 * 3_000_000_000
+    assert held_bytes(DEALT, DEALT, 5, {}) - held_bytes(DEALT, DEALT, 2, {}) == 2 * 3_000_000_000
     assert estimate_bytes(0, 10) == PARTIES * PROCESS_BYTES + 10 * RING_COPIES
 
 
@@ -31,7 +31,7 @@ MEASURED = [
 def test_estimates_for_crypten_are_within_a_factor_of_one_and_a_half(
     protocol, sent, largest, parameters, batches, resident
 ):
-    held = load(spec_of(protocol).holds)(Cost(server_bytes=int(sent)), Cost(server_bytes=int(largest)), batches)
+    held = load(spec_of(protocol).holds)(Cost(server_bytes=int(sent)), Cost(server_bytes=int(largest)), batches, {})
     assert 1 / 1.5 < estimate_bytes(held, parameters) / resident < 1.5
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import networks_for_tests as networks
@@ -14,7 +16,9 @@ from scipy import stats
 from test_protocol_masked import close, identity_relu
 
 from pibench.errors import MaterialError, UsageError
-from pibench.mpc.delphi.cost import operation_cost
+from pibench.lowering.program import Conv, Input, MaxPool, Program
+from pibench.mpc.crypto.garbling.store import Store
+from pibench.mpc.delphi.cost import held_bytes, operation_cost
 from pibench.mpc.delphi.options import DelphiOptions
 from pibench.mpc.delphi.protocol import DelphiProtocol
 from pibench.mpc.masked.planner import plan_program
@@ -76,6 +80,43 @@ def test_a_relu_costs_its_formula() -> None:
     assert relu.rounds == 2 + 1
 
 
+@pytest.mark.parametrize("garbler", GARBLERS)
+def test_what_parties_hold_is_estimated_from_what_they_send(garbler: str) -> None:
+    """Of a full ResNet18 they held 3.2 and 1.6 GB, processes included; with a folder, circuits are not in memory."""
+    n = 557_056
+    program, _ = identity_relu(n)
+    declared = operation_cost(program, program.ops[2], 1, {"garbler": garbler})
+    waits = n * (32 * declared_ands(n, declared) + 16 * 89)
+    held = held_bytes(declared, declared, 1, {})
+    assert 1 / 1.5 < held / (waits + 16 * 89 * n) < 1.5
+    assert held_bytes(declared, declared, 3, {}) - held == pytest.approx(2 * waits, rel=0.5)
+    assert held_bytes(declared, declared, 3, {"circuits_dir": "/tmp"}) < held / 3
+
+
+def declared_ands(n: int, declared: Cost) -> float:
+    return max(declared.offline_server_bytes, declared.offline_client_bytes) / n / 32
+
+
+@pytest.mark.parametrize(("kernel", "gaps"), [((2, 2), 3), ((3, 3), 8)])
+def test_a_max_pool_takes_two_messages_whatever_its_window(kernel: tuple[int, int], gaps: int) -> None:
+    shape, out, (height, width) = (2, 4 * kernel[0], 4 * kernel[1]), (2, 4, 4), kernel
+    program = Program((
+        Input(name="input", inputs=(), shape=shape),
+        Conv(name="conv", inputs=("input",), shape=shape, weight="w", bias=None, kernel=(1, 1)),
+        MaxPool(name="pool", inputs=("conv",), shape=out, kernel=kernel, stride=kernel),
+    ))  # fmt: skip
+    weights = {"w": torch.eye(2).reshape(2, 2, 1, 1)}
+    images = [torch.randn(3, *shape) * 900]
+    images[0][0, 0, :height, :width] = -4096.0  # a window as low as the range goes, and one as far apart
+    images[0][1, 0, :height, :width] = torch.linspace(-4096, 4095, gaps + 1).reshape(kernel)
+    for garbler in GARBLERS:
+        outcome = run_delphi(program, weights, images, garbler=garbler)
+        exact = torch.nn.functional.max_pool2d((images[0].double() * 2**16).round() / 2**16, kernel)
+        assert torch.equal(outcome.logits[0].double().reshape(exact.shape), exact.float().double())
+        declared = sum((operation_cost(program, op, 3, {"garbler": garbler}) for op in program), Cost())
+        assert declared.rounds == outcome.online[SERVER][0].total.rounds == 1 + 2 + 1  # with the image and the answer
+
+
 def test_what_each_party_receives_is_uniform() -> None:
     program, weights = identity_relu(4_000)
     image = torch.full((1, 1, 1, 4_000), 0.25)
@@ -108,6 +149,39 @@ def test_a_circuit_is_used_once() -> None:
     image = torch.randn(1, *networks.SHAPE)
     with pytest.raises(MaterialError, match="serves one evaluation"):
         run_masked(program, weights, [image, image], protocol=Careless)
+
+
+@pytest.mark.parametrize("options", [{"garbler": "server"}, {"garbler": "client"}, {"sign_only": True}])
+def test_circuits_may_wait_in_files_that_nobody_finds(options: dict[str, Any], tmp_path: Path) -> None:
+    program, weights = networks.program_of("residual")
+    images = [torch.randn(2, *networks.SHAPE) for _ in range(2)]
+    outcome = run_delphi(program, weights, images, circuits_dir=str(tmp_path / "new"), **options)
+    close(outcome, program, weights, images)
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("options", [{"garbler": "server"}, {"garbler": "client"}, {"sign_only": True}])
+def test_circuits_that_will_not_fit_are_refused_with_their_size_before_any_is_made(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, weights = networks.program_of("residual")
+    images = [torch.randn(1, *networks.SHAPE) for _ in range(3)]
+    taken: list[int] = []
+    take = Store.take
+    monkeypatch.setattr(Store, "take", lambda self, words: taken.append(8 * words) or take(self, words))
+    run_delphi(program, weights, images, circuits_dir=str(tmp_path), **options)
+    asked: list[int] = []
+    monkeypatch.setattr(Store, "refuse", lambda self, needed: asked.append(needed))
+    run_delphi(program, weights, images, circuits_dir=str(tmp_path), **options)
+    assert len(asked) == 1  # of the evaluator
+    assert asked[0] <= sum(taken[: len(taken) // 2]) <= asked[0] + 1024 * len(taken)  # rows come in groups of 64
+    monkeypatch.undo()
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=asked[0] - 1))
+    monkeypatch.setattr(Store, "take", lambda self, words: pytest.fail("a circuit was made all the same"))
+    with pytest.raises(MaterialError, match=r"circuits and labels take .* GB in .* GB are free"):
+        run_delphi(program, weights, images, circuits_dir=str(tmp_path), **options)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ CARRIED = (
     "dealer", "timeout_s", "token", "probe", "remote",
 )  # fmt: skip
 # these name code, addresses and files of the host that sets them, or show it what the other one computes
-LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges")
+LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges", "circuits_dir")
 NETWORK = Link(name="network", how="network")
 
 

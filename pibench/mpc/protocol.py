@@ -99,7 +99,7 @@ class Protocol(ABC):
 CostFunction = Callable[[Program, Op, int, Mapping[str, Any]], Cost]  # program, operation, batch, options
 
 
-def held_bytes(whole: Cost, largest: Cost, batches: int) -> int:
+def held_bytes(whole: Cost, largest: Cost, batches: int, options: Mapping[str, Any]) -> int:
     """Estimate what both parties hold at once for so many batches, weights apart: material, working memory.
 
     Here: material as it was delivered, expanded from a seed by whoever was sent less of it. A protocol with another

@@ -86,7 +86,7 @@ class ProtocolSpec:
     options: type[Any] = NoOptions
     local: tuple[str, ...] = ()  # options that name files of a host or show its secrets: no other host may set them
     devices: tuple[str, ...] = ("cpu",)
-    holds: str = "pibench.mpc.protocol:held_bytes"  # module:function (whole Cost, largest, batches) -> bytes
+    holds: str = "pibench.mpc.protocol:held_bytes"  # module:function (whole Cost, largest, batches, options) -> bytes
     cost: str | None = None  # module:function (program, op, batch, options) -> Cost; None: it declares none
     preload: tuple[str, ...] = ()  # modules (or module:function to call) that a party would load late
     place: int = SOMEWHERE  # in tables and plots: from the left, and which one a report is about

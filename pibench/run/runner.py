@@ -317,7 +317,7 @@ def held_bytes(case: CasePlan, prepared: Prepared, batches: int) -> int:
     cost, program = cost_function(case.protocol), prepared.program
     each = [cost(program, op, case.batch, case.options) for op in program] if cost else []
     largest = max(each, key=lambda one: one.server_bytes, default=Cost())
-    held: int = load(spec_of(case.protocol).holds)(sum(each, Cost()), largest, batches)
+    held: int = load(spec_of(case.protocol).holds)(sum(each, Cost()), largest, batches, case.options)
     return held
 
 

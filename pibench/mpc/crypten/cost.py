@@ -35,14 +35,14 @@ def cost(program: Program, op: Op, batch: int, options: Mapping[str, Any]) -> Co
     return total
 
 
-def held_bytes(whole: Cost, largest: Cost, batches: int) -> int:
+def held_bytes(whole: Cost, largest: Cost, batches: int, options: Mapping[str, Any]) -> int:
     """Return what both parties hold at once: the largest operation, in tuples and openings about what it sends."""
     return 2 * largest.server_bytes
 
 
-def held_bytes_cached(whole: Cost, largest: Cost, batches: int) -> int:
+def held_bytes_cached(whole: Cost, largest: Cost, batches: int, options: Mapping[str, Any]) -> int:
     """Add the tuples of every batch: three words where a product opens two, and CrypTen's slack."""
-    return held_bytes(whole, largest, batches) + round(2 * TUPLES_TO_SENT * whole.server_bytes * batches)
+    return held_bytes(whole, largest, batches, options) + round(2 * TUPLES_TO_SENT * whole.server_bytes * batches)
 
 
 def _operation(program: Program, op: Op, batch: int, shapes: dict[str, Shape]) -> tuple[int, int]:

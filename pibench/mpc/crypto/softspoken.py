@@ -30,6 +30,7 @@ from pibench.mpc.crypto.baseot import POINT_BYTES, BaseReceiver, answer_base
 from pibench.mpc.crypto.rows import TREES, receive_rows, send_rows
 
 BITS = 128  # of Delta, and as many base transfers
+TRANSFER_BYTES = 4  # that the receiver sends for one
 OFFER_BYTES = 2 * POINT_BYTES * BITS
 ANSWER_BYTES = POINT_BYTES + 2 * ggm.SEED_BYTES * BITS
 
@@ -89,7 +90,7 @@ class OtReceiver(_OfOneConnection):
 
 def message_bytes(count: int) -> int:
     """Bytes that the receiver sends for `count` transfers (a multiple of 64)."""
-    return 4 * count
+    return TRANSFER_BYTES * count
 
 
 class SenderSetup:

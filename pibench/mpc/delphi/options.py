@@ -18,6 +18,7 @@ class DelphiOptions(Options):
     provider: Literal["garbling"] = "garbling"  # type: ignore[assignment]
     garbler: Literal["server", "client"] = "server"  # the server as in DELPHI; else circuits wait at the server
     sign_only: bool = False  # Circa: a garbled sign and a product, within one unit
+    circuits_dir: str = ""  # folder where circuits wait, in files without a name; empty: they wait in memory
     dropped_bits: int = 0  # with sign_only: low bits that are not compared; small positives may become zero
 
     def __post_init__(self) -> None:

@@ -21,6 +21,6 @@ def compile_kernels() -> None:
     keys, words = Keys(expand_salt(bytes(16)), 0), np.zeros(lanes, np.uint64)
     tables, out = garble(circuit, keys, a, b, np.ones(2, np.uint64))
     evaluate(circuit, keys, a, b, tables)
-    encode(a, words, circuit.garbler, np.ones(2, np.uint64), np.empty_like(a))
+    encode(a, words, 0, circuit.garbler, circuit.garbler, np.ones(2, np.uint64), np.empty_like(a))
     colours(out, circuit.outputs, words)
     choices(words, 0, 2, 2, lanes, np.zeros(2 * lanes, np.uint8))

@@ -56,6 +56,7 @@ class Step:
 
     rounds: ClassVar[int] = 0  # messages, one the answer to the other
     kind: ClassVar[str] = ""  # what the meter books it as, where not as its operation
+    chains: ClassVar[bool] = False  # a ReLU's: takes the gaps of a whole window at once
     opens: ClassVar[bool] = False  # looks at its input through a window, however many bits its output has
     out: str
     inputs: tuple[str, ...]

@@ -170,8 +170,8 @@ class _Planner:
             return self._emit(self._relu_step(op.name, source, op, shift), op.shape, self.f, drawn=True)
         return self._masked(op, source, lambda kept: self._relu_on(op, kept, shift))
 
-    def _relu_step(self, out: str, source: str, op: ir.Op, shift: int) -> Step:
-        choices = self.options.relu_choices
+    def _relu_step(self, out: str, source: str, op: ir.Op, shift: int, **more: int) -> Step:
+        choices = self.options.relu_choices | more
         made: Step = RELUS[self.options.relu](out=out, inputs=(source,), op=op, shift=shift, **choices)
         return made
 
@@ -220,7 +220,7 @@ class _Planner:
         return self._gather(op, (self._truncated(out, op),), np.arange(n), value.shape, f"{source}/poly")
 
     def _maxpool(self, op: ir.MaxPool, source: str) -> str:
-        """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together.
+        """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together, or one for all.
 
         What lies outside of the image is as low as the range goes, and the gap of two values has one bit more of range.
         """
@@ -228,9 +228,25 @@ class _Planner:
         lanes = _windows(value.shape, op)
         size, low = lanes.shape[1], -(1 << (value.scale + self.options.range_bits))
         current = self._gather(op, (source,), lanes.T.reshape(-1).copy(), (lanes.size,), f"{op.name}/windows", low)
+        if RELUS[self.options.relu].chains and size > 1:
+            return self._chained(op, current, len(lanes), size)
         for level in range(size.bit_length() if size & (size - 1) else size.bit_length() - 1):
             current, size = self._round(op, current, len(lanes), size, level)
         return self._gather(op, (current,), np.arange(len(lanes)), op.shape, op.name)
+
+    def _chained(self, op: ir.MaxPool, source: str, windows: int, size: int) -> str:
+        """All of a tournament in one step, which takes the gaps of `size` rows of `windows` candidates."""
+        rows, scale = np.arange(size * windows), self.values[source].scale
+        a, b, last = (
+            self._gather(op, (source,), row, (len(row),), f"{op.name}/{tag}")
+            for tag, row in (("a", rows[:-windows]), ("b", rows[windows:]), ("last", rows[-windows:]))
+        )
+        step = Sum(out=f"{op.name}/gaps", inputs=(a, b), op=op, sign=-1)
+        gaps = self._emit(step, self.values[a].shape, scale, beyond=1)
+        relu = self._relu_step(f"{gaps}/relu", gaps, op, 0, gaps=size - 1)
+        gain = self._emit(relu, (windows,), scale, drawn=True)
+        best = self._emit(Sum(out=f"{op.name}/best", inputs=(gain, last), op=op), (windows,), scale)
+        return self._gather(op, (best,), np.arange(windows), op.shape, op.name)
 
     def _round(self, op: ir.MaxPool, source: str, windows: int, size: int, level: int) -> tuple[str, int]:
         """One level: pairs (2i, 2i+1) of `size` rows of `windows` candidates; an odd last row passes."""

@@ -107,17 +107,6 @@ class Builder:
                 carry = self.both(q[i], carry)
         return made, carry
 
-    def less(self, p: Word, q: Word) -> int:
-        """Return the sign of p - q, both signed and their difference within the range: len(p) - 1 ANDs."""
-        borrow = self.both(self.invert(p[0]), q[0])
-        for x, y in zip(p[1:-1], q[1:-1], strict=True):
-            _, borrow = self.full(self.invert(x), y, borrow)
-        return self.xor(self.xor(p[-1], q[-1]), borrow)
-
-    def choose(self, bit: int, p: Word, q: Word) -> Word:
-        """Return q where the bit is set, else p: an AND a bit."""
-        return [self.xor(x, self.both(bit, self.xor(x, y))) for x, y in zip(p, q, strict=True)]
-
     def build(self, outputs: Word) -> Circuit:
         """Return the circuit with these outputs (each made by an operation, none twice), wires numbered as above."""
         placed = _place(self._ops, outputs, sum(self._counts))

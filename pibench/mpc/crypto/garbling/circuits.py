@@ -12,18 +12,26 @@ from pibench.mpc.crypto.garbling.circuit import Builder, Circuit, Word
 
 
 @cache
-def relu_circuit(width: int, out_width: int, shift: int, garbler_masks: bool = False) -> Circuit:
+def relu_circuit(width: int, out_width: int, shift: int, garbler_masks: bool = False, gaps: int = 1) -> Circuit:
     """Return z = (max(x, 0) >> shift) + n modulo 2^out_width, of the signed x = a + b modulo 2^width.
 
-    Whoever masks holds n after its part of x. ANDs: width - 1 for the sum, width - 1 - shift for the choice (no more
-    than out_width), out_width - 1 for the mask: 3 (k - 1) - shift in one ring of k bits.
+    Whoever masks holds n after its parts. ANDs: width - 1 for the sum, width - 1 - shift for the choice (no more than
+    out_width), out_width - 1 for the mask: 3 (k - 1) - shift in one ring of k bits.
+
+    With more `gaps` g, words side by side, x is the last plus the ReLU of the one before, and so on: where they are
+    x_1 - x_2, x_2 - x_3, ..., z is max(x_1, ..., x_count) - x_count, masked. Each takes 3 (width - 1) ANDs more; a
+    tournament of single ReLUs takes a mask more for each, and a round a level.
     """
     if not 0 <= shift < width - 1:
         raise ValueError(f"{shift} bits of {width} leave nothing but the sign")
-    builder, (a,), (b,), n = _inputs(1, width, out_width, garbler_masks)
-    x, _ = builder.add(a, b)
-    positive = builder.invert(x[-1])
-    y = [builder.both(wire, positive) for wire in x[shift:-1][:out_width]]
+    builder, parts, others, n = _inputs(gaps, width, out_width, garbler_masks)
+    y: Word = []
+    for a, b in zip(parts, others, strict=True):
+        x, _ = builder.add(a, b)
+        if y:
+            x, _ = builder.add(y, x)
+        positive, last = builder.invert(x[-1]), a is parts[-1]
+        y = [builder.both(wire, positive) for wire in (x[shift:-1][:out_width] if last else x[:-1])]
     z, _ = builder.add(y, n)
     return builder.build(z)
 
@@ -40,23 +48,6 @@ def sign_circuit(width: int, wraps: bool) -> Circuit:
     x, carry = builder.add(builder.inputs(0, width), builder.inputs(width, width), carries_out=wraps)
     positive = builder.invert(x[-1])
     return builder.build([positive, builder.both(positive, carry)] if wraps else [positive])
-
-
-@cache
-def maximum_circuit(width: int, out_width: int, shift: int, count: int, garbler_masks: bool = False) -> Circuit:
-    """Return z = (max(x_1, ..., x_count) >> shift) + n modulo 2^out_width; differences stay below 2^(width - 1).
-
-    ANDs: count (width - 1) for the sums, (count - 1) (2 width - 1) for comparisons and choices, out_width - 1 for the
-    mask. A tournament of ReLUs takes fewer, and a round a level: this one takes one round.
-    """
-    builder, parts, others, n = _inputs(count, width, out_width, garbler_masks)
-    best, *rest = [builder.add(a, b)[0] for a, b in zip(parts, others, strict=True)]
-    for x in rest:
-        best = builder.choose(builder.less(best, x), best, x)
-    kept = best[shift:]
-    wide = kept + [kept[-1]] * (out_width - len(kept))
-    z, _ = builder.add(wide[:out_width], n)
-    return builder.build(z)
 
 
 def _inputs(

@@ -86,14 +86,19 @@ class OnlineGarbler(_Once):
     decode: Words
     outputs: Words = field(default_factory=lambda: np.empty(0, np.uint64))  # labels of zero, flat, where they are kept
 
-    def labels(self, words: Words) -> Iterator[Words]:
-        """Yield the active labels (flat) of its inputs, words (count,), piece by piece: each goes to the evaluator."""
+    def labels(self, *words: Words) -> Iterator[Words]:
+        """Yield the active labels (flat) of its inputs, piece by piece: each goes to the evaluator.
+
+        `words` (count,) each, as many as the circuit takes, of equally many bits.
+        """
         self.use()
         stream, wires = Stream(self.seed), self.layer.circuit.garbler
+        width = wires // len(words)
         for piece in self.layer.pieces:
             zero = labels_from(stream, piece, wires)
             made = np.empty_like(zero)
-            encode(zero, words[piece], wires, self.offset, made)
+            for index, word in enumerate(words):
+                encode(zero, word[piece], index * width, width, wires, self.offset, made)
             yield made
 
 
@@ -150,10 +155,11 @@ class OnlineEvaluator(_Once):
     tables: Held
     decode: Words
 
-    def corrections(self, words: Words) -> NDArray[np.uint8]:
-        """Return the bits to send, one a wire: its inputs, hidden by the random choices."""
+    def corrections(self, *words: Words) -> NDArray[np.uint8]:
+        """Return the bits to send, one a wire: its inputs (words as of `labels`), hidden by the random choices."""
         self.use()
-        return chosen(self.layer, [(words, self.layer.circuit.evaluator)]) ^ self.bits
+        width = self.layer.circuit.evaluator // len(words)
+        return chosen(self.layer, [(word, width) for word in words]) ^ self.bits
 
     def evaluate(self, index: int, answer: Words) -> Words:
         """Return the outputs of one piece, a word a lane, from the garbler's answer to the corrections."""

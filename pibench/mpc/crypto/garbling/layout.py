@@ -63,17 +63,17 @@ def expand_salt(salt: bytes) -> Words:
 
 
 @njit(cache=True, nogil=True)
-def encode(zero: Words, words: Words, wires: int, offset: Words, out: Words) -> None:
-    """Active labels: of lane i and wire j, the label of zero, and R on top where bit j of words[i] is set.
+def encode(zero: Words, words: Words, first: int, count: int, wires: int, offset: Words, out: Words) -> None:
+    """Active labels of wires `first`, ...: of lane i and wire j, zero's label, and R on top where words[i] has bit j.
 
-    Lanes beyond `words` get the label of zero.
+    `wires` lie side by side in a lane. Lanes beyond `words` get the label of zero.
     """
     lanes = out.size // (2 * wires)
     for start in range(0, lanes, BLOCK):
         size = min(BLOCK, lanes - start)
         known = max(0, min(size, words.size - start))
-        for wire in range(wires):
-            at = 2 * (start * wires + wire * size)
+        for wire in range(count):
+            at = 2 * (start * wires + (first + wire) * size)
             for i in range(known):
                 chosen = -((words[start + i] >> np.uint64(wire)) & np.uint64(1))
                 out[at + 2 * i] = zero[at + 2 * i] ^ (chosen & offset[0])

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pibench.links.transport import Channel
-from pibench.mpc.crypto.garbling.garbling import garble
+from pibench.mpc.crypto.garbling.garbling import garble, table_bytes
+from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.garbling.layer import (
     Column,
     Layer,
@@ -131,6 +132,13 @@ def receive_online(ends: Ends, layer: Layer) -> Acts[OnlineEvaluator]:
     ends.channel.recv_into(heard)
     decode = unpack(heard, layer.wire_bytes).view(np.uint64) & np.uint64((1 << circuit.outputs) - 1)
     return OnlineEvaluator(layer, ends.receiver.salt, bits, rows, labels, tables, decode)
+
+
+def waiting_bytes(layer: Layer, client_garbles: bool) -> int:
+    """Bytes that the evaluator keeps until the circuit's one use: ciphertexts and the labels of inputs."""
+    circuit = layer.circuit
+    labels = circuit.evaluator + (circuit.garbler if client_garbles else 0)
+    return layer.lanes * (table_bytes(circuit) + LABEL_BYTES * labels)
 
 
 def transfer_bytes(layer: Layer) -> int:

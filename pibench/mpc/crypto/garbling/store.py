@@ -47,6 +47,11 @@ class Store:
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
         self._free: dict[int, list[Words]] = {}
+        if folder:
+            try:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise _unusable(folder, error) from error
 
     def take(self, words: int) -> Held:
         """Return room for so many words that wait, in memory or in a file."""

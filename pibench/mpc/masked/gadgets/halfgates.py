@@ -32,11 +32,17 @@ from pibench.mpc.ring.randomness import Stream
 
 @dataclass(frozen=True, kw_only=True)
 class GarbledRelu(Step):
-    """max(x, 0) / 2^shift, exactly: two messages."""
+    """max(x, 0) / 2^shift, exactly: two messages.
+
+    Of several `gaps` x_1 - x_2, x_2 - x_3, ..., which the input holds one after another for all windows, the largest x
+    less the last one (`circuits.relu_circuit`): a max pool in two messages.
+    """
 
     rounds: ClassVar[int] = 2
     opens: ClassVar[bool] = True
+    chains: ClassVar[bool] = True
     shift: int
+    gaps: int = 1
     garbler: str = "server"
 
 
@@ -69,7 +75,7 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
     @property
     def circuit(self) -> Circuit:
         """The circuit of one ReLU."""
-        return relu_circuit(self.width, self.out.bits, self.step.shift, self.client_garbles)
+        return relu_circuit(self.width, self.out.bits, self.step.shift, self.client_garbles, self.step.gaps)
 
     def layer(self, number: int = 0) -> Layer:
         """Return the garbled layer, by its number in the life of a connection."""
@@ -94,7 +100,8 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     def make_client(self, ends: Ends, number: int, half: ClientHalf, inputs: list[Ints]) -> Acts[None]:
         """Take the circuit, or garble: the part of x and minus the part of the output are inputs."""
-        columns = [(_words(inputs[0]), self.width), (_words(-half.part), self.out.bits)]
+        columns = [(word, self.width) for word in self._words(inputs[0])]
+        columns.append((-half.part.view(np.uint64), self.out.bits))
         if self.client_garbles:
             half.held = yield from offline.garble_for_online(ends, self.layer(number), columns)
         else:
@@ -108,13 +115,13 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Send labels and decode what comes back; or ask for labels and evaluate."""
-        x, held = _words(parts[self.step.inputs[0]]), half.held
+        x, held = self._words(parts[self.step.inputs[0]]), half.held
         if isinstance(held, garbled.OnlineGarbler):
-            for labels in held.labels(x):
+            for labels in held.labels(*x):
                 yield Send(labels.view(np.uint8))
             z = unpack((yield Await(self.size * self.out.wire_bytes)), self.out.wire_bytes) ^ held.decode.view(np.int64)
         else:
-            yield Send(np.packbits(held.corrections(x)))
+            yield Send(np.packbits(held.corrections(*x)))
             shown = []
             for index, piece in enumerate(held.layer.pieces):
                 shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
@@ -130,20 +137,27 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
                 shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
             yield Send(pack(np.concatenate(shown).view(np.int64), self.out.wire_bytes))
         else:
-            count = self.width * held.layer.lanes
+            count = self.step.gaps * self.width * held.layer.lanes
             wrong = np.unpackbits((yield Await(-(-count // 8))), count=count)
             for labels in held.labels(wrong):
                 yield Send(labels.view(np.uint8))
 
+    def _words(self, part: Ints) -> list[Words]:
+        """Return a part of the input as words a lane, a column a gap."""
+        gaps = self.step.gaps
+        columns = np.ascontiguousarray(part).view(np.uint64).reshape(self.plan.batch, gaps, -1)
+        return [np.ascontiguousarray(columns[:, gap]).reshape(-1) for gap in range(gaps)]
+
     def _label_bytes(self, piece: slice) -> int:
         lanes: int = piece.stop - piece.start
-        return LABEL_BYTES * self.width * lanes
+        return LABEL_BYTES * self.step.gaps * self.width * lanes
 
     @property
     def cost(self) -> Cost:
         """Labels and colours; or corrections and labels. Offline: transfers, circuit and, from the client, labels."""
         layer, circuit = self.layer(), self.circuit
-        labels, tables = LABEL_BYTES * self.width * layer.lanes, table_bytes(circuit) * layer.lanes
+        wires = self.step.gaps * self.width * layer.lanes
+        labels, tables = LABEL_BYTES * wires, table_bytes(circuit) * layer.lanes
         if not self.client_garbles:
             return Cost(
                 rounds=self.step.rounds, server_bytes=labels, client_bytes=self.size * self.out.wire_bytes,
@@ -151,10 +165,6 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
             )  # fmt: skip
         own = LABEL_BYTES * circuit.garbler * layer.lanes + layer.count * layer.wire_bytes
         return Cost(
-            rounds=self.step.rounds, server_bytes=-(-self.width * layer.lanes // 8), client_bytes=labels,
+            rounds=self.step.rounds, server_bytes=-(-wires // 8), client_bytes=labels,
             offline_server_bytes=offline.transfer_bytes(layer), offline_client_bytes=tables + own,
         )  # fmt: skip
-
-
-def _words(part: Ints) -> Words:
-    return np.ascontiguousarray(part).reshape(-1).view(np.uint64)

@@ -6,11 +6,12 @@ here or in another step's exchange.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from pibench.lowering.program import Weights
-from pibench.mpc.crypto.garbling.offline import Acts, Ends
+from pibench.mpc.crypto.garbling.offline import Acts, Ends, waiting_bytes
 from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 from pibench.mpc.masked.gadgets.circa import Circa
@@ -18,6 +19,8 @@ from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.halfgates import HalfGates
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.kernels import Ints
+from pibench.mpc.masked.plan import Plan
+from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.masked.sources.two_party import TwoPartyClient, TwoPartyServer
 from pibench.mpc.protocol import Cost, Party
 
@@ -27,10 +30,15 @@ KIND = "garbled circuits"  # under which the meter books what they cost offline
 class Garbling:
     """One party's half of what a connection garbles with, and the layers garbled, which both count alike."""
 
-    def __init__(self, party: Party, sender: OtSender, receiver: OtReceiver) -> None:
+    def __init__(self, party: Party, sender: OtSender, receiver: OtReceiver, folder: str) -> None:
         self._party, self._layers = party, 0
-        self._ends = Ends(party.peer, sender, receiver, Store())
+        self._ends = Ends(party.peer, sender, receiver, Store(folder))
         self._begun: list[tuple[AnyGadget, Acts[None]]] = []
+
+    def refuse(self, gadgets: Gadgets, inferences: int) -> None:
+        """Raise MaterialError where circuits for so many inferences will not fit into the folder for them."""
+        if self._party.is_server == _client_garbles(gadgets):
+            self._ends.store.refuse(inferences * sum(waiting(gadget) for gadget in garbled(gadgets)))
 
     def begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints] | None = None) -> None:
         """Begin one gadget's circuit, if it has one; `inputs` are the client's parts, on the client."""
@@ -64,7 +72,12 @@ class GarblingServer(TwoPartyServer):
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
-        self._garbling = Garbling(self.party, self._sender, self._receiver)
+        self._garbling = Garbling(self.party, self._sender, self._receiver, _folder(self.plan))
+
+    def make(self, inferences: int) -> Iterator[Material]:
+        """Make material for one inference after another; raises MaterialError beforehand where it will not fit."""
+        self._garbling.refuse(self.gadgets, inferences)
+        return super().make(inferences)
 
     def _begin(self, gadget: AnyGadget, half: Any) -> None:
         self._garbling.begin(gadget, half)
@@ -76,7 +89,7 @@ class GarblingServer(TwoPartyServer):
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
         """Two messages for all circuits, of which the first joins another one of the same direction where one flows."""
         linear, every = super().inference_cost(gadgets).offline_rounds, list(gadgets.values())
-        if not any(isinstance(gadget, HalfGates | Circa) for gadget in every):
+        if not garbled(gadgets):
             return Cost(offline_rounds=linear)
         if not _client_garbles(gadgets):  # with what the client says at last go its choices, then come the circuits
             return Cost(offline_rounds=max(1, linear) + 1)
@@ -89,7 +102,12 @@ class GarblingClient(TwoPartyClient):
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
-        self._garbling = Garbling(self.party, self._sender, self._receiver)
+        self._garbling = Garbling(self.party, self._sender, self._receiver, _folder(self.plan))
+
+    def make(self, inferences: int) -> Iterator[Material]:
+        """Make material for one inference after another; raises MaterialError beforehand where it will not fit."""
+        self._garbling.refuse(self.gadgets, inferences)
+        return super().make(inferences)
 
     def _begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
         self._garbling.begin(gadget, half, inputs)
@@ -99,6 +117,20 @@ class GarblingClient(TwoPartyClient):
 
 
 SERVER, CLIENT = GarblingServer, GarblingClient
+
+
+def garbled(gadgets: Gadgets) -> list[HalfGates | Circa]:
+    """Return the gadgets that have circuits."""
+    return [gadget for gadget in gadgets.values() if isinstance(gadget, HalfGates | Circa)]
+
+
+def waiting(gadget: HalfGates | Circa) -> int:
+    """Return what one gadget's evaluator keeps for one inference."""
+    return waiting_bytes(gadget.layer(), isinstance(gadget, HalfGates) and gadget.client_garbles)
+
+
+def _folder(plan: Plan) -> str:
+    return str(getattr(plan.options, "circuits_dir", ""))
 
 
 def _client_garbles(gadgets: Gadgets) -> bool:
