@@ -77,7 +77,7 @@ STAGES = ("stem", "S1", "S2", "S3", "head")
 
 
 def fake_record(
-    networks: Sequence[str] = ("full", "culled", "thinned", "reshaped", "tiny"),
+    networks: Sequence[str | FakeNetwork] = ("full", "culled", "thinned", "reshaped", "tiny"),
     protocols: Sequence[str] = ("plaintext", "crypten", "crypten-cached", "masked"),
     *,
     sessions: int = 6,
@@ -101,7 +101,8 @@ def fake_record(
     `session_noise` is shared by the inferences of a session, `noise` is each inference's own (relative, log-normal).
     """
     rng = np.random.default_rng(seed)
-    cells = [(n, p) for n in NETWORKS if n.card in networks for p in protocols]
+    others = [n for n in networks if isinstance(n, FakeNetwork)]
+    cells = [(n, p) for n in (*NETWORKS, *others) if n in others or n.card in networks for p in protocols]
     order = iter(rng.permutation(len(cells) * sessions).tolist())
     cases = []
     for net, protocol in cells:

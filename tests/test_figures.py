@@ -18,7 +18,7 @@ from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.page.canvas import Canvas, Words, words_width
 from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of, save_figures
 from pibench.reporting.page.labels import Label, place
-from pibench.reporting.page.theme import COLOURS, MARKERS, contrast, method_role
+from pibench.reporting.page.theme import COLOURS, MARKERS, contrast, method_marker, method_role
 from pibench.reporting.scales import Scale, linear_ticks, log_ticks, spread
 from pibench.reporting.view import View, view_of
 
@@ -136,6 +136,8 @@ def test_contrast_of_black_and_white() -> None:
 def test_every_method_has_a_colour_and_its_own_marker() -> None:
     assert len(set(MARKERS.values())) == len(MARKERS)
     assert all(method_role(method) in COLOURS for method in [*MARKERS, "a new one"])
+    assert method_marker("a new one") not in MARKERS.values(), "nobody takes it for the full network"
+    assert method_role("a new one") not in {method_role(method) for method in MARKERS}
 
 
 def test_labels_do_not_cover_each_other() -> None:

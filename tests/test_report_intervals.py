@@ -70,8 +70,8 @@ def test_page_captions_and_latex_say_the_same(sessions: int) -> None:
     found = answer(view, ladder)
     assert all(words in f.caption for f in figures_of(view, found) if f.key in {"budget", "frontier-latency"})
     latex = to_latex(view, found)
-    assert (r"Online [95 \% CI] &" in latex) == (sessions >= 5)
-    assert (r"Online [range] &" in latex) == (sessions < 5)
+    assert (r"(95 \% interval: bootstrap" in latex) == (sessions >= 5)
+    assert ("(range: bootstrap" in latex) == (sessions < 5)
 
 
 def test_a_page_warns_of_cases_with_few_sessions() -> None:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--paper", action="store_true", help="figures for a paper: white, no captions, one and two columns, 8 pt"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case as comma-separated values")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of ReLU budgets as LaTeX")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="the table of ReLU budgets, CSV beside")
     parser.add_argument("--terminal", action="store_true", help="show the frontier here and write no page")
     parser.add_argument("--protocol", help="what the report is about (default: the private one with most networks)")
     parser.add_argument("--link", help="link of the report; with --deadline the link in question")
@@ -95,7 +95,7 @@ def _page(args: argparse.Namespace, view: View, link: str | None) -> None:
 def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
     from pibench.reporting.page.figures import figures_of, save_figures
     from pibench.reporting.paper.csv import to_csv
-    from pibench.reporting.paper.latex import to_latex
+    from pibench.reporting.paper.latex import rows_csv, to_latex
 
     if args.csv:
         _write(args.csv, to_csv(view))
@@ -103,6 +103,8 @@ def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
         return
     if args.latex:
         _write(args.latex, to_latex(view, found))
+        if str(args.latex) != "-" and not args.csv:
+            _write(args.latex.with_suffix(".csv"), rows_csv(found))
     if args.figures:
         paths = save_figures(figures_of(view, found), args.figures, paper=args.paper)
         print(f"{len(paths)} files in {args.figures}")

@@ -13,6 +13,7 @@ from pibench.records.stats import Estimate
 KINDS = ("linear", "relu", "truncation", "other", "waiting")
 NOISY = 0.25  # half an interval as a share of its median: beyond it, a reader is told
 Origin = Literal["private", "plaintext", "training"]
+ORIGINS: dict[Origin, str] = {"private": "in private", "plaintext": "in plaintext", "training": "as trained"}
 
 
 @dataclass(frozen=True)

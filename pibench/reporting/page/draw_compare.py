@@ -11,7 +11,7 @@ from pibench.reporting.onpaper.costmodel import WIRES, estimate
 from pibench.reporting.page.canvas import Canvas, words_width
 from pibench.reporting.page.draw_frontier import method_series, tip
 from pibench.reporting.page.plotframe import Dot, Row, Series, dot_plot, legend
-from pibench.reporting.page.theme import MARKERS, PROTOCOL_MARKERS, method_role
+from pibench.reporting.page.theme import PROTOCOL_MARKERS, method_marker, method_role
 from pibench.reporting.scales import Scale, padded, spread
 from pibench.reporting.whatif import SHIFT_COLUMNS, Shift, workload_of_cell
 
@@ -126,7 +126,7 @@ def ranking(rows: Sequence[Shift], width: float) -> Canvas:
         for (px, py), name in zip(points, SHIFT_COLUMNS, strict=True):
             hollow = name == "garbled circuits" or (name == "WAN" and row.predicted)
             text = f"{row.network}: {row.shares[name]:.1%} by {name}"
-            canvas.mark(px, py, MARKERS.get(row.method, "circle"), role, size=4.5, hollow=hollow, tip=text)
+            canvas.mark(px, py, method_marker(row.method), role, size=4.5, hollow=hollow, tip=text)
         canvas.text(right + 10, y + 4, _name(row, width), size=11)
     canvas.height = bottom + 12
     return canvas

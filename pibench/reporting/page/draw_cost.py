@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pibench.numbers import axis_seconds, percent, seconds, short, size
 from pibench.reporting.cells import KINDS, Cell, Ladder, Site
 from pibench.reporting.page.canvas import Canvas, words_width
-from pibench.reporting.page.draw_frontier import LEFT, RIGHT, method_series, tip
+from pibench.reporting.page.draw_frontier import LEFT, RIGHT, method_series, short_names, tip
 from pibench.reporting.page.labels import Label, place
 from pibench.reporting.page.plotframe import Series, frame, legend
-from pibench.reporting.page.theme import KIND_TITLES, MARKERS, method_role
+from pibench.reporting.page.theme import KIND_TITLES, method_marker, method_role
 from pibench.reporting.scales import Scale, padded
 
 MAX_SITES = 48
@@ -31,13 +31,13 @@ def price(ladder: Ladder, width: float) -> Canvas:
     if ladder.fit.n >= 3:
         ends = [(r, ladder.line_s(r)) for r in (0.0, relus[1] / 1.04)]
         canvas.path([(area.x(r), area.y(s)) for r, s in ends], "muted", 1.5, (5.0, 4.0))
-    labels = []
+    labels, names = [], short_names(ladder.cells)
     for cell in ladder.cells:
         x, y, role = area.x(cell.relu_count), area.y(cell.online_s), method_role(cell.method)
         if cell.online:
             canvas.line(x, area.y(cell.online.low), x, area.y(cell.online.high), role, 2)
-        canvas.mark(x, y, MARKERS.get(cell.method, "circle"), role, tip=tip(cell))
-        labels.append(Label(x, y, cell.network))
+        canvas.mark(x, y, method_marker(cell.method), role, tip=tip(cell))
+        labels.append(Label(x, y, names[cell.network]))
     place(canvas, labels, area.box)
     canvas.height = bottom + 44
     return canvas
@@ -56,9 +56,10 @@ def attribution(cells: Sequence[Cell], width: float) -> Canvas:
     scale = Scale(0.0, max(c.online_s for c in cells) or 1.0, 0.0, width)
     for cell in cells:
         canvas.text(0, y + 12, cell.network, bold=True)
-        note = f"{cell.relu_count:,} ReLUs"
-        canvas.text(words_width(cell.network) * 1.14 + 12, y + 12, note, size=11, role="muted")
-        canvas.text(width, y + 12, seconds(cell.online_s), anchor="end")
+        note, took, after = f"{cell.relu_count:,} ReLUs", seconds(cell.online_s), words_width(cell.network) * 1.14 + 12
+        if after + words_width(note, 11) * 1.1 + words_width(took) * 1.1 + 12 < width:
+            canvas.text(after, y + 12, note, size=11, role="muted")
+        canvas.text(width, y + 12, took, anchor="end")
         x = 0.0
         for kind in present:
             part = cell.kinds[kind]

@@ -10,10 +10,11 @@ from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.canvas import Canvas, words_width
 from pibench.reporting.page.labels import Label, place
 from pibench.reporting.page.plotframe import Frame, Series, frame, legend
-from pibench.reporting.page.theme import MARKERS, METHOD_TITLES, method_role
+from pibench.reporting.page.theme import MARKERS, METHOD_TITLES, method_marker, method_role
 from pibench.reporting.scales import padded
 
 LEFT, RIGHT = 52.0, 14.0
+CROWD = 8  # networks beyond which names are shortened and a phone's plots are taller
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def method_series(methods: Iterable[str], *, published: bool = False) -> list[Se
     """Return the legend of methods, in the theme's order."""
     present = set(methods)
     known = [m for m in MARKERS if m in present] + sorted(present - set(MARKERS))
-    entries = [Series(METHOD_TITLES.get(m, m), method_role(m), MARKERS.get(m, "circle")) for m in known]
+    entries = [Series(METHOD_TITLES.get(m, m), method_role(m), method_marker(m)) for m in known]
     return [*entries, Series("published", "muted", "circle", hollow=True)] if published else entries
 
 
@@ -81,28 +82,36 @@ def tip(cell: Cell) -> str:
 
 
 def short_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return what to call networks in a crowded picture: without the name of the network that most were made from."""
+    """Return what to call networks in a crowded picture: without the name of the network that most were made from.
+
+    Of more than eight, a part between dashes that all of them have (such as the data set's) is left out too.
+    """
     names = list(dict.fromkeys(cell.network for cell in cells))
     heirs = {name: sum(other.startswith(f"{name}-") for other in names) for name in names}
     first = max(names, key=lambda name: heirs[name], default="")
     cut = f"{first}-" if heirs.get(first, 0) >= 3 else ""
-    return {name: name.removeprefix(cut) if cut else name for name in names}
+    common = set.intersection(*(set(name.split("-")) for name in names)) if len(names) > CROWD else set()
+    made = {}
+    for name in names:
+        parts = (name.removeprefix(cut) if cut else name).split("-")
+        made[name] = "-".join(part for part in parts if part not in common) or name
+    return made if len(set(made.values())) == len(names) else {name: name for name in names}
 
 
 def budget(ladder: Ladder, chosen: Cell | None, width: float) -> Canvas:
     """Draw both halves of the question over one axis of ReLUs: accuracy above, latency with its fitted price below."""
     scored = [c for c in ladder.cells if c.score]
     chosen = None if chosen is ladder.full else chosen  # the reference needs no ring
-    narrow = width < 500
+    high = 158 if width >= 500 else 150 if len(ladder.cells) <= CROWD else 210
     canvas = Canvas(width, 0)
     methods = [c.method for c in ladder.cells]
     top = (legend(canvas, method_series(methods), 12) if len(set(methods)) > 1 else 0.0) + 26
     relus = padded([c.relu_count for c in ladder.cells if c.relu_count], log=True, share=0.1)
     if scored:
-        bottom = top + (150 if narrow else 158)
+        bottom = top + high
         _accuracy_half(canvas, ladder, scored, chosen, relus, (LEFT, top, width - RIGHT, bottom))
         top = bottom + 44
-    bottom = top + (150 if narrow else 158)
+    bottom = top + high
     _latency_half(canvas, ladder, chosen, relus, (LEFT, top, width - RIGHT, bottom))
     canvas.height = bottom + 44
     return canvas
@@ -122,7 +131,7 @@ def _accuracy_half(
         name = ladder.reference if ladder.best is ladder.full else ladder.best.network
         marks = [(area.x(c.relu_count), area.y(c.score.percent)) for c in scored if c.score and c.relu_count]
         _one_point_line(canvas, area, ladder.best.score.percent, name, marks)
-    labels, names = [], short_names(scored)
+    labels, names = [], short_names(ladder.cells)
     for cell in scored:
         if cell.score is None or not cell.relu_count:
             continue
@@ -143,6 +152,8 @@ def _one_point_line(
         return
     canvas.line(area.left, y, area.right, y, "muted", 1, (4.0, 4.0))
     words = f"{reference.removeprefix('the ')} less 1 point"
+    if words_width(words, 11) > 0.4 * (area.right - area.left):
+        words = "the most accurate less 1 point"
     wide = words_width(words, 11) + 60.0
 
     def crowd(place: tuple[float, float]) -> int:
@@ -169,20 +180,21 @@ def _latency_half(
         points = [(area.x(r), area.y(s)) for r, s in line if times[0] <= s <= times[1]]
         if len(points) > 1:
             canvas.path(points, "muted", 1.5, (5.0, 4.0))
-    labels = []
+    labels, names = [], short_names(ladder.cells)
     for cell in cells:
         x, y = area.x(cell.relu_count), area.y(cell.online_s)
         if cell.online:
             canvas.line(x, area.y(cell.online.low), x, area.y(cell.online.high), method_role(cell.method), 2)
         _mark(canvas, x, y, cell, chosen)
-        labels.append(Label(x, y, seconds(cell.online_s), bold=cell is chosen))
+        name = "" if cell.score else f"{names[cell.network]} "  # others are named in the half above
+        labels.append(Label(x, y, name + seconds(cell.online_s), bold=cell is chosen))
     place(canvas, labels, area.box)
 
 
 def _mark(canvas: Canvas, x: float, y: float, cell: Cell, chosen: Cell | None) -> None:
     if cell is chosen:
         canvas.mark(x, y, "circle", "accent", size=9.5, hollow=True)
-    canvas.mark(x, y, MARKERS.get(cell.method, "circle"), method_role(cell.method), tip=tip(cell))
+    canvas.mark(x, y, method_marker(cell.method), method_role(cell.method), tip=tip(cell))
 
 
 def frontier(cells: Sequence[Cell], published: Sequence[PublishedPoint], over: str, width: float) -> Canvas:
@@ -241,7 +253,7 @@ def _measured(canvas: Canvas, area: Frame, cells: Sequence[Cell], latency: bool)
             canvas.line(area.x(cell.online.low), y, area.x(cell.online.high), y, method_role(cell.method), 2)
         up, down = area.y(cell.score.percent + cell.score.margin), area.y(cell.score.percent - cell.score.margin)
         canvas.line(x, up, x, down, "k-waiting")
-        canvas.mark(x, y, MARKERS.get(cell.method, "circle"), method_role(cell.method), tip=tip(cell))
+        canvas.mark(x, y, method_marker(cell.method), method_role(cell.method), tip=tip(cell))
         labels.append(Label(x, y, names[cell.network]))
     return labels
 
@@ -251,7 +263,7 @@ def _published(canvas: Canvas, area: Frame, points: Sequence[PublishedPoint], ov
     for point in points:
         x, y = area.x(point.x_over(over) or 0.0), area.y(point.percent or 0.0)
         note = f"published: {point.network}, {point.percent:g} %, {point.relu_count:,} ReLUs. Source: {point.source}"
-        marker = MARKERS.get(point.method, "circle")
+        marker = method_marker(point.method)
         canvas.mark(x, y, marker, method_role(point.method), hollow=True, tip=note)
         labels.append(Label(x, y, f"{point.network} (published)", role="muted"))
     return labels

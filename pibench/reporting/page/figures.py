@@ -61,10 +61,11 @@ def budget_figure(view: View, answer: Answer) -> Figure:
     ladder = answer.ladder
     fit = f" Dashed: fitted line, R² = {ladder.fit.r2:.2f}." if ladder.explains else ""
     ring = f" Ringed: {answer.chosen.network}." if answer.chosen and answer.chosen is not ladder.full else ""
+    drawn = [c for c in ladder.cells if c.relu_count]  # the axis of ReLUs is logarithmic
     return Figure(
         "budget", "What a ReLU budget buys, and what it costs",
-        f"{bars(ladder.cells)}{fit}{ring} {setting_words(view, ladder.cells)}.",
-        "Accuracy and online latency over the number of ReLUs. " + _spoken(ladder.cells),
+        f"{bars(drawn)}{fit}{ring} {setting_words(view, drawn)}.",
+        "Accuracy and online latency over the number of ReLUs. " + _spoken(drawn),
         partial(draw_frontier.budget, ladder, answer.chosen),
     )  # fmt: skip
 
@@ -80,10 +81,10 @@ def _spoken(cells: Sequence[Cell]) -> str:
 
 
 def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
-    scored = [c for c in ladder.cells if c.score]
     given = draw_frontier.published_points(ladder.cells)
     made = []
     for over, title in (("latency", "Accuracy over online latency"), ("relus", "Accuracy over ReLUs")):
+        scored = [c for c in ladder.cells if c.score and (over == "latency" or c.relu_count)]
         published = [p for p in given if p.x_over(over)]
         if not scored and not published:
             continue  # an empty frame says nothing
@@ -92,7 +93,7 @@ def _frontier_figures(view: View, ladder: Ladder) -> list[Figure]:
         note = f" Hollow: published figures, other machines and protocols ({sources})." if published else ""
         made.append(
             Figure(
-                f"frontier-{over}", title, f"{bars(ladder.cells)}{line}{note} {setting_words(view, ladder.cells)}.",
+                f"frontier-{over}", title, f"{bars(scored)}{line}{note} {setting_words(view, scored)}.",
                 f"{title}. {_spoken(scored)}{note}",
                 partial(draw_frontier.frontier, scored, published, over),
             )

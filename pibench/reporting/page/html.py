@@ -46,7 +46,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-FOLDED = ("on-paper", "all")  # sections that a reader opens: details, and what was not measured
+OPEN = ("budgets",)  # the answer's own; what other sections say stands above their fold
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,16 @@ class Section:
     key: str
     title: str
     items: tuple[dict[str, Any], ...]
+
+    @property
+    def says(self) -> list[str]:
+        """What its figures show, a sentence each."""
+        return [item["takeaway"] for item in self.items if item.get("takeaway")]
+
+    @property
+    def holds(self) -> str:
+        """What there is to see."""
+        return ", ".join(item["table"].title if item["kind"] == "table" else item["title"] for item in self.items)
 
 
 def render(
@@ -70,7 +80,7 @@ def render(
     page = _environment().get_template("page.html").render(
         headline=found.headline if found else "No case was measured",
         sentences=found.sentences if found else ("The cases below say why.",),
-        hero=_drawn(hero) if hero else None, sections=_sections(figures[1:], tables), folded=FOLDED,
+        hero=_drawn(hero) if hero else None, sections=_sections(figures[1:], tables), open=OPEN,
         troubles=_troubles(view),
         facts=_facts(view), kicker=_kicker(view), suites=[r.suite for r in view.records], misfits=WHERE_IT_DOES_NOT_FIT,
         interval=latency_interval(view.cells),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pibench.numbers import axis_seconds, percent, seconds, short, size, times
 from pibench.reporting.captions import latency_interval
-from pibench.reporting.cells import Cell, Ladder
+from pibench.reporting.cells import ORIGINS, Cell, Ladder
 from pibench.reporting.onpaper.costcheck import FITS_WITHIN, beyond, checks
 from pibench.reporting.onpaper.costmodel import SYSTEMS, WIRES, estimate
 from pibench.reporting.page.draw_frontier import published_points
@@ -76,7 +76,9 @@ def amount(value: float | None) -> Entry:
 def accuracy(cell: Cell) -> Entry:
     """Return an entry for a measured accuracy, with n."""
     score = cell.score
-    return Entry(f"{score.percent:.2f}", score.percent, f"of {score.n:,}, {score.origin}") if score else Entry("")
+    if score is None:
+        return Entry("")
+    return Entry(f"{score.percent:.2f}", score.percent, f"of {score.n:,} images, {ORIGINS[score.origin]}")
 
 
 def relu_share(cell: Cell) -> Entry:

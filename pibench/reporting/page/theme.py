@@ -21,6 +21,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "m-coordinate": ("#4652b8", "#a3adf7"),
     "m-pruning": ("#7d6614", "#cdbb5c"),
     "m-poly": ("#b12c68", "#f084b4"),
+    "m-other": ("#5b6472", "#9aa3b2"),
     "k-linear": ("#2f6db3", "#5f9fe6"),
     "k-relu": ("#b4431f", "#f08c5e"),
     "k-truncation": ("#9a7408", "#d3b04a"),
@@ -68,8 +69,13 @@ SERIF = "'Iowan Old Style', 'Palatino Linotype', Palatino, 'URW Palladio L', 'Bo
 
 
 def method_role(method: str) -> str:
-    """Return the colour role of a method."""
-    return f"m-{method}" if method in MARKERS else "m-full"
+    """Return the colour role of a method; those that are not known here share one."""
+    return f"m-{method}" if method in MARKERS else "m-other"
+
+
+def method_marker(method: str) -> str:
+    """Return the marker of a method; those that are not known here share one."""
+    return MARKERS.get(method, "pentagon")
 
 
 def luminance(colour: str) -> float:

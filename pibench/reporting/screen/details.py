@@ -20,7 +20,7 @@ from pibench.numbers import bounds, count, digits, interval, seconds, size
 from pibench.records.prices import Joint
 from pibench.records.record import Record
 from pibench.reporting.captions import interval_title, latency_interval
-from pibench.reporting.cells import Cell, Ladder, Setting
+from pibench.reporting.cells import ORIGINS, Cell, Ladder, Setting
 from pibench.reporting.rivals import ranking_blocks
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.plain import plain_table
@@ -85,8 +85,7 @@ def _network_line(rows: Sequence[Cell]) -> Text:
 def _accuracy(cell: Cell) -> str:
     if cell.score is None:
         return "accuracy not known (no trained weights or no data set)"
-    where = {"private": "in private", "plaintext": "in plaintext", "training": "as trained"}[cell.score.origin]
-    return f"{cell.score.percent:.1f} % of {count(cell.score.n)} images ({where})"
+    return f"{cell.score.percent:.1f} % of {count(cell.score.n)} images ({ORIGINS[cell.score.origin]})"
 
 
 def _detail(rows: Sequence[Cell], interval_column: str, *, header: bool) -> Table:

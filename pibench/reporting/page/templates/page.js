@@ -25,3 +25,11 @@ document.querySelectorAll("table").forEach(function (table) {
     });
   });
 });
+
+function unfold() {
+  var there = location.hash && document.getElementById(location.hash.slice(1));
+  for (var part = there; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  if (there) there.querySelectorAll("details.fold").forEach(function (fold) { fold.open = true; });
+}
+addEventListener("hashchange", unfold);
+unfold();
