@@ -14,7 +14,7 @@ from fakes import fake_record
 from suite_records import SHIPPED, record_of_suite
 
 from pibench.cli import main
-from pibench.records.record import save_record
+from pibench.records.files import save_record
 from pibench.reporting.answer import Answer, answer, main_ladder
 from pibench.reporting.paper.latex import LONGEST, both_ways, rows_csv, to_latex
 from pibench.reporting.view import View, view_of
