@@ -1,11 +1,14 @@
 """Lower the public model zoos (pytorchcv, timm) with random weights and compare each network with PyTorch.
 
     python -m venv zoos && zoos/bin/pip install pytorchcv timm && zoos/bin/pip install -e .
-    zoos/bin/python ci/zoos.py --of cifar --of imagenet --each 1 --jobs 2
+    zoos/bin/python ci/zoos.py --rows rows.jsonl                    # every network; hours, and may be stopped and resumed
+    zoos/bin/python ci/zoos.py --rows rows.jsonl --mixture --wrong  # one of each family, and what was not right, again
 
-A network lowers if its program gives its logits (the largest error below 1e-3 of the largest logit) and has as many
-ReLUs as hooks on PyTorch's own calls count; it is refused if pibench says why; anything else is wrong, and the script
-ends with 1. Nothing is downloaded: weights are random, BatchNorm statistics too, so that folding them matters.
+A network lowers if its program gives its logits (the largest error below 1e-3 of the largest logit; where float32 alone
+is further off, float64 decides, and the table says so) and has as many ReLUs as PyTorch itself evaluates for that
+output. It is refused if pibench says why. Anything else is wrong, and the script ends with 1. Structures are compared
+without data first; values once for each structure. Nothing is downloaded: weights are random, BatchNorm statistics too,
+so that folding them matters.
 """
 
 from __future__ import annotations
@@ -14,33 +17,49 @@ import argparse
 import importlib.machinery
 import inspect
 import json
-import multiprocessing
+import signal
 import sys
 import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 MOST_PARAMETERS = 30_000_000
 TOLERANCE = 1e-3
-LIKE_A_RELU = {"aten.relu": 1, "aten.leaky_relu": 1, "aten._prelu_kernel": 1, "aten.clamp_min": 1}
+LOGITS = (10, 100, 1000)
+LIKE_A_RELU = {"aten.relu", "aten.leaky_relu", "aten._prelu_kernel", "aten.clamp_min", "aten.rrelu_with_noise"}
+# Words of a refusal, and what they say of a network: it is of the kind that no protocol here runs, or it should lower.
+OF_THE_NETWORK = {
+    "is no ReLU": "sigmoid, SiLU, GELU, hardswish and their like",
+    "is not linear and no ReLU": "softmax or sigmoid in the middle",
+    "multiplies two secret values": "products of two values",
+    "product of two secret values": "products of two values",
+    "of two secret values": "products of two values",
+    "divides by a secret value": "products of two values",
+    "statistics": "LayerNorm and other statistics of the image",
+    "orders secret values": "an order of values",
+    "compares values": "branches on values",
+    "looks at values": "branches on values",
+}
+ANOTHER = "another reason"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network of a zoo: which library, its name there, its family, and the shape of its images."""
+    """A network of a zoo: which library, its name there, its family, and which data it is for."""
 
     library: str
     name: str
     family: str
     data: str
-    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -49,10 +68,21 @@ class Row:
 
     library: str
     name: str
-    outcome: str  # lowers, refused or wrong
+    family: str
+    data: str
+    outcome: str  # lowers, refused, wrong; or why it is none of this table's: large, another task, not made
     said: str = ""
+    kinds: tuple[str, ...] = ()  # of its refusals
     relus: int = 0
     error: float = 0.0
+    precision: str = ""  # float64 where float32 alone could not tell
+    structure: str = ""
+    like: str = ""  # the network of this structure whose values were compared
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is a network for classification of this size."""
+        return self.outcome in ("lowers", "refused", "wrong")
 
 
 class _Names(type):
@@ -92,49 +122,62 @@ class _Finder:
 
 
 class Comparisons(TorchDispatchMode):
-    """Counts scalars that torch itself compares in ReLUs and their kin, for one image."""
+    """Counts scalars that torch itself compares in ReLUs and their kin on the way to one output, for one image."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()
-        self.count, self._batch = 0, batch
+        self._batch = batch
+        self._calls: list[tuple[list[Tensor], list[Tensor], int]] = []  # what was read and made, and comparisons
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
         name = str(func.overloadpacket).rstrip("_")
-        each = LIKE_A_RELU.get(name, 0)
+        each = int(name in LIKE_A_RELU)
         if name in ("aten.hardtanh", "aten.clamp"):
-            each = sum(bound is not None for bound in args[1:3])
-        self.count += each * args[0].numel() // self._batch if each else 0
-        return func(*args, **(kwargs or {}))
+            each = sum(bound is not None for bound in args[1:3]) if name == "aten.clamp" else 2
+        read = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor)]
+        count = each * read[0].numel() // self._batch if each else 0
+        self._calls.append((read, [item for item in tree_leaves(made) if isinstance(item, Tensor)], count))
+        return made
+
+    def towards(self, output: Tensor) -> int:
+        """Return how many scalars were compared in what the output was made of."""
+        wanted, count = {id(output)}, 0
+        for read, made, compared in reversed(self._calls):
+            if any(id(tensor) in wanted for tensor in made):
+                wanted.update(id(tensor) for tensor in read)
+                count += compared
+        return count
 
 
 def candidates() -> Iterator[Candidate]:
-    """Yield every network for classification of both zoos."""
+    """Yield every network of both zoos that is for CIFAR or ImageNet."""
     from pytorchcv.model_provider import _models
 
     for name, make in _models.items():
-        defaults = {k: p.default for k, p in inspect.signature(make).parameters.items()}
-        family = make.__module__.rsplit(".", 1)[-1]
-        cifar = any(word in name for word in ("cifar", "svhn"))
-        size = defaults.get("in_size") or ((32, 32) if cifar else (224, 224))
-        yield Candidate("pytorchcv", name, family, "cifar" if cifar else "imagenet", (3, *size))
+        if any(word in name for word in ("svhn", "cub", "coco", "voc", "ade20k", "cityscapes", "celebamaskhq", "lip")):
+            continue
+        data = "cifar" if "cifar" in name else "imagenet"
+        yield Candidate("pytorchcv", name, make.__module__.rsplit(".", 1)[-1], data)
     import timm
 
     for name in timm.list_models():
-        family = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
-        yield Candidate("timm", name, family, "imagenet", (3, 0, 0))
+        yield Candidate("timm", name, timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1], "imagenet")
 
 
 def build(candidate: Candidate) -> tuple[nn.Module, tuple[int, ...]]:
     """Return the network with random weights, and the shape of its images."""
+    torch.manual_seed(0)
     if candidate.library == "timm":
         import timm
 
         module = timm.create_model(candidate.name, pretrained=False)
-        return module, tuple(module.pretrained_cfg["input_size"])
-    from pytorchcv.model_provider import get_model
+        return module.eval(), tuple(module.pretrained_cfg["input_size"])
+    from pytorchcv.model_provider import _models, get_model
 
-    module = get_model(candidate.name)
-    return module, candidate.shape
+    defaults = {key: given.default for key, given in inspect.signature(_models[candidate.name]).parameters.items()}
+    size = defaults.get("in_size") or ((32, 32) if candidate.data == "cifar" else (224, 224))
+    return get_model(candidate.name).eval(), (3, *size)
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -148,119 +191,226 @@ def randomised(module: nn.Module) -> nn.Module:
             if layer.affine:
                 layer.weight.data.copy_(torch.empty(layer.weight.shape).uniform_(0.5, 1.5, generator=generator))
                 layer.bias.data.copy_(0.2 * torch.randn(layer.bias.shape, generator=generator))
-    return module.eval()
+    return module
 
 
-def judged(candidate: Candidate) -> Row | None:
-    """Lower one network and compare it; None where it is no network for classification of this size."""
-    from pibench.errors import PibenchError
-    from pibench.lowering.lower import lowered
-    from pibench.lowering.reference import evaluate
+class Judge:
+    """Lowers networks one after the other; values are compared once for each structure."""
 
-    torch.manual_seed(0)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._seen = {row.structure: row for row in rows if row.structure and not row.like}
+
+    def judged(self, candidate: Candidate) -> Row:
+        """Return what becomes of a network."""
+        row = Row(**asdict(candidate), outcome="not made")
+        try:
+            with torch.device("meta"):
+                module, shape = build(candidate)
+        except Exception:  # some look at values when they are made
+            try:
+                module, shape = build(candidate)
+            except Exception as error:
+                return replace(row, said=_said(error))
+        if sum(parameter.numel() for parameter in module.parameters()) > MOST_PARAMETERS:
+            return replace(row, outcome="large")
+        found = self._structure(row, module.to("meta"), shape)
+        if found.outcome == "lowers" and (before := self._seen.get(found.structure)) is not None:
+            return replace(found, like=before.name, outcome=before.outcome, error=before.error, said=before.said)
+        if found.outcome in ("large", "another task") or (found.outcome == "refused" and ANOTHER not in found.kinds):
+            return found
+        found = self._values(candidate, row)
+        if found.structure:
+            self._seen[found.structure] = found
+        return found
+
+    def _structure(self, row: Row, module: nn.Module, shape: tuple[int, ...]) -> Row:
+        """Lower without data."""
+        from pibench.errors import PibenchError
+        from pibench.lowering.lower import lowered
+
+        images = torch.empty(2, *shape, device="meta")
+        try:
+            with torch.no_grad(), Comparisons(len(images)) as torchs:
+                expected, output = _first(module(images))
+        except Exception as error:  # values are wanted: with data it is decided
+            return replace(row, said=_said(error))
+        if expected is None:
+            return replace(row, outcome="another task")
+        try:
+            made = lowered(module, shape, check=False, output=output)
+        except PibenchError as error:
+            return replace(row, outcome="refused", said=_said(error), kinds=kinds_of(error))
+        except Exception as error:
+            return replace(row, outcome="wrong", said=_said(error))
+        count, torchs_count = made.program.relu_count, torchs.towards(expected)
+        row = replace(row, relus=count, structure=made.program.sha256)
+        if count != torchs_count:
+            return replace(row, outcome="wrong", said=f"{count:,} ReLUs, torch compares {torchs_count:,}")
+        return replace(row, outcome="lowers")
+
+    def _values(self, candidate: Candidate, row: Row) -> Row:
+        """Lower with data, and compare with PyTorch."""
+        from pibench.errors import PibenchError
+        from pibench.lowering.lower import lowered
+        from pibench.lowering.reference import evaluate
+
+        module, shape = build(candidate)
+        module = randomised(module)
+        images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+        try:
+            with torch.no_grad(), Comparisons(len(images)) as torchs:
+                expected, output = _first(module(images))
+        except Exception as error:
+            return replace(row, said=_said(error))
+        if expected is None:
+            return replace(row, outcome="another task")
+        try:
+            made = lowered(module, shape, check=False, output=output)
+        except PibenchError as error:
+            return replace(row, outcome="refused", said=_said(error), kinds=kinds_of(error))
+        except Exception as error:
+            return replace(row, outcome="wrong", said=_said(error))
+        count, torchs_count = made.program.relu_count, torchs.towards(expected)
+        row = replace(row, relus=count, structure=made.program.sha256)
+        if count != torchs_count:
+            return replace(row, outcome="wrong", said=f"{count:,} ReLUs, torch compares {torchs_count:,}")
+        for dtype in (torch.float32, torch.float64):
+            with torch.no_grad():
+                wanted, _ = _first(module.to(dtype)(images.to(dtype)))
+                assert wanted is not None
+                got = evaluate(made.program, made.weights, images, dtype)
+            error = float((got - wanted).abs().max() / wanted.abs().max())
+            row = replace(row, error=error, precision="" if dtype == torch.float32 else "float64")
+            if error < TOLERANCE:
+                return replace(row, outcome="lowers")
+        return replace(row, outcome="wrong", said=f"logits differ by {error:.2g} of the largest, in float64 too")
+
+
+def _first(made: Any) -> tuple[Tensor | None, str | None]:
+    """Return the logits of a network, the first of several outputs, and the name of that output; None for no logits."""
+    output = None
+    if isinstance(made, tuple | list) and made and isinstance(made[0], Tensor):
+        made, output = made[0], "0" if len(made) > 1 else None
+    fits = isinstance(made, Tensor) and made.dim() == 2 and made.shape[1] in LOGITS
+    return (made, output) if fits else (None, None)
+
+
+def _said(error: BaseException) -> str:
+    name = "" if type(error).__module__.startswith("pibench") else f"{type(error).__name__}: "
+    return name + next(iter(str(error).splitlines()), "")
+
+
+def kinds_of(error: BaseException) -> tuple[str, ...]:
+    """Return the kinds of everything that is refused in a network."""
+    said = getattr(error, "refused", ()) or (str(error),)
+    kinds = (next((kind for words, kind in OF_THE_NETWORK.items() if words in line), ANOTHER) for line in said)
+    return tuple(sorted(set(kinds)))
+
+
+class TooLong(BaseException):
+    """A network that takes more processor time than it is given."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise TooLong after so much of this process's time."""
+
+    def stop(*_: Any) -> None:
+        raise TooLong(f"not done after {seconds:.0f} s of processor time")
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        with torch.device("meta"):
-            if _parameters(build(candidate)[0]) > MOST_PARAMETERS:
-                return None
-    except Exception:  # not every zoo's network can be made without data
-        pass
-    module, shape = build(candidate)
-    if _parameters(module) > MOST_PARAMETERS:
-        return None
-    module = randomised(module)
-    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad(), Comparisons(len(images)) as torchs:
-        expected = module(images)
-    if isinstance(expected, tuple | list) and expected and isinstance(expected[0], Tensor):
-        expected, output = expected[0], "0"
-    else:
-        output = None
-    if not isinstance(expected, Tensor) or expected.dim() != 2 or expected.shape[1] not in (10, 100, 1000):
-        return None
-    row: dict[str, Any] = {"library": candidate.library, "name": candidate.name}
-    try:
-        made = lowered(module, shape, check=False, output=output)
-    except PibenchError as error:
-        return Row(**row, outcome="refused", said=str(error).splitlines()[0])
-    except Exception as error:
-        return Row(**row, outcome="wrong", said=f"{type(error).__name__}: {error}".splitlines()[0])
-    with torch.no_grad():
-        error = float((evaluate(made.program, made.weights, images) - expected).abs().max() / expected.abs().max())
-    row |= {"relus": made.program.relu_count, "error": error}
-    if error > TOLERANCE or not error >= 0:
-        return Row(**row, outcome="wrong", said=f"logits differ by {error:.2g} of the largest")
-    if made.program.relu_count != torchs.count and output is None:  # of several outputs one alone is wanted here
-        return Row(**row, outcome="wrong", said=f"{made.program.relu_count:,} ReLUs, torch compares {torchs.count:,}")
-    return Row(**row, outcome="lowers")
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _one(candidate: Candidate) -> Row | None:
-    torch.set_num_threads(1)
-    try:
-        return judged(candidate)
-    except Exception as error:
-        print(f"{candidate.library}/{candidate.name} cannot be run by torch: {error!r}"[:160], file=sys.stderr)
-        return None
-
-
-def chosen(arguments: argparse.Namespace) -> list[Candidate]:
-    """Return the networks that the command line asks for."""
-    found = [c for c in candidates() if c.data in arguments.of and arguments.k in c.name]
-    if not arguments.each:
-        return _part(found, arguments.part)
-    seen: Counter[tuple[str, str, str]] = Counter()
+def mixture(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return the smallest set that has every family of each zoo once a data set: the first of its names."""
+    seen: set[tuple[str, str, str]] = set()
     kept = []
     for candidate in found:
-        seen[candidate.library, candidate.family, candidate.data] += 1
-        if seen[candidate.library, candidate.family, candidate.data] <= arguments.each:
-            kept.append(candidate)
-    return _part(kept, arguments.part)
-
-
-def _part(found: list[Candidate], part: str) -> list[Candidate]:
-    """Return one of n parts, `2/5`: a run of all takes hours."""
-    number, parts = (int(word) for word in part.split("/"))
-    return found[number - 1 :: parts]
+        key = (candidate.library, candidate.family, candidate.data)
+        kept += [] if key in seen else [candidate]
+        seen.add(key)
+    return kept
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the outcome of every network, then how often each."""
-    lines = [
-        f"{row.library:<10}{row.name:<44}{row.outcome:<9}"
-        + (f"{row.relus:>12,} ReLUs  error {row.error:.1e}" if row.outcome == "lowers" else row.said[:150])
-        for row in rows
-    ]
-    counts = Counter(row.outcome for row in rows)
-    total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("lowers", "refused", "wrong"))
-    return "\n".join([*lines, f"{len(rows)} networks: {total}"])
+    """Return the outcome of every network, then how often each, and the reasons of refusals."""
+    lines = [line_of(row) for row in rows if row.judged]
+    judged = [row for row in rows if row.judged]
+    of_relus = [row for row in judged if row.outcome != "refused" or ANOTHER in row.kinds]
+    for words, chosen in (("networks", judged), ("of ReLUs and their kin", of_relus)):
+        counts = Counter(row.outcome for row in chosen)
+        structures = len({row.structure for row in chosen if row.outcome == "lowers"})
+        total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("lowers", "refused", "wrong"))
+        lines.append(f"{len(chosen)} {words}: {total}; {structures} structures that lower")
+    refused = [row for row in judged if row.outcome == "refused"]
+    for kind in dict.fromkeys([*OF_THE_NETWORK.values(), ANOTHER]):
+        having = [row for row in refused if kind in row.kinds]
+        lines.append(f"  {len(having):>5} refused for {kind}, {sum(len(row.kinds) == 1 for row in having)} by it alone")
+    others = Counter(row.outcome for row in rows if not row.judged)
+    lines.append("not of this table: " + (", ".join(f"{count} {outcome}" for outcome, count in others.items()) or "none"))
+    return "\n".join(lines)
+
+
+def line_of(row: Row) -> str:
+    """Return one network's line."""
+    told = f"{row.relus:>12,} ReLUs  error {row.error:.1e} {row.precision}"
+    if row.outcome != "lowers":
+        told = row.said[:150]
+    return f"{row.library:<10}{row.name:<44}{row.outcome:<9}{told}{f'  as {row.like}' if row.like else ''}"
+
+
+def _kept(file: Path | None) -> dict[tuple[str, str], Row]:
+    """Return the rows of an earlier run, the last of each network."""
+    lines = file.read_text("utf-8").splitlines() if file is not None and file.exists() else []
+    rows = [Row(**{**json.loads(line), "kinds": tuple(json.loads(line)["kinds"])}) for line in lines]
+    return {(row.library, row.name): row for row in rows}
 
 
 def main() -> int:
     """Print the table; 1 where a network is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", action="append", choices=("cifar", "imagenet"), help="which data's (default: both)")
-    parser.add_argument("--each", type=int, default=0, metavar="N", help="at most N networks a family (default: all)")
+    parser.add_argument("--mixture", action="store_true", help="the first network of each family alone")
     parser.add_argument("-k", default="", metavar="WORD", help="only names that hold this")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts of the names")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
+    parser.add_argument("--seconds", type=float, default=300.0, metavar="S", help="processor time a network (300)")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows here; those that are there are not repeated")
+    parser.add_argument("--again", default="", metavar="OUTCOME", help="repeat rows with this outcome, or `other` reasons")
     arguments = parser.parse_args()
-    arguments.of = arguments.of or ["cifar", "imagenet"]
     sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
-    rows: list[Row] = []
-    with multiprocessing.get_context("fork").Pool(arguments.jobs, maxtasksperchild=20) as pool:
-        for row in pool.imap(_one, chosen(arguments)):
-            rows += [row] if row is not None else []
-            if row is not None:
-                print(table([row]).splitlines()[0], file=sys.stderr, flush=True)
+    torch.set_num_threads(1)
+    chosen = [c for c in candidates() if c.data in (arguments.of or ("cifar", "imagenet"))]
+    chosen = mixture(chosen) if arguments.mixture else chosen
+    number, parts = (int(word) for word in arguments.part.split("/"))
+    chosen = [c for c in chosen if arguments.k in c.name][number - 1 :: parts]
+    known = _kept(arguments.rows)
+    known = {key: row for key, row in known.items() if not _repeated(row, arguments.again)}
+    judge = Judge(list(known.values()))
+    for candidate in chosen:
+        if (candidate.library, candidate.name) in known:
+            continue
+        try:
+            with within(arguments.seconds):
+                row = judge.judged(candidate)
+        except TooLong as error:
+            row = Row(**asdict(candidate), outcome="not made", said=str(error))
+        known[candidate.library, candidate.name] = row
+        print(line_of(row), file=sys.stderr, flush=True)
+        if arguments.rows:
+            with arguments.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+    rows = [row for c in chosen if (row := known.get((c.library, c.name))) is not None]
     print(table(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
     return 1 if any(row.outcome == "wrong" for row in rows) else 0
+
+
+def _repeated(row: Row, again: str) -> bool:
+    return bool(again) and (row.outcome == again or (again == "other" and ANOTHER in row.kinds))
 
 
 if __name__ == "__main__":

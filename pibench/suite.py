@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +19,7 @@ from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import find_documents, resolve
 from pibench.mpc.spec import spec_of
-from pibench.registry import LINKS, MEASURES, nearest
+from pibench.registry import DATASETS, LINKS, MEASURES, nearest
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -70,7 +70,8 @@ class NetworkEntry(Strict):
     output: str | None = None  # which one, of a model that returns several
     label: Word | None = None  # what tables and figures call a model, instead of its factory
     method: Word | None = None  # how a model's ReLUs were reduced, such as snl: its group in figures
-    dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"] | None = None
+    dataset: str | None = None  # a model's: a name, or a folder of pictures in folders of classes
+    normalise: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2)] | None = None
 
     @field_validator("model")
     @classmethod
@@ -284,6 +285,18 @@ def _misfits(suite: Suite) -> list[tuple[int, str]]:
     return found
 
 
+def no_normalisation(numbers: Sequence[float]) -> str:
+    """Return why numbers are no means and as many deviations; nothing where they are."""
+    if len(numbers) < 2 or len(numbers) % 2:
+        return "as many deviations as means: one of each, or one of each a channel, all means first"
+    return "" if all(number > 0 for number in numbers[len(numbers) // 2 :]) else "a deviation is to be above 0"
+
+
+def is_dataset(name: str, folder: Path = Path()) -> bool:
+    """Whether this names a data set, or a folder as seen from here or from another folder."""
+    return name in DATASETS or Path(name).is_dir() or (folder / name).is_dir()
+
+
 def _protocol_misfits(entry: ProtocolEntry, suite: Suite) -> list[str]:
     """Return what a protocol cannot do that the suite wants of it: its options, a device, a link."""
     spec, problems = spec_of(entry.name), []
@@ -300,8 +313,14 @@ def _network_misfits(entry: NetworkEntry, folder: Path) -> list[str]:
         return ["a network needs a card or a model"]
     if entry.model is not None and entry.input is None:
         return ["a model needs its input: [channels, height, width]"]
-    if entry.card is not None and (entry.output or entry.label or entry.method):
-        return ["output, label and method are a model's; a card has its own"]
+    of_model = ("output", "label", "method", "normalise", "dataset")
+    if entry.card is not None and (given := [name for name in of_model if getattr(entry, name) is not None]):
+        return [f"{' and '.join(given)}: a model's; a card has its own"]
+    if entry.normalise is not None and (why := no_normalisation(entry.normalise)):
+        return [f"normalise: {why}"]
+    if entry.dataset is not None and not is_dataset(entry.dataset, folder):
+        hint = nearest(entry.dataset, DATASETS) or f"; known: {', '.join(DATASETS)}"
+        return [f"no data set and no folder is named '{entry.dataset}'{hint}"]
     if entry.card is not None and entry.input is not None:
         return ["a card knows its input; remove the key"]
     cards = expand(entry)

@@ -17,7 +17,8 @@ from pibench.errors import DataError
 from pibench.networks.build import build
 from pibench.networks.card import load_card
 from pibench.networks.spec import ResNetSpec
-from pibench.run.prepare import Needs, prepare_card
+from pibench.run.prepare import prepare_card
+from pibench.run.settings import Needs
 from pibench.training.checkpoint import load_checkpoint, packed, read_metadata, save_checkpoint, unpacked
 from pibench.training.metadata import differences
 from pibench.training.runs import load_into

@@ -15,6 +15,7 @@ from test_link_sessions import counts
 from test_session import plan, small_program
 from test_tls import no_certificate, no_tls, old_tls
 
+from pibench.cli import main
 from pibench.errors import PartyError, PibenchError, UsageError
 from pibench.hosts import hosts
 from pibench.hosts import lender as lender_module
@@ -32,13 +33,14 @@ from pibench.hosts.hosts import (
     parse_address,
 )
 from pibench.hosts.lender import Lender
-from pibench.hosts.lent import LentCards
+from pibench.hosts.lent import LentNetworks
 from pibench.links import frames
 from pibench.links.callers import MAX_CALLERS
 from pibench.links.link import Link
 from pibench.links.tls import Wrapper, generate
 from pibench.mpc.spec import found
 from pibench.run.fromsuite import plan_of
+from pibench.run.settings import OwnModel
 from pibench.session.job import Job
 from pibench.session.session import run_session
 
@@ -176,7 +178,8 @@ REMOTE = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program
     [
         ("job", "this is no job"),
         ({"remote": {**REMOTE, "program": "abc"}}, "not what this host makes of the card"),
-        ({"remote": {"program": "abc"}}, "the job's network is malformed: card: Field required"),
+        ({"remote": {**REMOTE, "model": "a:b"}}, "a card or a module, one of them"),
+        ({"remote": {"program": "abc"}}, "the job's network is malformed: images: Field required"),
         ({"remote": {**REMOTE, "images": 10**9}}, "images: Input should be less than or equal to 100000"),
         ({"remote": {**REMOTE, "card": "x" * 70_000}}, "card: String should have at most 65536 characters"),
         ({"batch": 10**9}, "batch: Input should be less than or equal to 4096"),
@@ -263,7 +266,7 @@ CARD = Path(__file__).parent.parent / "networks" / "digits-tiny.yaml"
     ],
 )
 def test_a_host_lends_the_cards_that_it_names_and_no_others(tmp_path, cards, text, said):
-    lent = LentCards(cards, tmp_path, print)
+    lent = LentNetworks(cards, tmp_path, print)
     with pytest.raises(UsageError, match="lends no such card") as caught:
         lent.prepared(wanted({**REMOTE, "card": text or CARD.read_text()}))
     assert said in str(caught.value)
@@ -279,18 +282,64 @@ def test_a_lent_card_is_prepared_once_and_a_few_are_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pibench.run.prepare.prepare_card", prepare)
     monkeypatch.setattr("pibench.hosts.lent.MOST_PREPARED", 2)
-    lent = LentCards(("digits-tiny",), tmp_path, print)
+    lent = LentNetworks(("digits-tiny",), tmp_path, print)
     ask = [wanted({**REMOTE, "card": CARD.read_text(), "seed": seed}) for seed in range(3)]
     found = [lent.prepared(ask[seed]).seed for seed in (0, 0, 1, 2, 2, 0)]
     assert (found, made) == ([0, 0, 1, 2, 2, 0], [0, 1, 2, 0])
     assert len(list(tmp_path.iterdir())) == 2
 
 
+OWN = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+
+def other():
+    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(192, 10))
+"""
+
+
+@pytest.mark.parametrize(
+    ("lent", "asked", "said"),
+    [
+        ("net", "net", ""),
+        ("net", "other", "lends no such module (it lends mine)"),
+        ("other", "net", "not what this host makes of the module"),
+    ],
+)
+def test_ones_own_module_runs_between_two_hosts_that_have_it(keys, tmp_path, monkeypatch, capsys, lent, asked, said):
+    (tmp_path / "hostsown.py").write_text(OWN)
+    (tmp_path / "small.yaml").write_text(
+        "name: small\nnetworks: [digits-tiny]\nprotocols: [plaintext]\nsessions: 1\ninferences: 1\nwarmups: 0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    log = []
+    model = OwnModel(f"hostsown:{lent}", (1, 8, 8), label="mine")
+    lender = Lender(("127.0.0.1", 0), 0, who(keys, "alice", "bob"), log.append, models=(model,))
+    thread = threading.Thread(target=lender.serve)
+    thread.start()
+    name = "mine" if asked == "net" else "another"
+    command = ["--model", f"hostsown:{asked}", "--label", name, "--input", "1,8,8", "--record", "it.json", "-q"]
+    peer = ["--peer", "{}:{}".format(*lender.address), "--key", str(keys / "bob.key"), "--trust", str(keys / "alice.crt")]
+    try:
+        assert main(["run", "small.yaml", *peer, *command]) == (2 if said else 0)
+    finally:
+        lender.close()
+        thread.join(10)
+    case = json.loads((tmp_path / "it.json").read_text())["cases"][0]
+    assert case["status"] == ("failed" if said else "done")
+    assert said in str(case["error"])
+    assert (said or "session 1 for") in " ".join(log)
+    assert case["network"]["card"] == name
+
+
 def test_a_network_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr("pibench.run.prepare.prepare_card", lambda *_: gate.wait(20))
     monkeypatch.setattr("pibench.hosts.lent.PREPARE_S", 0.2)
-    lent = LentCards(("digits-tiny",), tmp_path, print)
+    lent = LentNetworks(("digits-tiny",), tmp_path, print)
     ask = wanted({**REMOTE, "card": CARD.read_text()})
     for said in ("was not ready after 0 s", "still preparing another network"):
         with pytest.raises(UsageError, match=said):

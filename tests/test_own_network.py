@@ -14,8 +14,8 @@ from torch import nn
 
 from pibench.cli import main
 from pibench.errors import DataError, UsageError
-from pibench.run.prepare import Needs, Prepared, prepare_instance, prepare_model
-from pibench.run.settings import OwnModel
+from pibench.run.prepare import Prepared, prepare_instance, prepare_model
+from pibench.run.settings import Needs, OwnModel
 from pibench.training.foreign import fitted, read_state
 
 CODE = """

@@ -20,10 +20,10 @@ from pibench.records.files import load_record, save_record
 from pibench.records.record import SCHEMA, Machine, Record, SuiteInfo
 from pibench.run import runner
 from pibench.run.fromsuite import plan_of
-from pibench.run.prepare import Needs, prepare_instance, preparer
+from pibench.run.prepare import prepare_instance, preparer
 from pibench.run.runner import Run
 from pibench.run.selection import matches
-from pibench.run.settings import CasePlan, OwnModel, RunPlan, estimate_s, select
+from pibench.run.settings import CasePlan, Needs, OwnModel, RunPlan, estimate_s, select
 
 OWN = OwnModel("own_model:tiny", (1, 8, 8))
 
@@ -352,18 +352,19 @@ def test_an_absent_data_set_is_a_note_and_a_damaged_one_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pibench.errors import DataError
-    from pibench.run.prepare import _data
+    from pibench.run.images import shown_by
 
     monkeypatch.setenv("PIBENCH_DATA", str(tmp_path))
-    data, note = _data("cifar10")
-    assert data is None
-    assert "not there" in str(note)
+    needs = Needs(1, 1, 0)
+    found = shown_by("cifar10", (3, 32, 32), needs)
+    assert found.data is None
+    assert "not there" in str(found.note)
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
         (folder / f"{name}.bin").write_bytes(b"\0" * 1000)
     with pytest.raises(DataError, match="truncated"):
-        _data("cifar10")
+        shown_by("cifar10", (3, 32, 32), needs)
 
 
 def test_a_dry_run_runs_nothing(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:

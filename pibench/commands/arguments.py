@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+
+from pibench.registry import DATASETS, nearest
 
 
 def positive(text: str) -> int:
@@ -49,3 +52,28 @@ def image_shape(text: str) -> tuple[int, ...]:
     if not shape or any(size < 1 for size in shape):
         raise argparse.ArgumentTypeError(f"{text!r} is no shape; write C,H,W such as 3,32,32")
     return shape
+
+
+def normalisation(text: str) -> tuple[float, ...]:
+    """Read `0.5,0.25`, a mean and a deviation, or one of each a channel, all means first."""
+    from pibench.suite import no_normalisation
+
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no normalisation; write MEAN,STD such as 0.5,0.25")
+    if why := no_normalisation(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: {why}")
+    return numbers
+
+
+def dataset(text: str) -> str:
+    """Read the name of a data set, or a folder of pictures."""
+    from pibench.suite import is_dataset
+
+    if not is_dataset(text):
+        hint = nearest(text, DATASETS) or f"; known: {', '.join(DATASETS)}"
+        raise argparse.ArgumentTypeError(f"there is no data set and no folder {text!r}{hint}")
+    return text

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from pibench.commands.own_networks import add_own_networks, own_networks
 from pibench.errors import EXIT_OK, UsageError
 
 ACTIONS = ("keygen", "fingerprint")
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cards", action="append", default=[], metavar="NAME",
         help="card of this host that callers may use: a name, a pattern or a file; none unless named",
     )  # fmt: skip
+    add_own_networks(parser, "modules of this host that callers may use; none unless named")
     parser.add_argument(
         "--data-port", type=int, metavar="N", help="port of the parties' own connection (default: the next one)"
     )
@@ -71,9 +73,9 @@ def _listen(args: argparse.Namespace) -> int:
     place = parse_address(args.listen)
     who = identity(args.key, args.trust)
     data_port = default_data_port(place) if args.data_port is None else args.data_port
-    lender = Lender(place, data_port, who, cards=tuple(args.cards))
+    lender = Lender(place, data_port, who, cards=tuple(args.cards), models=own_networks(args.own_networks))
     log_line(f"listening on {place[0]}:{place[1]}, data on port {data_port}, as {fingerprint(who.certificate)}")
-    log_line(f"lends {', '.join(sorted(lender.lent)) or 'no card: name some with --cards'}")
+    log_line(f"lends {', '.join(sorted(lender.lent)) or 'nothing: name cards with --cards, modules with --model'}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
     try:
         lender.serve()

@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pibench.commands.arguments import image_shape, positive
-from pibench.errors import EXIT_FAILED, EXIT_OK, PibenchError, UsageError
-from pibench.registry import DATASETS
+from pibench.commands.arguments import positive
+from pibench.commands.own_networks import add_own_networks, own_networks
+from pibench.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, PibenchError, UsageError
 
 if TYPE_CHECKING:
     from pibench.hosts.hosts import Peer
     from pibench.records.record import Record
     from pibench.run.runner import Run
-    from pibench.run.settings import OwnModel, RunPlan
+    from pibench.run.settings import RunPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     two.add_argument("--key", type=Path, metavar="FILE", help="this host's key (`pibench party keygen NAME`)")
     two.add_argument("--trust", type=Path, metavar="FILE", help="the other host's certificate")
-    own = parser.add_argument_group("your own network, on any suite's settings")
-    own.add_argument("--model", metavar="PACKAGE.MODULE:FACTORY", help="a function that returns a torch.nn.Module")
-    own.add_argument("--input", type=image_shape, metavar="C,H,W", help="shape of one image, such as 3,32,32")
-    own.add_argument("--weights", type=Path, metavar="FILE", help="its weights: safetensors, .pt or .pth")
-    own.add_argument("--label", metavar="NAME", help="what it is called in tables and figures, instead of its factory")
-    own.add_argument("--method", metavar="NAME", help="how its ReLUs were reduced, such as snl: its group in figures")
-    own.add_argument("--output", metavar="NAME", help="the logits among several outputs, such as 0 or logits")
-    where = f"where its images and labels come from: {', '.join(DATASETS)}"
-    own.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=where)
+    add_own_networks(parser, "your own networks, on any suite's settings")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from pibench.records.store import find_record
     from pibench.run.fromsuite import plan_of
 
-    own = _own_model(args)
+    own = own_networks(args.own_networks)
     resumed = find_record(args.resume) if args.resume else None
     if resumed is None and args.record and args.record.exists():
         remedy = f"go on with it: --resume {args.record}; or give another name, or remove it"
@@ -171,25 +163,25 @@ def _show(record: Record, path: Path, as_json: bool) -> None:
 
 
 def _dry_run(plan: RunPlan, as_json: bool) -> int:
-    """Show the plan; earlier records of this folder say how long a case takes."""
+    """Show the plan, timed by earlier records of this folder, and every fault of one's own networks."""
     from rich.console import Console
 
     from pibench.reporting.screen.progress import plan_table
+    from pibench.run.rehearsal import faults
     from pibench.run.settings import estimate_s
 
-    estimates = estimate_s(plan, _earlier())
+    estimates, wrong = estimate_s(plan, _earlier()), faults(plan)
     if as_json:
         cases = [
             {"id": case.id, "estimate_s": estimates[case.id][0], "known": estimates[case.id][1]} for case in plan.cases
         ]
-        print(
-            json.dumps(
-                {"suite": plan.suite.name, "sessions": plan.sessions, "inferences": plan.inferences, "cases": cases}
-            )
-        )
-        return EXIT_OK
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(plan_table(plan, estimates))
-    return EXIT_OK
+        facts = {"suite": plan.suite.name, "sessions": plan.sessions, "inferences": plan.inferences, "cases": cases}
+        print(json.dumps({**facts, "faults": {name: str(error) for name, error in wrong.items()}}))
+    else:
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(plan_table(plan, estimates))
+    for name, error in wrong.items():
+        print(f"pibench run: {name}: {error}", file=sys.stderr)
+    return EXIT_USAGE if wrong else EXIT_OK
 
 
 def _earlier(limit: int = 8) -> list[Record]:
@@ -219,16 +211,3 @@ def _peer(args: argparse.Namespace) -> Peer | None:
             remedy="--key NAME.key --trust PEER.crt; `pibench party keygen NAME` makes both files",
         )
     return Peer(parse_address(args.peer), identity(args.key, [args.trust]))
-
-
-def _own_model(args: argparse.Namespace) -> OwnModel | None:
-    if args.model is None:
-        its_own = ("input", "weights", "dataset", "output", "label", "method")
-        if given := [name for name in its_own if getattr(args, name) is not None]:
-            raise UsageError(f"--{given[0]} is for your own network", remedy="give --model package.module:factory too")
-        return None
-    from pibench.run.settings import OwnModel
-
-    if args.input is None:
-        raise UsageError("--model needs the shape of its images", remedy="add --input C,H,W, such as --input 3,32,32")
-    return OwnModel(args.model, args.input, args.weights, args.dataset, args.output, args.label or "", args.method)

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pibench.errors import UsageError
 
 MOST_IMAGES = 100_000
 LONGEST_CARD = 1 << 16
+LONGEST_NAME = 256
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Wanted(BaseModel):
-    """The network: a card's text, how much of its data, and the hash of the program that it must become."""
+    """The network: a card's text or a module's name, how much of its data, the hash of the program that it must become.
+
+    Neither is taken at its word: a host compares it with what it lends, and reads, imports and calls nothing of it.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    card: Annotated[str, Field(max_length=LONGEST_CARD)]
+    card: Annotated[str, Field(max_length=LONGEST_CARD)] = ""
+    model: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     merge: bool
     program: Annotated[str, Field(max_length=128)]
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.card) == bool(self.model):
+            raise ValueError("a card or a module, one of them")
+        return self
 
 
 class _Numbers(BaseModel):

@@ -1,7 +1,8 @@
 """`pibench party --listen`: lends this host's side of sessions to one pinned caller at a time.
 
 Callers are greeted in threads of their own with a deadline, so that strangers neither delay nor disturb a session in
-progress; each refusal is logged with its reason. A caller sends a card; the weights are this host's own checkpoints.
+progress; each refusal is logged with its reason. A caller sends a card, or the name of a module; both are compared with
+what this host lends, and the weights are its own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pibench.errors import PibenchError, TransportError, UsageError
 from pibench.hosts.asked import Wanted, wanted
 from pibench.hosts.conversation import Talk
 from pibench.hosts.hosts import accepted, greeted, hello
-from pibench.hosts.lent import LentCards
+from pibench.hosts.lent import LentNetworks
 from pibench.links.callers import Callers, Log, say
 from pibench.links.tls import Identity, Wrapper
 from pibench.links.transport import listen
 from pibench.mpc.spec import spec_of
 from pibench.records.store import release_scratch, scratch_folder
+from pibench.run.settings import OwnModel
 from pibench.session.children import Child, Children, note
 from pibench.session.connect import HANDSHAKE_S, Address
 
@@ -45,6 +47,7 @@ class Lender:
     identity: Identity
     log: Log = log_line
     cards: tuple[str, ...] = ()  # names or patterns of this host's own cards that callers may use
+    models: tuple[OwnModel, ...] = ()  # modules of this host's own, likewise
     deadline_s: float = DEADLINE_S  # of one session
     sessions: int = 0
     _busy: threading.Lock = field(default_factory=threading.Lock)
@@ -52,7 +55,7 @@ class Lender:
     def __post_init__(self) -> None:
         self._wrap = Wrapper(self.identity, server=True)
         self._folder = scratch_folder()
-        self._lent = LentCards(self.cards, self._folder, lambda text: self.log(text))
+        self._lent = LentNetworks(self.cards, self._folder, lambda text: self.log(text), self.models)
         self._socket = listen(*self.place)
         self._callers = Callers(
             self._socket, self._question, self._admit, within_s=HANDSHAKE_S,
@@ -68,8 +71,8 @@ class Lender:
 
     @property
     def lent(self) -> list[str]:
-        """Names of the cards that callers may use."""
-        return list(self._lent.cards())
+        """Names of the cards and modules that callers may use."""
+        return [*self._lent.cards(), *self._lent.models]
 
     def serve(self) -> None:
         """Accept callers until the listener is closed."""
@@ -127,7 +130,8 @@ class Lender:
         prepared = self._prepared(asked)
         if prepared.program.sha256 != asked.program:
             raise UsageError(
-                "that program is not what this host makes of the card", remedy="same version, same checkpoint"
+                f"that program is not what this host makes of the {'card' if asked.card else 'module'}",
+                remedy="same version, same checkpoint",
             )
         masks = str(prepared.masks_path) if prepared.masks_path else None
         job = dataclasses.replace(job, program=prepared.ops, weights=str(prepared.weights_path), masks=masks)
@@ -143,7 +147,7 @@ class Lender:
             self.log(f"session {self.sessions} {how}: {child.reason()}")
 
     def _prepared(self, asked: Wanted) -> Any:
-        """Return the network of the caller's card, with this host's weights."""
+        """Return the network that the caller means, with this host's weights."""
         return self._lent.prepared(asked)
 
 

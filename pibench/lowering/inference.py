@@ -29,6 +29,13 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def on_cpu(module: nn.Module) -> nn.Module:
+    """Move a module from whichever device to the CPU; what has no data stays without."""
+    moved = module._apply(lambda tensor: tensor if tensor.is_meta else tensor.cpu())  # type: ignore[no-untyped-call]
+    assert isinstance(moved, nn.Module)
+    return moved
+
+
 def inference_copy(module: nn.Module) -> nn.Module:
     """Return a copy in eval mode and float32; the module given stays as it is."""
     module = unwrapped(module)
@@ -45,7 +52,7 @@ def inference_copy(module: nn.Module) -> nn.Module:
         if (inner := unwrapped(child)) is not child and name:
             parent, _, leaf = name.rpartition(".")
             setattr(made.get_submodule(parent), leaf, inner)
-    made = made.eval().requires_grad_(False)
+    made = on_cpu(made.eval().requires_grad_(False))
     mixed = any(t.is_floating_point() and t.dtype != torch.float32 for t in (*made.parameters(), *made.buffers()))
     return made.float() if mixed else made
 

@@ -5,8 +5,9 @@ Module names survive, so that a ReLU site is called what the network's author ca
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def lower(
     module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True,
     output: str | None = None,
 ) -> tuple[Program, Weights]:  # fmt: skip
-    """Return the program and the weights of `lowered`."""
-    made = lowered(module, input_shape, stage_of, check=check, output=output)
+    """Return the program and the weights of `lowered`, of a part of a network too, which ends in no row of logits."""
+    made = _made(module, input_shape, stage_of, check=check, output=output, row=False)
     return made.program, made.weights
 
 
@@ -52,12 +53,21 @@ def lowered(
     `stage_of` maps a module path to its stage; without it the path's first part is the stage. `output` names the
     output to take of a network with several. `check` compares the program with the module on two random images (modules
     without data, on the meta device, are not compared). Raises UnsupportedLayer for what private inference here cannot
-    express, and UsageError for a module that fails on such an input.
+    express, or for an output that is no row of logits, and UsageError for a module that fails on such an input.
     """
+    return _made(module, input_shape, stage_of, check=check, output=output, row=True)
+
+
+def _made(
+    module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None, *, check: bool, output: str | None,
+    row: bool,
+) -> Lowered:  # fmt: skip
     inference = inference_copy(module)
     root = nn.Sequential(inference) if is_whole(inference) and not _own_forward(inference) else inference
     recorder = Recorder(tuple(input_shape), stage_of or _first_part)
     made = _picked(_recorded(recorder, root), output, type(inference).__name__)
+    if row:
+        made = _row(made, type(inference).__name__)
     if isinstance(made.value, Refusal):
         raise _all_refused(made.value, recorder.refused)
     ending = made.value if isinstance(made.value, Ending) else None
@@ -128,6 +138,30 @@ def _picked(output: Any, wanted: str | None, name: str) -> Traced:
     return chosen
 
 
+def _row(made: Traced, name: str) -> Traced:
+    """Return the output as one row of logits an image; (10, 1, 1) is one, a picture is none."""
+    shape = tuple(made.shape[1:])
+    if isinstance(made.value, Refusal) or len(shape) == 1:
+        return made
+    if sum(size > 1 for size in shape) > 1:
+        raise UnsupportedLayer(
+            f"{name} returns values of shape {shape} for an image, which is no row of logits",
+            remedy="private inference here is for classification: return (images, classes)",
+        )
+    ending = made.value
+    if isinstance(ending, Ending):  # softmax over such a row is softmax over the row
+        made.value = ending.form
+        flat: Traced = made.reshape(len(made), -1)  # type: ignore[assignment]
+        assert isinstance(flat.value, Form)
+        flat.value = dataclasses.replace(ending, form=flat.value, function=_over_rows(ending.function, shape))
+        return flat
+    return made.reshape(len(made), -1)  # type: ignore[return-value]
+
+
+def _over_rows(function: Callable[[Tensor], Tensor], shape: Shape) -> Callable[[Tensor], Tensor]:
+    return lambda row: function(row.reshape(len(row), *shape)).reshape(len(row), -1)
+
+
 def _all_refused(first: Refusal, refused: Sequence[UnsupportedLayer]) -> UnsupportedLayer:
     """Return the error of the output, and how much else would stand in the way."""
     others = [error for error in refused if error is not first.error]
@@ -151,7 +185,7 @@ def _compare(module: nn.Module, program: Program, weights: Weights, output: str 
         found = dict(leaves(module.to(dtype)(images)))
         expected = found[output] if output is not None else next(iter(found.values()))
         got = evaluate(program, weights, images, dtype)
-        got = got if ending is None else ending.function(got)
+        got = (got if ending is None else ending.function(got)).reshape(expected.shape)
         error, largest = float((got - expected).abs().max()), float(expected.abs().max())
         if error <= _TOLERANCE * largest or not largest > 0:
             return

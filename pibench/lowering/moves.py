@@ -68,7 +68,7 @@ def _zeros_are_nowhere(call: Call, args: Any, kwargs: dict[str, Any]) -> tuple[A
 
 def _placed(call: Call, refs: Sequence[Ref], moved: Tensor, total: int) -> Ref:
     """Return the value whose scalars come from these positions, if both images of the batch moved alike."""
-    if moved.dim() < 2 or len(moved) != 2 or not _alike(moved[0], moved[1], total):
+    if moved.dim() < 1 or len(moved) != 2 or not _alike(moved[0], moved[1], total):
         call.refuse(f"it turns a batch into shape {tuple(moved.shape)} and mixes its images")
     return rearranged(call, refs, moved[0].round().long().flatten(), tuple(moved.shape[1:]))
 
@@ -139,7 +139,7 @@ def _recognised(call: Call, refs: Sequence[Ref], index: Tensor, shape: Shape) ->
     x = refs[0]
     if identity and shape == x.shape:
         return x
-    if identity and len(shape) == 1:
+    if identity and len(shape) == 1 and x.shape:
         return call.emit(Flatten, x, shape=shape)
     return _sliced(call, x, index, shape) or _padded(call, x, index, shape)
 

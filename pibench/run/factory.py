@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from pibench.errors import PibenchError, UsageError
-from pibench.lowering.inference import unwrapped
+from pibench.lowering.inference import on_cpu, unwrapped
 from pibench.lowering.lower import user_error
 from pibench.registry import nearest
 
@@ -31,7 +31,7 @@ def call_factory(name: str) -> nn.Module:
         made = make if isinstance(make, nn.Module) else _called(name, make)
     if not isinstance(made, nn.Module):
         raise UsageError(f"{name} made a {type(made).__name__}, not a torch.nn.Module", where="--model")
-    return unwrapped(made)
+    return on_cpu(unwrapped(made))
 
 
 def _imported(name: str, package: str, factory: str) -> Any:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pibench.errors import UsageError
 from pibench.records.files import load_record
 from pibench.records.record import SuiteInfo
+from pibench.registry import DATASETS
 from pibench.run.settings import CardSource, CasePlan, OwnModel, RunPlan, Source, select
 from pibench.suite import CaseEntry, Suite, load_suite
 
 
 def plan_of(
     suite: str, *, expression: str | None = None, sessions: int | None = None, inferences: int | None = None,
-    seed: int | None = None, own: OwnModel | None = None, resumed: Path | None = None, command: tuple[str, ...] = (),
+    seed: int | None = None, own: Sequence[OwnModel] = (), resumed: Path | None = None, command: tuple[str, ...] = (),
 ) -> RunPlan:  # fmt: skip
     """Return the plan of a suite (a name, a file, or a record to run again); the wishes go before the suite's words."""
     found = _suite_of_record(Path(suite)) if suite.endswith(".json") else load_suite(suite)
@@ -31,14 +33,16 @@ def plan_of(
     return dataclasses.replace(plan, cases=select(plan.cases, expression), **given)
 
 
-def plan_from(suite: Suite, own: OwnModel | None = None) -> RunPlan:
-    """Return the plan of a suite; `own` takes the place of all its networks."""
+def plan_from(suite: Suite, own: Sequence[OwnModel] = ()) -> RunPlan:
+    """Return the plan of a suite; `own` ones take the place of all its networks."""
     cells = suite.cases()
     sources: dict[str, Source] = {cell.network: _source(cell, suite.path.parent) for cell in cells}
     cases = [_case(cell) for cell in cells]
-    if own is not None:
-        sources = {own.name: own}
-        cases = [dataclasses.replace(case, network=own.name) for case in cases]
+    if own:
+        sources = {model.name: model for model in own}
+        if len(sources) < len(own):
+            raise UsageError("two of your networks have one name", where="--model", remedy="give each its --label")
+        cases = [dataclasses.replace(case, network=name) for name in sources for case in cases]
     return RunPlan(
         suite=info_of(suite),
         cases=tuple({case.id: case for case in cases}.values()), sources=sources, sessions=suite.sessions,
@@ -65,8 +69,13 @@ def _source(cell: CaseEntry, folder: Path) -> Source:
     weights = None if entry.weights is None else near(Path(entry.weights), folder)
     if cell.card is not None:
         return CardSource(cell.card, weights)
-    shape, label = tuple(entry.input or ()), entry.label or ""
-    return OwnModel(str(entry.model), shape, weights, entry.dataset, entry.output, label, entry.method)
+    dataset = entry.dataset
+    if dataset is not None and dataset not in DATASETS:
+        dataset = str(near(Path(dataset), folder))
+    return OwnModel(
+        str(entry.model), tuple(entry.input or ()), weights, dataset=dataset, output=entry.output,
+        normalise=tuple(entry.normalise) if entry.normalise else None, label=entry.label or "", method=entry.method,
+    )  # fmt: skip
 
 
 def near(path: Path, folder: Path) -> Path:

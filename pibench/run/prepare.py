@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pibench.errors import DataError, StoreError, UsageError
+from pibench.errors import DataError, StoreError
 from pibench.lowering.lower import lowered
 from pibench.lowering.merge import merge
 from pibench.lowering.program import Program, Weights
@@ -30,28 +30,17 @@ from pibench.records.record import Network
 from pibench.run.advice import reach_of
 from pibench.run.answers import as_images, checked_labels, score
 from pibench.run.factory import call_factory
-from pibench.run.settings import OwnModel, Source
+from pibench.run.images import seed_of, shown_by
+from pibench.run.settings import Needs, OwnModel, Source
 
 if TYPE_CHECKING:
     from pibench.networks.card import Card
-    from pibench.training.data import Dataset
 
-CALIBRATION_IMAGES = 64
 EVALUATED_AT_ONCE = 100
 TINY_SPREAD = 1e-6  # images all alike: nothing to calibrate on
 
 Tell = Callable[[str], None]
-Prepare = Callable[[str, Path, "Needs"], "Prepared"]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the run wants of a network."""
-
-    images: int  # for private inference
-    plain_images: int  # for accuracy in plaintext
-    seed: int
-    merge: bool = True  # linear neighbours, where that takes fewer multiplications
+Prepare = Callable[[str, Path, Needs], "Prepared"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +84,11 @@ def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Pa
     """Prepare a card's network: `weights` if given, else its checkpoint if there is one, else random weights."""
     checkpoint = weights or trained(card, tell)
     with torch.random.fork_rng():
-        torch.manual_seed(_seed(needs.seed, card.name))
+        torch.manual_seed(seed_of(needs.seed, card.name))
         module = build(card.network).eval()
-    data, note = _data(card.dataset)
+    shape = tuple(card.network.input)
+    shown = shown_by(card.dataset, shape, needs)
+    note = shown.note
     meta: dict[str, Any] = {}
     if checkpoint is not None:
         from pibench.training.runs import load_into
@@ -106,32 +97,35 @@ def prepare_card(card: Card, folder: Path, needs: Needs, tell: Tell, weights: Pa
     else:
         tell(f"{card.name}: no checkpoint, random weights (accuracy not known)")
         note = note or "random weights: no accuracy"
-    images, labels = _images(data, tuple(card.network.input), needs)
+    images, labels = shown.images(shape, needs)
     facts = Network(
         card=card.name, title=card.title, method=card.method, dataset=card.dataset, sha256=card.sha256,
         published=tuple(p.model_dump(exclude_none=True) for p in card.published), note=note,
         checkpoint_accuracy=_checkpoint_accuracy(meta),
     )  # fmt: skip
-    calibrating = None if checkpoint else _calibration_images(data, images, needs.seed)
+    calibrating = None if checkpoint else shown.calibrating(shape, needs)
     return _finish(_Parts(module, facts, images, labels, calibrating, stage_of), folder, needs)
 
 
 def prepare_model(own: OwnModel, folder: Path, needs: Needs, tell: Tell) -> Prepared:
     """Prepare a user's own module; random weights of its own making unless a file is given."""
     with torch.random.fork_rng():
-        torch.manual_seed(_seed(needs.seed, own.factory))
+        torch.manual_seed(seed_of(needs.seed, own.factory))
         module = call_factory(own.factory).eval()
     if own.weights is not None:
         from pibench.training.runs import load_into
 
         load_into(module, own.weights, tell=lambda line: tell(f"{own.name}: {line}"))
-    data, note = _data(own.dataset)
-    images, labels = _images(data, own.input_shape, needs)
+    shown = shown_by(own.dataset, own.input_shape, needs, own.normalise)
+    images, labels = shown.images(own.input_shape, needs)
     fresh = own.weights is None and not _has_statistics(module)
-    note = "weights as the factory made them: no accuracy" if fresh else note
-    facts = Network(card=own.name, title=own.name, dataset=own.dataset, note=note, method=own.method or "")
-    calibrating = _calibration_images(data, images, needs.seed) if fresh else None
-    return _finish(_Parts(module, facts, images, labels, calibrating, None, own.output), folder, needs)
+    notes = ("weights as the factory made them: no accuracy" if fresh else "", shown.note)
+    facts = Network(
+        card=own.name, title=own.name, dataset=shown.data.name if shown.data is not None else own.dataset,
+        note="; ".join(note for note in notes if note) or None, method=own.method or "",
+    )  # fmt: skip
+    calibrating = shown.calibrating(own.input_shape, needs) if fresh else None
+    return _finish(_Parts(module, facts, images, labels, calibrating, None, own.output, shown.classes), folder, needs)
 
 
 def prepare_instance(name: str, module: nn.Module, images: Any, labels: Any, folder: Path, needs: Needs) -> Prepared:
@@ -156,6 +150,7 @@ class _Parts:
     calibrating: Tensor | None  # what random weights measure their BatchNorm statistics on; None: they are trained
     stage_of: Callable[[str], str] | None
     output: str | None = None  # of a network with several
+    classes: tuple[str, ...] = ()  # folders that the labels stand for
 
 
 def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
@@ -171,6 +166,7 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
     answers = plain_logits(program, weights, parts.images)  # of the network as it was lowered
     labels = None
     if trained and parts.labels is not None:
+        _check_classes(parts.classes, answers.shape[1], parts.facts.dataset)
         labels = checked_labels(parts.labels, len(parts.images), answers.shape[1], parts.facts.dataset or "labels")
     found = counts(program, weights)
     if needs.merge:
@@ -192,6 +188,16 @@ def _finish(parts: _Parts, folder: Path, needs: Needs) -> Prepared:
         masks_path=_write(folder / "masks.safetensors", dict(program.masks)) if program.masks else None,
         images=parts.images[:kept], labels=None if labels is None else labels[:kept], reference=answers[:kept],
     )  # fmt: skip
+
+
+def _check_classes(folders: Sequence[str], logits: int, dataset: str | None) -> None:
+    """Refuse folders that are not one a class: which stands for which would be a guess."""
+    if folders and len(folders) != max(logits, 2):
+        raise DataError(
+            f"{len(folders)} folders of classes ({', '.join(folders[:3])}{', ...' * (len(folders) > 3)}), and the "
+            f"network tells {max(logits, 2)}", where=str(dataset),
+            remedy="one folder a class, empty ones too, in the order of their names; or name folders by class numbers",
+        )  # fmt: skip
 
 
 def counts(program: Program, weights: Weights) -> dict[str, Any]:
@@ -242,53 +248,10 @@ def _has_statistics(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _data(name: str | None) -> tuple[Dataset | None, str | None]:
-    """Return a data set, or None and why there is none here; DataError for one that is damaged."""
-    if name is None:
-        return None, "no data set was named: random images, no accuracy"
-    from pibench.training.data import load_dataset
-    from pibench.training.find_data import find, splits_in
-    from pibench.training.sources import source_of
-
-    source = source_of(name)
-    if source.layouts:  # not one that comes with a dependency
-        try:
-            there = splits_in(find(source))
-        except DataError as error:
-            return None, f"random images, no accuracy: {error.what}"
-        if "test" not in there:
-            return None, f"random images, no accuracy: {source.title} lacks its test part"
-    return load_dataset(name, train=False), None
-
-
-def _images(data: Dataset | None, shape: tuple[int, ...], needs: Needs) -> tuple[Tensor, NDArray[np.int64] | None]:
-    """Return the first test images, normalised, with labels; random ones where there is no data set."""
-    if data is None:
-        generator = torch.Generator().manual_seed(_seed(needs.seed, "images"))
-        return torch.randn(needs.images, *shape, generator=generator), None
-    from pibench.training.data import normalise
-
-    wanted = min(max(needs.images, needs.plain_images), len(data.test_labels))
-    if tuple(data.test_images.shape[1:]) != shape:
-        given = tuple(data.test_images.shape[1:])
-        raise UsageError(f"the network takes images of shape {shape}, those of {data.name} are {given}")
-    return normalise(data.test_images[:wanted], data.mean, data.std), data.test_labels[:wanted].numpy()
-
-
-def _calibration_images(data: Dataset | None, images: Tensor, seed: int) -> Tensor:
-    """Return the images to calibrate on: the same ones however many a run takes, since they decide the weights."""
-    needs = Needs(CALIBRATION_IMAGES, CALIBRATION_IMAGES, seed)
-    return _images(data, tuple(images.shape[1:]), needs)[0][:CALIBRATION_IMAGES]
-
-
 def _checkpoint_accuracy(meta: dict[str, Any]) -> dict[str, Any] | None:
     if meta.get("accuracy") is None:
         return None
     return {"accuracy": float(meta["accuracy"]), "n": int(meta.get("n_test", 0))}
-
-
-def _seed(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little")
 
 
 def _digest(weights: Weights) -> str:

@@ -16,12 +16,12 @@ from pibench.mpc.spec import spec_of
 from pibench.records.record import SCHEMA, Case, Record, SuiteInfo
 from pibench.records.store import new_record_path
 from pibench.run.listener import Listener
-from pibench.run.settings import CardSource, CasePlan, OwnModel, RunPlan
+from pibench.run.settings import CardSource, CasePlan, Needs, OwnModel, RunPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pibench.run.prepare import Needs, Prepare, Prepared
+    from pibench.run.prepare import Prepare, Prepared
 
 ONCE = {"sessions": 1, "inferences": 1, "warmups": 0}  # a correctness test: each case runs once
 

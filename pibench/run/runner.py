@@ -29,8 +29,8 @@ from pibench.run.answers import check, score, why_invalid
 from pibench.run.assemble import assemble
 from pibench.run.listener import Listener
 from pibench.run.memory import refuse_what_will_not_fit
-from pibench.run.prepare import Needs, Prepare, Prepared, write_images
-from pibench.run.settings import CardSource, CasePlan, RunPlan
+from pibench.run.prepare import Prepare, Prepared, write_images
+from pibench.run.settings import CasePlan, Needs, OwnModel, RunPlan
 from pibench.session.children import Launch
 from pibench.session.launch import Nurseries, spawn
 from pibench.session.session import SessionPlan, run_session
@@ -215,14 +215,13 @@ class Run:
         )  # fmt: skip
 
     def _remote(self, case: CasePlan, prepared: Prepared) -> dict[str, Any]:
-        """Return what the other host is told of the network: the card's text, never weights or images."""
-        source = self.plan.sources[case.network]
-        if not isinstance(source, CardSource):
-            raise PartyError("only cards travel to another host", remedy="write a card for this network")
+        """Return what the other host is told of the network: a card's text or a module's name, no weights or images."""
+        source, needs = self.plan.sources[case.network], self._needs[case.network]
+        wanted = {"images": needs.images, "seed": needs.seed, "merge": needs.merge, "program": prepared.program.sha256}
+        if isinstance(source, OwnModel):
+            return {"model": source.name, **wanted}
         text = resolve(source.card, "networks", "network").read_text(encoding="utf-8")
-        needs = self._needs[case.network]
-        wanted = {"images": needs.images, "seed": needs.seed, "merge": needs.merge}
-        return {"card": text, **wanted, "program": prepared.program.sha256}
+        return {"card": text, **wanted}
 
     def _keep(self, case: CasePlan, session: Session) -> None:
         self.record = self.record.with_session(case.id, session)

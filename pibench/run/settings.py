@@ -43,13 +43,24 @@ class CasePlan:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What the run wants of a network."""
+
+    images: int  # for private inference
+    plain_images: int  # for accuracy in plaintext
+    seed: int
+    merge: bool = True  # linear neighbours, where that takes fewer multiplications
+
+
+@dataclass(frozen=True)
 class OwnModel:
     """A user's network: `package.module:factory`, its input, and where its weights and images come from."""
 
     factory: str
     input_shape: tuple[int, ...]
     weights: Path | None = None
-    dataset: str | None = None
+    dataset: str | None = None  # a name, or a folder of pictures in folders of classes
+    normalise: tuple[float, ...] | None = None  # means and deviations instead of the data set's
     output: str | None = None  # which one, of a network that returns several
     label: str = ""  # what tables and figures call it
     method: str | None = None  # how its ReLUs were reduced
