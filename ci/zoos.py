@@ -1,8 +1,9 @@
 """Lower the public model zoos (pytorchcv, timm) with random weights and compare each network with PyTorch.
 
     python -m venv zoos && zoos/bin/pip install pytorchcv timm && zoos/bin/pip install -e .
-    zoos/bin/python ci/zoos.py --rows rows.jsonl                    # every network; hours, and may be stopped and resumed
-    zoos/bin/python ci/zoos.py --rows rows.jsonl --mixture --wrong  # one of each family, and what was not right, again
+    zoos/bin/python ci/zoos.py --rows rows.jsonl                # every network: hours, and may be stopped and resumed
+    zoos/bin/python ci/zoos.py --rows rows.jsonl --mixture      # one of each family
+    zoos/bin/python ci/zoos.py --rows rows.jsonl --again wrong  # what was wrong, once more
 
 A network lowers if its program gives its logits (the largest error below 1e-3 of the largest logit; where float32 alone
 is further off, float64 decides, and the table says so) and has as many ReLUs as PyTorch itself evaluates for that
@@ -22,7 +23,7 @@ import sys
 import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,6 @@ class Row:
     kinds: tuple[str, ...] = ()  # of its refusals
     relus: int = 0
     error: float = 0.0
-    precision: str = ""  # float64 where float32 alone could not tell
     structure: str = ""
     like: str = ""  # the network of this structure whose values were compared
 
@@ -97,7 +97,7 @@ class _Names(type):
 class _StandIn(types.ModuleType):
     """A module of torchvision that has every name: the zoos import it for data and detection, not for their layers."""
 
-    __path__: Sequence[str] = ()
+    __path__: list[str] = []
     __spec__ = None
 
     def __getattr__(self, name: str) -> Any:
@@ -125,7 +125,7 @@ class Comparisons(TorchDispatchMode):
     """Counts scalars that torch itself compares in ReLUs and their kin on the way to one output, for one image."""
 
     def __init__(self, batch: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._batch = batch
         self._calls: list[tuple[list[Tensor], list[Tensor], int]] = []  # what was read and made, and comparisons
 
@@ -218,72 +218,64 @@ class Judge:
             return replace(found, like=before.name, outcome=before.outcome, error=before.error, said=before.said)
         if found.outcome in ("large", "another task") or (found.outcome == "refused" and ANOTHER not in found.kinds):
             return found
-        found = self._values(candidate, row)
+        found = self._values(candidate, row, count=found.outcome != "lowers")
         if found.structure:
             self._seen[found.structure] = found
         return found
 
     def _structure(self, row: Row, module: nn.Module, shape: tuple[int, ...]) -> Row:
         """Lower without data."""
-        from pibench.errors import PibenchError
-        from pibench.lowering.lower import lowered
+        return _lowered(row, module, torch.empty(2, *shape, device="meta"), count=True)[0]
 
-        images = torch.empty(2, *shape, device="meta")
-        try:
-            with torch.no_grad(), Comparisons(len(images)) as torchs:
-                expected, output = _first(module(images))
-        except Exception as error:  # values are wanted: with data it is decided
-            return replace(row, said=_said(error))
-        if expected is None:
-            return replace(row, outcome="another task")
-        try:
-            made = lowered(module, shape, check=False, output=output)
-        except PibenchError as error:
-            return replace(row, outcome="refused", said=_said(error), kinds=kinds_of(error))
-        except Exception as error:
-            return replace(row, outcome="wrong", said=_said(error))
-        count, torchs_count = made.program.relu_count, torchs.towards(expected)
-        row = replace(row, relus=count, structure=made.program.sha256)
-        if count != torchs_count:
-            return replace(row, outcome="wrong", said=f"{count:,} ReLUs, torch compares {torchs_count:,}")
-        return replace(row, outcome="lowers")
-
-    def _values(self, candidate: Candidate, row: Row) -> Row:
+    def _values(self, candidate: Candidate, row: Row, *, count: bool) -> Row:
         """Lower with data, and compare with PyTorch."""
-        from pibench.errors import PibenchError
-        from pibench.lowering.lower import lowered
         from pibench.lowering.reference import evaluate
 
         module, shape = build(candidate)
         module = randomised(module)
         images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
-        try:
-            with torch.no_grad(), Comparisons(len(images)) as torchs:
-                expected, output = _first(module(images))
-        except Exception as error:
-            return replace(row, said=_said(error))
-        if expected is None:
-            return replace(row, outcome="another task")
-        try:
-            made = lowered(module, shape, check=False, output=output)
-        except PibenchError as error:
-            return replace(row, outcome="refused", said=_said(error), kinds=kinds_of(error))
-        except Exception as error:
-            return replace(row, outcome="wrong", said=_said(error))
-        count, torchs_count = made.program.relu_count, torchs.towards(expected)
-        row = replace(row, relus=count, structure=made.program.sha256)
-        if count != torchs_count:
-            return replace(row, outcome="wrong", said=f"{count:,} ReLUs, torch compares {torchs_count:,}")
-        for dtype in (torch.float32, torch.float64):
-            with torch.no_grad():
-                wanted, _ = _first(module.to(dtype)(images.to(dtype)))
-                assert wanted is not None
-                got = evaluate(made.program, made.weights, images, dtype)
-            error = float((got - wanted).abs().max() / wanted.abs().max())
-            row = replace(row, error=error, precision="" if dtype == torch.float32 else "float64")
-            if error < TOLERANCE:
-                return replace(row, outcome="lowers")
-        return replace(row, outcome="wrong", said=f"logits differ by {error:.2g} of the largest, in float64 too")
+        row, made, wanted = _lowered(row, module, images, count=count)
+        if made is None or wanted is None:
+            return row
+        row = replace(row, error=_off(evaluate(made.program, made.weights, images), wanted))
+        if row.error < TOLERANCE:
+            return row
+        with torch.no_grad():
+            exact = _first(module.double()(images.double()))[0]
+        assert exact is not None
+        error = _off(evaluate(made.program, made.weights, images, torch.float64), exact)
+        said = f"error {error:.1e} in float64; in float32 {row.error:.1e}, and PyTorch's own {_off(wanted, exact):.1e}"
+        return replace(row, outcome="lowers" if error < TOLERANCE else "wrong", error=error, said=said)
+
+
+def _off(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference as a share of the largest value."""
+    return float((one.double() - other.double()).abs().max() / other.double().abs().max())
+
+
+def _lowered(row: Row, module: nn.Module, images: Tensor, *, count: bool) -> tuple[Row, Any, Tensor | None]:
+    """Return a network's row, and where it lowers the program and PyTorch's logits."""
+    from pibench.errors import PibenchError
+    from pibench.lowering.lower import lowered
+
+    torchs = Comparisons(len(images)) if count else nullcontext()
+    try:
+        with torch.no_grad(), torchs:
+            expected, output = _first(module(images))
+    except Exception as error:
+        return replace(row, said=_said(error)), None, None
+    if expected is None:
+        return replace(row, outcome="another task"), None, None
+    try:
+        made = lowered(module, images.shape[1:], check=False, output=output, dtype=torch.float64)
+    except PibenchError as error:
+        return replace(row, outcome="refused", said=_said(error), kinds=kinds_of(error)), None, None
+    except Exception as error:
+        return replace(row, outcome="wrong", said=_said(error)), None, None
+    row = replace(row, outcome="lowers", relus=made.program.relu_count, structure=made.program.sha256)
+    if isinstance(torchs, Comparisons) and (compared := torchs.towards(expected)) != row.relus:
+        return replace(row, outcome="wrong", said=f"{row.relus:,} ReLUs, torch compares {compared:,}"), None, None
+    return row, made, expected
 
 
 def _first(made: Any) -> tuple[Tensor | None, str | None]:
@@ -352,15 +344,16 @@ def table(rows: Sequence[Row]) -> str:
         having = [row for row in refused if kind in row.kinds]
         lines.append(f"  {len(having):>5} refused for {kind}, {sum(len(row.kinds) == 1 for row in having)} by it alone")
     others = Counter(row.outcome for row in rows if not row.judged)
-    lines.append("not of this table: " + (", ".join(f"{count} {outcome}" for outcome, count in others.items()) or "none"))
+    left_out = ", ".join(f"{count} {outcome}" for outcome, count in others.items())
+    lines.append(f"not of this table: {left_out or 'none'}")
     return "\n".join(lines)
 
 
 def line_of(row: Row) -> str:
     """Return one network's line."""
-    told = f"{row.relus:>12,} ReLUs  error {row.error:.1e} {row.precision}"
-    if row.outcome != "lowers":
-        told = row.said[:150]
+    told = row.said[:150]
+    if row.outcome == "lowers":
+        told = f"{row.relus:>12,} ReLUs  {row.said or f'error {row.error:.1e}'}"
     return f"{row.library:<10}{row.name:<44}{row.outcome:<9}{told}{f'  as {row.like}' if row.like else ''}"
 
 
@@ -379,10 +372,10 @@ def main() -> int:
     parser.add_argument("-k", default="", metavar="WORD", help="only names that hold this")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts of the names")
     parser.add_argument("--seconds", type=float, default=300.0, metavar="S", help="processor time a network (300)")
-    parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows here; those that are there are not repeated")
-    parser.add_argument("--again", default="", metavar="OUTCOME", help="repeat rows with this outcome, or `other` reasons")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows here; what is there is not repeated")
+    parser.add_argument("--again", default="", metavar="OUTCOME", help="repeat these, or what has `other` reasons")
     arguments = parser.parse_args()
-    sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder())
     torch.set_num_threads(1)
     chosen = [c for c in candidates() if c.data in (arguments.of or ("cifar", "imagenet"))]
     chosen = mixture(chosen) if arguments.mixture else chosen
@@ -404,7 +397,7 @@ def main() -> int:
         if arguments.rows:
             with arguments.rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
-    rows = [row for c in chosen if (row := known.get((c.library, c.name))) is not None]
+    rows = [known[c.library, c.name] for c in chosen]
     print(table(rows))
     return 1 if any(row.outcome == "wrong" for row in rows) else 0
 

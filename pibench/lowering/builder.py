@@ -115,12 +115,12 @@ class Builder:
         return name
 
     def finish(self, output: Ref) -> tuple[Program, Weights]:
-        """Fold BatchNorms, drop what the output does not need, round weights to float32."""
+        """Fold BatchNorms and drop what the output does not need; weights are float64 still."""
         result = self._fold(output.name)
         ops = live(self.ops, result)
         used = {name for op in ops for name in weight_names(op)}
         masks = {name: self.masks[name] for op in ops for name in mask_names(op)}
-        weights = {name: self.weights[name].to(torch.float32).contiguous() for name in self.weights if name in used}
+        weights = {name: self.weights[name].contiguous() for name in self.weights if name in used}
         return Program(tuple(ops), masks), weights
 
     def _fold(self, result: str) -> str:

@@ -40,27 +40,27 @@ def lower(
     output: str | None = None,
 ) -> tuple[Program, Weights]:  # fmt: skip
     """Return the program and the weights of `lowered`, of a part of a network too, which ends in no row of logits."""
-    made = _made(module, input_shape, stage_of, check=check, output=output, row=False)
+    made = _made(module, input_shape, stage_of, check=check, output=output, row=False, dtype=torch.float32)
     return made.program, made.weights
 
 
 def lowered(
     module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None = None, *, check: bool = True,
-    output: str | None = None,
+    output: str | None = None, dtype: torch.dtype = torch.float32,
 ) -> Lowered:  # fmt: skip
-    """Lower a module in inference mode to a program and its weights (float32, BatchNorm folded in float64).
+    """Lower a module in inference mode to a program and its weights (of `dtype`; BatchNorm is folded in float64).
 
     `stage_of` maps a module path to its stage; without it the path's first part is the stage. `output` names the
     output to take of a network with several. `check` compares the program with the module on two random images (modules
     without data, on the meta device, are not compared). Raises UnsupportedLayer for what private inference here cannot
     express, or for an output that is no row of logits, and UsageError for a module that fails on such an input.
     """
-    return _made(module, input_shape, stage_of, check=check, output=output, row=True)
+    return _made(module, input_shape, stage_of, check=check, output=output, row=True, dtype=dtype)
 
 
 def _made(
     module: nn.Module, input_shape: Sequence[int], stage_of: StageOf | None, *, check: bool, output: str | None,
-    row: bool,
+    row: bool, dtype: torch.dtype,
 ) -> Lowered:  # fmt: skip
     inference = inference_copy(module)
     root = nn.Sequential(inference) if is_whole(inference) and not _own_forward(inference) else inference
@@ -75,7 +75,7 @@ def _made(
     if check and not any(w.is_meta for w in weights.values()):
         _compare(inference, program, weights, output, ending)
     note = f"the {ending.name} at its end is left out: the answer is the logits before it" if ending else ""
-    return Lowered(program, weights, (note,) if note else ())
+    return Lowered(program, {name: w.to(dtype) for name, w in weights.items()}, (note,) if note else ())
 
 
 def _logits(value: Form | Ending) -> Ref:
@@ -178,7 +178,8 @@ def _all_refused(first: Refusal, refused: Sequence[UnsupportedLayer]) -> Unsuppo
 def _compare(module: nn.Module, program: Program, weights: Weights, output: str | None, ending: Ending | None) -> None:
     """Refuse a program that computes something else: recording does not see every change in place.
 
-    Where float32 alone tells them apart, as in a deep network without statistics, float64 decides.
+    Where float32 alone tells them apart, as in a deep network without statistics, float64 decides, by weights
+    that are not rounded yet.
     """
     for dtype in (torch.float32, torch.float64):
         images = torch.randn(BATCH, *program.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype)
