@@ -376,7 +376,7 @@ def test_a_dry_run_runs_nothing(suite: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_one_model_takes_the_place_of_a_suites_networks() -> None:
-    plan = plan_of("quick", own=OWN)
+    plan = plan_of("quick", own=[OWN])
     assert {case.network for case in plan.cases} == {"own_model:tiny"}
     assert plan.sources == {"own_model:tiny": OWN}
     assert len(plan.cases) == 4
