@@ -322,7 +322,7 @@ def test_ones_own_module_runs_between_two_hosts_that_have_it(keys, tmp_path, mon
     thread.start()
     name = "mine" if asked == "net" else "another"
     command = ["--model", f"hostsown:{asked}", "--label", name, "--input", "1,8,8", "--record", "it.json", "-q"]
-    peer = ["--peer", "{}:{}".format(*lender.address), "--key", str(keys / "bob.key"), "--trust", str(keys / "alice.crt")]
+    peer = ["--peer", "{}:{}".format(*lender.address), "--key", f"{keys}/bob.key", "--trust", f"{keys}/alice.crt"]
     try:
         assert main(["run", "small.yaml", *peer, *command]) == (2 if said else 0)
     finally:

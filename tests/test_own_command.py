@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_what_is_missing_is_said(words: list[str], said: str) -> None:
         (["--dataset", "no/such/folder"], "no folder 'no/such/folder'"),
     ],
 )
-def test_what_is_wrong_is_said_beside_the_option(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_said_beside_the_option(words: list[str], said: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", *words])
     assert ended.value.code == 4
@@ -150,8 +151,8 @@ def test_two_networks_stand_under_their_names_and_a_faulty_one_disturbs_neither(
     assert "no row of logits" in " ".join(shown.split())
     record = json.loads((own / "it.json").read_text())
     found = {case["network"]["card"]: case for case in record["cases"]}
-    states = {name: case["status"] for name, case in found.items()}
-    assert states == {"narrow": "done", "wide": "done", "owncommand:picture": "failed", "owncommand:row_of_ones": "done"}
+    states = {name.removeprefix("owncommand:"): case["status"] for name, case in found.items()}
+    assert states == {"narrow": "done", "wide": "done", "picture": "failed", "row_of_ones": "done"}
     assert (found["narrow"]["network"]["method"], found["wide"]["network"]["method"]) == ("snl", "")
     assert [found[name]["network"]["relu_count"] for name in ("narrow", "wide")] == [256, 512]
 

@@ -145,7 +145,8 @@ def net(classes=3):
     with torch.no_grad():
         net[2].weight.zero_()
         net[2].weight[:, 0] = torch.arange(classes) * 100.0
-        net[2].bias.copy_(-torch.arange(classes) ** 2 * 100 * 10 / 255 / 2 - torch.arange(classes) * (0.5 / 255 - 0.01) * 100)
+        rank = torch.arange(classes)
+        net[2].bias.copy_(-rank ** 2 * 100 * 10 / 255 / 2 - rank * (0.5 / 255 - 0.01) * 100)
     return net
 
 def one():
