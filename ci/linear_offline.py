@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import socket
 import threading
 import time
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from pibench.links.meter import Meter
-from pibench.links.transport import channel_pair
+from pibench.links.transport import Channel
 from pibench.lowering.lower import lower
 from pibench.lowering.merge import merge
 from pibench.mpc.crypto.rlwe.layer import Layer
@@ -53,7 +54,7 @@ def measure(name: str, fraction_bits: int, check: bool, kept_bytes: int) -> None
     weights = {layer.name: _weights(layer, fraction_bits, rng) for layer in layers}
     parts = {x.name: rng.integers(-(2**63), 2**63 - 1, (1, x.channels, *x.size)) for x in layers}
     meters = Meter(), Meter()
-    left, right = channel_pair(meters)
+    left, right = (Channel(end, meter) for end, meter in zip(socket.socketpair(), meters, strict=True))
     server, client = LinearServer(layers, weights, 1, kept_bytes=kept_bytes), LinearClient(layers, 1)
     spent: dict[str, list[float]] = {"server": [], "client": []}
 

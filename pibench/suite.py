@@ -245,11 +245,6 @@ def _network_name(card: str | None, entry: NetworkEntry) -> str:
     return Path(card).name.removesuffix(".yaml").removesuffix(".yml") if card else entry.label or str(entry.model)
 
 
-def find_suites() -> list[Path]:
-    """Return the files of all known suites, by name."""
-    return find_documents("suites")
-
-
 def load_suite(name_or_path: str | Path) -> Suite:
     """Read and check a suite, by name or path; every problem comes at once, as UsageError with file and line."""
     path = resolve(name_or_path, "suites", "suite")

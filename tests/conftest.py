@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that test
 def state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Count kept material where no other test does."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Draw fewer bootstrap samples: for tests that look at what is made of intervals, not at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pibench.records.stats.RESAMPLES", 200)
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pibench.documents import read_yaml
 from pibench.errors import UsageError
-from pibench.networks.card import find_cards, load_card
+from pibench.library import find_documents
+from pibench.networks.card import load_card
 from pibench.networks.spec import ResNetSpec
 
 GOOD: dict[str, Any] = {
@@ -47,7 +48,7 @@ def message(path: Path) -> str:
 
 
 def test_every_shipped_card_is_valid_and_known_by_name() -> None:
-    cards = [load_card(path) for path in find_cards()]
+    cards = [load_card(path) for path in find_documents("networks")]
     assert len(cards) > 90
     assert load_card("drd-c100-12k").relu_count == 12288
     assert len({card.sha256 for card in cards}) == len(cards)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from pibench.library import find_documents
 from pibench.lowering.lower import lower
 from pibench.networks.activations import MaskedReLU
 from pibench.networks.build import build, replace, site_shapes, sites, skeleton, stage_of
-from pibench.networks.card import find_cards, load_card
+from pibench.networks.card import load_card
 from pibench.networks.census import Census, census
 from pibench.networks.spec import AnyNetwork, ResNetSpec, VggSpec
 
@@ -32,7 +33,7 @@ def resnet(**fields: Any) -> ResNetSpec:
     return ResNetSpec.model_validate({"family": "resnet", "classes": 100, "input": [3, 32, 32], **fields})
 
 
-@pytest.mark.parametrize("path", find_cards(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", find_documents("networks"), ids=lambda path: path.stem)
 def test_each_card_states_its_own_count(path: Path) -> None:
     card = load_card(path)
     module = skeleton(card.network)

@@ -11,11 +11,11 @@ import pytest
 from sabotage import Saboteur
 from test_run import make_plan, make_run
 from test_session import plan, wait_gone
+from two_threads import channel_pair
 
 from pibench.errors import PartyError, PibenchError
 from pibench.links.link import PROFILES
 from pibench.links.meter import Meter
-from pibench.links.transport import channel_pair
 from pibench.mpc.spec import found
 from pibench.records.files import load_record
 from pibench.session import children as children_module

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.page.canvas import Canvas, Words, words_width
 from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of, save_figures
 from pibench.reporting.page.labels import Label, place
-from pibench.reporting.page.theme import COLOURS, MARKERS, contrast, method_marker, method_role
+from pibench.reporting.page.theme import COLOURS, MARKERS, method_marker, method_role
 from pibench.reporting.scales import Scale, linear_ticks, log_ticks, spread
 from pibench.reporting.view import View, view_of
 
@@ -26,14 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import fake_record
 
 TEXT_ROLES = ("ink", "muted", "accent", "link", "good")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_resamples() -> Iterator[None]:
-    """Draw fewer bootstrap samples: these tests look at what is made of intervals, not at the intervals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pibench.records.stats.RESAMPLES", 200)
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +108,19 @@ def test_a_file_brings_its_colours_title_and_caption(figures: list[Figure]) -> N
     words = " ".join("".join(e.itertext()) for e in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text"))
     assert figure.title in words
     assert "protocol masked" in words
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb (WCAG 2)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours (WCAG 2): 1 to 21."""
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("mode", [0, 1])

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from two_threads import channel_pair
 
 from pibench.errors import PartyError, TransportError, UsageError
 from pibench.links import link as links
@@ -19,7 +20,7 @@ from pibench.links.emulation import DelayLine
 from pibench.links.link import PROFILES, Link, LinkUp, link_from, measure, open_link, probe_problems
 from pibench.links.meter import Meter
 from pibench.links.probe import COMMAND, probe
-from pibench.links.transport import Channel, channel_pair
+from pibench.links.transport import Channel
 from pibench.links.tun import mtu_for
 from pibench.links.veth import netem_command
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from networks_for_tests import everything, program_of
 from two_parties import Side, run_two
+from two_threads import channel_pair
 
 from pibench.errors import MaterialError, TransportError, UsageError
 from pibench.links.meter import Meter
-from pibench.links.transport import Channel, channel_pair
+from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program
 from pibench.lowering.reference import evaluate
 from pibench.mpc.crypten.cost import max_pool

@@ -8,10 +8,10 @@ import pytest
 import torch
 from networks_for_tests import everything, program_of
 from torch import Tensor
+from two_threads import channel_pair
 
 from pibench.errors import UsageError
 from pibench.links.meter import Meter, PhaseTally
-from pibench.links.transport import channel_pair
 from pibench.lowering.program import Program, Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.float32.protocol import Float32

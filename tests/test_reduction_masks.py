@@ -22,7 +22,7 @@ from pibench.networks.census import census
 from pibench.reduction import drive, forecast
 from pibench.reduction.coordinate import CoordinateSearch, Judges, own_statistics
 from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
-from pibench.reduction.masks import export_masks, import_masks
+from pibench.reduction.masks import import_masks
 from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
 from pibench.reduction.search import Setting
 from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_by_stage, share_out
@@ -327,6 +327,12 @@ def _as(form: str, name: str, mask: Tensor) -> tuple[str, Tensor]:
     key = {"site.mask": f"{name}.mask", "mask.site": f"mask.{name}"}.get(form, name)
     forms = {"numbers": mask.float(), "batched": mask[None], "channels": mask[:, 0, 0]}
     return key, forms.get(form, mask)
+
+
+def export_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write masks alone, for others."""
+    kept = {f"mask.{name}": mask for name, mask in masks.items()}
+    save_checkpoint(path, kept, {"kind": "masks", "relu_count": sum(int(mask.sum()) for mask in masks.values())})
 
 
 def test_exported_masks_come_back(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -32,14 +31,7 @@ from fakes import fake_record
 pytest.importorskip("jinja2", reason="needs the extra `report`")
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "rect", "path", "circle", "line"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_resamples() -> Iterator[None]:
-    """Draw fewer bootstrap samples: these tests look at what is made of intervals, not at the intervals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pibench.records.stats.RESAMPLES", 200)
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture(scope="module")

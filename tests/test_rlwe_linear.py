@@ -10,10 +10,10 @@ import pytest
 import rlwe_reference as big
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from two_threads import channel_pair
 
 from pibench.errors import PartyError, PibenchError, TransportError, UsageError
 from pibench.links.meter import Meter
-from pibench.links.transport import channel_pair
 from pibench.lowering import program as ir
 from pibench.mpc.crypto.rlwe import bfv, params, sampling
 from pibench.mpc.crypto.rlwe.layer import Layer

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from masked_pair import Outcome, run_masked
+from two_threads import channel_pair
 
 from pibench.errors import MaterialError, TransportError
 from pibench.links.meter import Meter
-from pibench.links.transport import channel_pair
 from pibench.lowering.program import Weights
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pibench.errors import UsageError
+from pibench.library import find_documents
 from pibench.registry import LINKS, MEASURES, OWN_SOCKETS_ONLY
-from pibench.suite import Suite, find_suites, load_suite
+from pibench.suite import Suite, load_suite
 
 GOOD: dict[str, Any] = {
     "name": "good",
@@ -38,7 +39,7 @@ def message(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", find_suites(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", find_documents("suites"), ids=lambda path: path.stem)
 def test_every_shipped_suite_is_valid(path: Path) -> None:
     suite = load_suite(path)
     assert suite.name == path.stem
@@ -46,7 +47,7 @@ def test_every_shipped_suite_is_valid(path: Path) -> None:
 
 
 def test_shipped_suites() -> None:
-    assert {"quick", "c100", "tiny", "protocols"} <= {path.stem for path in find_suites()}
+    assert {"quick", "c100", "tiny", "protocols"} <= {path.stem for path in find_documents("suites")}
     quick = load_suite("quick")
     assert len(quick.cards) >= 5
     assert {case.protocol for case in quick.cases()} >= {"plaintext", "crypten", "crypten-cached"}

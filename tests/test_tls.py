@@ -11,13 +11,14 @@ import time
 from contextlib import suppress
 
 import pytest
+from two_threads import channel_pair
 
 from pibench.errors import TransportError, UsageError
 from pibench.links import frames
 from pibench.links.callers import say
 from pibench.links.meter import Meter
 from pibench.links.tls import Identity, Wrapper, fingerprint, generate
-from pibench.links.transport import Channel, channel_pair, listen
+from pibench.links.transport import Channel, listen
 from pibench.session import connect
 from pibench.session.connect import HANDSHAKE_S, accept, dial, plain
 from pibench.session.handshake import agree, offer

@@ -9,7 +9,13 @@ from typing import Any
 
 from pibench.errors import PibenchError
 from pibench.links.meter import Meter
-from pibench.links.transport import Channel
+from pibench.links.transport import DEFAULT_TIMEOUT_S, Channel
+
+
+def channel_pair(meters: tuple[Meter, Meter], timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[Channel, Channel]:
+    """Return two connected channels in one process."""
+    left, right = socket.socketpair()
+    return Channel(left, meters[0], timeout_s), Channel(right, meters[1], timeout_s)
 
 
 def both(left: Callable[[Channel], Any], right: Callable[[Channel], Any]) -> tuple[list[Any], list[Meter]]:

@@ -54,7 +54,6 @@ class Channel:
         self._most_bytes = TLS_BYTES if isinstance(sock, ssl.SSLSocket) else sys.maxsize
         self._poll = select.poll()
         self._last = ""  # direction of the last payload
-        self.out_bytes = self.in_bytes = self.messages = 0  # all that ever moved, probes and barriers included
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
@@ -110,7 +109,6 @@ class Channel:
         sent = received = 0
         n_out, n_in = len(out) if out is not None else 0, len(into) if into is not None else 0
         deadline = time.monotonic() + self.timeout_s
-        self.messages += 1
         while sent < n_out or received < n_in:
             moved = 0
             if out is not None and sent < n_out:
@@ -123,8 +121,6 @@ class Channel:
                 deadline = time.monotonic() + self.timeout_s  # a slow link is no dead peer
             else:
                 self._wait(received < n_in, sent < n_out, deadline)
-        self.out_bytes += n_out
-        self.in_bytes += n_in
 
     def _try_send(self, view: memoryview) -> int:
         try:
@@ -166,9 +162,3 @@ class Channel:
         while not (ready := self._poll.poll(0)) and time.perf_counter() < until:
             os.sched_yield()
         return ready
-
-
-def channel_pair(meters: tuple[Meter, Meter], timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[Channel, Channel]:
-    """Return two connected channels in one process, for tests."""
-    left, right = socket.socketpair()
-    return Channel(left, meters[0], timeout_s), Channel(right, meters[1], timeout_s)

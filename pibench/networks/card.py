@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import data_folders as data_folders  # known by this name, too
-from pibench.library import find_documents, is_file, resolve
+from pibench.library import is_file, resolve
 from pibench.networks.spec import Network
 
 Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "coordinate", "pruning", "poly"]
@@ -55,11 +55,6 @@ class Card(Strict):
     def sha256(self) -> str:
         """Hash of the card's file."""
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
-
-
-def find_cards() -> list[Path]:
-    """Return the files of all known cards, by name."""
-    return find_documents("networks")
 
 
 def _parts() -> dict[str, type[BaseModel]]:

@@ -44,12 +44,6 @@ def solve(
     return sorted(found, key=lambda solution: (prod(solution), solution))
 
 
-def aligned(order: Sequence[int], blocks: Sequence[int], multipliers: Sequence[int]) -> bool:
-    """Return whether the stages' counts fall strictly in the order of criticality."""
-    counts = shares(blocks, multipliers)
-    return all(counts[more - 1] > counts[less - 1] for more, less in pairwise(order))
-
-
 def _first(order: Sequence[int], blocks: Sequence[int], tail: tuple[int, ...], smallest: int) -> Iterator[int]:
     """Yield the smallest first multiplier that fits the others, if there is one.
 

@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from pibench.errors import DataError
 from pibench.networks.build import masks_of
 from pibench.reduction.gates import set_masks
-from pibench.training.checkpoint import save_checkpoint
 from pibench.training.foreign import read_state
-
-
-def export_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
-    """Write masks alone, for others."""
-    kept = {f"mask.{name}": mask for name, mask in masks.items()}
-    save_checkpoint(path, kept, {"kind": "masks", "relu_count": sum(int(mask.sum()) for mask in masks.values())})
 
 
 def read_masks(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

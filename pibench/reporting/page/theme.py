@@ -78,19 +78,6 @@ def method_marker(method: str) -> str:
     return MARKERS.get(method, "pentagon")
 
 
-def luminance(colour: str) -> float:
-    """Return the relative luminance of #rrggbb (WCAG 2)."""
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of two colours (WCAG 2): 1 to 21."""
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
 def _variables(index: int) -> str:
     return "".join(f"--{role}:{pair[index]};" for role, pair in COLOURS.items())
 
