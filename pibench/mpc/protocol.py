@@ -2,8 +2,7 @@
 
 A protocol owns its setup, its offline material and its kernels; nothing outside it assumes that weights are shared
 or that there is a dealer. Learn one protocol folder, know all: `spec.py` (what the harness knows of it), `protocol.py`
-(phases), `kernels.py` (operations), `cost.py` (declared cost of each operation), `material.py` where there is an
-offline phase.
+(phases), `kernels.py` (operations), `cost.py` (declared cost of each operation), `options.py` where a suite may choose.
 """
 
 from __future__ import annotations

@@ -29,6 +29,20 @@ HALF_BITS = 32  # of the shares of the top bit
 _NOTHING = np.zeros(2, np.uint64)
 
 
+def message_widths(bits: int, shift: int, width: int, top: int) -> list[int]:
+    """Return the bytes of every bit's message: twice its product counts 2^i in r, and 2^(i - shift) in the cut r.
+
+    r has `bits`, of which `shift` are cut, modulo 2^`width`; the top bit is also a number modulo 2^`top`.
+    """
+    made = []
+    for i in range(bits):
+        wanted = [bits - i - 1]
+        wanted += [width - (i - shift) - 1] if i >= shift else []
+        wanted += [top - 1] if i == bits - 1 else []
+        made.append(whole_bytes(max(wanted)))
+    return made
+
+
 @dataclass(frozen=True)
 class Layout:
     """Public shape of r: digits of so many bits each from bit `low` up, then the sign, then the top bit, `bits` in all.
@@ -68,14 +82,8 @@ class Layout:
 
     @cached_property
     def widths(self) -> list[int]:
-        """Bytes of every bit's arithmetic message: twice the product counts 2^i in r and 2^(i - shift) in the cut r."""
-        made = []
-        for i in range(self.bits):
-            wanted = [self.bits - i - 1]
-            wanted += [self.width - (i - self.shift) - 1] if i >= self.shift else []
-            wanted += [HALF_BITS - 1] if i == self.bits - 1 else []
-            made.append(whole_bytes(max(wanted)))
-        return made
+        """Bytes of every bit's arithmetic message; the top bit's has the ring of the halves too."""
+        return message_widths(self.bits, self.shift, self.width, HALF_BITS)
 
     @property
     def product_bytes(self) -> int:

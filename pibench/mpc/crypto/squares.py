@@ -18,7 +18,7 @@ import numpy as np
 from pibench.mpc.crypto import shares
 from pibench.mpc.crypto.aes import Words
 from pibench.mpc.crypto.planes import Bytes, bit_planes, whole_bytes
-from pibench.mpc.crypto.signs import HALF_BITS
+from pibench.mpc.crypto.signs import HALF_BITS, message_widths
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 from pibench.mpc.crypto.transfers import PAD_KEYS, pads, receiver_pads, sender_pads
 
@@ -37,13 +37,7 @@ class SquareLayout:
     @cached_property
     def widths(self) -> list[int]:
         """Bytes of every bit's message, as in `signs.Layout`; the top bit's product with rho has one of its own."""
-        made = []
-        for i in range(self.bits):
-            wanted = [self.bits - i - 1]
-            wanted += [self.width - (i - self.shift) - 1] if i >= self.shift else []
-            wanted += [self.width - 1] if i == self.bits - 1 else []
-            made.append(whole_bytes(max(wanted)))
-        return made
+        return message_widths(self.bits, self.shift, self.width, self.width)
 
     @property
     def factor_widths(self) -> list[int]:
