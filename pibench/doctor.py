@@ -135,7 +135,7 @@ def _numba() -> Iterable[Finding]:
     try:
         from pibench.mpc import kernelcache
 
-        importlib.import_module("pibench.mpc.masked.warmup")  # what every run imports
+        importlib.import_module("pibench.mpc.backends.with_numpy")  # what every run imports
     except Exception as error:  # a numba that does not fit numpy raises more than ImportError
         remedy = "set NUMBA_CACHE_DIR to a folder of yours" if "cache" in str(error) else "pip install --upgrade numba"
         yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", remedy)

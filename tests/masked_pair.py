@@ -14,6 +14,7 @@ from pibench.errors import TransportError
 from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
+from pibench.mpc.backends import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.protocol import MaskedProtocol
@@ -129,7 +130,7 @@ def units(outcome: Outcome, plan: Plan, run: int = 0) -> np.ndarray[Any, Any]:
 
     The run must have kept its material.
     """
-    client = Client(plan, {}, None, Meter())  # type: ignore[arg-type]
+    client = Client(plan, {}, backend_for("cpu"), None, Meter())  # type: ignore[arg-type]
     part = outcome.material[CLIENT][run].parts[plan.output.name]
     return client._add(np.frombuffer(outcome.heard[CLIENT][run][-1], np.uint8), part)
 

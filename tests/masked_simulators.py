@@ -14,6 +14,7 @@ import torch
 
 from pibench.links.meter import Meter
 from pibench.lowering.program import Program, Weights
+from pibench.mpc.backends import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
@@ -87,7 +88,7 @@ def simulate_client(
     source = DealtClient(plan, gadgets, Party(CLIENT, None, Meter(), batch=len(image)))  # type: ignore[arg-type]
     shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
     # what it is given offline: weights under a mask, and a seed
-    source._masked = {k: torch.from_numpy(stream.words(int(np.prod(v)))).view(v) for k, v in shapes.items()}
+    source._masked = {k: stream.words(int(np.prod(v))).reshape(v) for k, v in shapes.items()}
     material = source._expand(stream.bytes(SEED_BYTES).tobytes(), None)
     material.halves[plan.steps[0].out].image = (image.double() * 2**16).round().long().numpy()
     view = {
@@ -101,7 +102,7 @@ def simulate_client(
     total = (logits.reshape(-1) << shift) - (-part & ((1 << shift) - 1))
     left = ((total - part) >> shift) & ((1 << (plan.output.bits - shift)) - 1)
     view["logits"] = [pack(left, plan.answer_bytes)]
-    client = Client(plan, gadgets, None, Meter())  # type: ignore[arg-type]
+    client = Client(plan, gadgets, backend_for("cpu"), None, Meter())  # type: ignore[arg-type]
     assert (client._add(view["logits"][0], part) == logits.reshape(-1)).all()
     return view, material
 

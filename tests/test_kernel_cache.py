@@ -12,8 +12,8 @@ import sys
 SCRIPT = """
 import sys
 from numba.core.dispatcher import Dispatcher
-from pibench.mpc.masked.warmup import compile_kernels
-compile_kernels()
+from pibench.mpc.backends import prepare_host
+prepare_host()
 for name, module in list(sys.modules.items()):
     if name.startswith("pibench."):
         for found in vars(module).values():

@@ -15,7 +15,7 @@ from torch import nn
 
 from pibench.lowering.lower import lower
 from pibench.lowering.program import Weights
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends import kernels
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
 from pibench.mpc.masked.gadgets.remask import FreshMask

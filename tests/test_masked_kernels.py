@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pibench.mpc.masked import kernels
-from pibench.mpc.masked.options import DIGITS
+from pibench.mpc.backends import kernels
+from pibench.mpc.backends.backend import DIGITS
 
 
 @pytest.mark.parametrize("digits", [(6,) * 4, (7,) * 4, (8,) * 4, (7, 7, 6, 6), (8, 7, 7, 7), (9, 8, 8, 8)])

@@ -16,7 +16,7 @@ from masked_simulators import View, simulate_client, simulate_server
 from scipy import stats
 
 from pibench.lowering.program import Conv, Input, MaxPool, Poly, Program, Relu, Weights
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends import kernels
 from pibench.mpc.masked.gadgets.extend import Extend
 from pibench.mpc.masked.gadgets.square import Square
 from pibench.mpc.masked.gadgets.tables import Tables

@@ -57,7 +57,7 @@ class OnShares(MaskedProtocol):
         self.plan = assign_bits(self.plan, output_bits=64)
         self.gadgets = gadgets_of(self.plan)
         first = self.plan.steps[0]
-        self.gadgets[first.out] = SharedImage(self.plan, first)
+        self.gadgets[first.out] = SharedImage(self.plan, first, self.backend)
         self.source = self._choose_source()
 
     def run(self, share: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,13 @@ class PhaseTally:
 
 
 class Meter:
-    """Counts for one party; the transport reports to it, protocols mark operations on it."""
+    """Counts for one party; the transport reports to it, protocols mark operations on it.
+
+    `synchronise` waits for work that was ordered and not yet done, on a device; the meter calls it before it looks at
+    the clock, so that time is booked where it was spent and not on whoever copies first. A protocol sets it.
+    """
+
+    synchronise: Callable[[], None] | None = None
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -65,7 +71,7 @@ class Meter:
     def phase(self) -> Iterator[PhaseTally]:
         """Measure one run of one phase; the yielded tally is complete when the block ends."""
         tally = self._phase = PhaseTally()
-        self._key, self._running, self._since = OUTSIDE, True, self._clock()
+        self._key, self._running, self._since = OUTSIDE, True, self._now()
         try:
             yield tally
         finally:
@@ -100,8 +106,13 @@ class Meter:
             part = self._phase.parts[self._key] = Tally()
         return part
 
+    def _now(self) -> float:
+        if self.synchronise is not None:
+            self.synchronise()
+        return self._clock()
+
     def _switch(self, key: Key) -> None:
-        now = self._clock()
+        now = self._now()
         if self._running:
             self._part().time_s += now - self._since
         self._key, self._since = key, now

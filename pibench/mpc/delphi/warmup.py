@@ -6,16 +6,16 @@ import functools
 
 import numpy as np
 
+from pibench.mpc.backends import prepare_host
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import evaluate, garble
 from pibench.mpc.crypto.garbling.layout import Keys, choices, colours, encode, expand_salt
-from pibench.mpc.masked.warmup import compile_kernels as compile_masked
 
 
 @functools.cache
 def compile_kernels() -> None:
     """Garble, evaluate and decode a layer of the smallest size, after `masked`'s own kernels."""
-    compile_masked()
+    prepare_host()
     circuit, lanes = relu_circuit(2, 2, 0), 16
     a, b = (np.zeros(2 * lanes * wires, np.uint64) for wires in (circuit.garbler, circuit.evaluator))
     keys, words = Keys(expand_salt(bytes(16)), 0), np.zeros(lanes, np.uint64)

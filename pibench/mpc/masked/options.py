@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pibench.errors import UsageError
+from pibench.mpc.backends.backend import DIGITS
 from pibench.mpc.masked.sources import SOURCES
 
 RING_BITS = 64
-DIGITS = 4  # comparison digits
 TOP_BITS = 2  # of an opening: the sign, and a top bit that says whether the mask wrapped
 WRAP_BITS = 32  # of the shares that undo the wrap
 NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pibench.errors import MaterialError
 from pibench.lowering.program import Program, Weights
+from pibench.mpc.backends import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.product import layer_weights
@@ -24,7 +25,6 @@ from pibench.mpc.masked.server import Server
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.masked.sources.shelf import Kept
 from pibench.mpc.masked.sources.source import Material, Source
-from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Party, Protocol
 
 
@@ -38,7 +38,9 @@ class MaskedProtocol(Protocol):
         super().__init__(program, party)
         self.options = self.options_class.parse(party.options)
         self.plan = plan_program(program, self.options, party.batch)
-        self.gadgets = gadgets_of(self.plan)
+        self.backend = backend_for(party.device)
+        party.meter.synchronise = self.backend.synchronise
+        self.gadgets = gadgets_of(self.plan, self.backend)
         self.source = self._choose_source()
         self._side: Server | Client
         self._material: list[Material] = []
@@ -54,13 +56,13 @@ class MaskedProtocol(Protocol):
 
     def setup(self, weights: Weights | None) -> None:
         """Set up the source, then prepare the server's products."""
-        compile_kernels()
+        self.backend.prepare()
         party, made = self.party, layer_weights(self.plan, weights) if weights is not None else None
         self.source.setup(made, None)
         if made is not None:
-            self._side = Server(self.plan, self.gadgets, made, party.peer, party.meter)
+            self._side = Server(self.plan, self.gadgets, self.backend, made, party.peer, party.meter)
         else:
-            self._side = Client(self.plan, self.gadgets, party.peer, party.meter)
+            self._side = Client(self.plan, self.gadgets, self.backend, party.peer, party.meter)
 
     def offline(self, inferences: int) -> None:
         """Get material for this many batches: kept material first, then fresh; `deal_ahead` more are kept for later."""
@@ -74,6 +76,10 @@ class MaskedProtocol(Protocol):
             return None
         assert images is not None
         return self._side.run(images, material)
+
+    def device(self) -> str:
+        """Return where the words are."""
+        return self.backend.device
 
     def settle(self) -> None:
         """Give the memory of used material back: with tens of megabytes that takes milliseconds."""

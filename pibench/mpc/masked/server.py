@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Weights
+from pibench.mpc.backends.backend import Backend, Ints, ring_mask
 from pibench.mpc.masked.gadgets.gadget import Gadgets
-from pibench.mpc.masked.kernels import Ints, ring_mask
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.masked.talk import converse
-from pibench.mpc.ring.packing import pack
 
 
 class Server:
     """Runs the plan on the server's parts."""
 
-    def __init__(self, plan: Plan, gadgets: Gadgets, weights: Weights, channel: Channel, meter: Meter) -> None:
-        self.plan, self.gadgets, self.channel, self.meter = plan, gadgets, channel, meter
+    def __init__(
+        self, plan: Plan, gadgets: Gadgets, backend: Backend, weights: Weights, channel: Channel, meter: Meter
+    ) -> None:
+        self.plan, self.gadgets, self.backend, self.channel, self.meter = plan, gadgets, backend, channel, meter
         for gadget in gadgets.values():
             gadget.prepare(weights)
 
@@ -29,8 +28,8 @@ class Server:
         Of that the valid bits alone, and none below the network's fraction bits: the client's part makes up for them
         with what is uniform to it.
         """
-        part = np.ascontiguousarray(self.compute(material)).reshape(-1) & ring_mask(self.plan.output.bits)
-        self.channel.send(pack(part >> self.plan.output_shift, self.plan.answer_bytes))
+        part = self.backend.flat(self.compute(material)) & ring_mask(self.plan.output.bits)
+        self.channel.send(self.backend.pack(part >> self.plan.output_shift, self.plan.answer_bytes))
 
     def compute(self, material: Material) -> Ints:
         """Return the server's part of the output."""
@@ -38,7 +37,7 @@ class Server:
         for group in self.plan.groups:
             if group[0].talks:
                 talks = [(s.label, self.gadgets[s.out].server(parts, halves.get(s.out))) for s in group]
-                converse(self.channel, self.meter, talks)
+                converse(self.backend, self.channel, self.meter, talks)
                 continue
             step = group[0]
             with self.meter.op(*step.label):

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-import numpy as np
-
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
-from pibench.mpc.masked.kernels import Bytes
+from pibench.mpc.backends.backend import Backend, Host
 
 
 @dataclass(frozen=True)
 class Send:
-    """Send these bytes to the peer."""
+    """Send this array in host memory to the peer."""
 
-    data: Bytes
+    data: Host
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,14 @@ class Await:
     count: int
 
 
-Conversation = Generator[Send | Await, Bytes, None]
+Conversation = Generator[Send | Await, Host, None]
 Label = tuple[str, str, str]  # kind, stage, site: where the meter books it
 Turn = tuple[Label, Conversation, Send | Await]  # a conversation and what it wants next
 JOINED_BYTES = 8 * 1024  # a larger message goes at once, so that the peer can begin with it
-_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
-def converse(channel: Channel, meter: Meter, talks: list[tuple[Label, Conversation]]) -> None:
-    """Run the conversations of one group to their ends, in lockstep."""
+def converse(backend: Backend, channel: Channel, meter: Meter, talks: list[tuple[Label, Conversation]]) -> None:
+    """Run the conversations of one group to their ends, in lockstep; what is heard lies in the backend's buffers."""
     waiting: list[Turn] = []
     for label, talk in talks:
         with meter.op(*label):
@@ -48,37 +45,37 @@ def converse(channel: Channel, meter: Meter, talks: list[tuple[Label, Conversati
         after: list[Turn] = []
         for label, talk, act in waiting:
             with meter.op(*label):
-                after += _advance(channel, (label, talk, act), way)
+                after += _advance(backend, channel, (label, talk, act), way)
         waiting = after
 
 
-def _next(label: Label, talk: Conversation, got: Bytes | None) -> list[Turn]:
+def _next(label: Label, talk: Conversation, got: Host | None) -> list[Turn]:
     try:
-        return [(label, talk, next(talk) if got is None else talk.send(got))]
+        return [(label, talk, talk.send(got))]
     except StopIteration:
         return []
 
 
-def _advance(channel: Channel, turn: Turn, way: type[Send | Await]) -> list[Turn]:
+def _advance(backend: Backend, channel: Channel, turn: Turn, way: type[Send | Await]) -> list[Turn]:
     """Take a conversation as far as it goes in one direction; what is small goes out in one piece."""
     label, talk, _ = turn
-    said: list[Bytes] = []
+    said: list[Host] = []
     current = [turn]
     while current and isinstance(act := current[0][2], way):
         if isinstance(act, Send):
             said.append(act.data)
-            heard = _NOTHING
+            heard = None
             if sum(data.nbytes for data in said) >= JOINED_BYTES:
                 _send(channel, said)
         else:
-            heard = np.empty(act.count, np.uint8)
+            heard = backend.buffer(act.count)
             channel.recv_into(heard)
         current = _next(label, talk, heard)
     _send(channel, said)
     return current
 
 
-def _send(channel: Channel, said: list[Bytes]) -> None:
+def _send(channel: Channel, said: list[Host]) -> None:
     if said:
-        channel.send(said[0] if len(said) == 1 else np.concatenate([data.view(np.uint8) for data in said]))
+        channel.send(said[0] if len(said) == 1 else b"".join(said))
     said.clear()

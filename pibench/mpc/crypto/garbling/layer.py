@@ -31,6 +31,8 @@ from pibench.mpc.crypto.transfers import GARBLING_KEYS
 from pibench.mpc.ring.randomness import Stream
 
 Words = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+Message = NDArray[np.uint64] | NDArray[np.uint8]  # words, as they are or as the bytes that came
 Column = tuple[Words, int]  # a word a lane, and how many of its bits are inputs
 PIECE = 4096  # lanes at a time: what is in flight and in the making
 
@@ -110,18 +112,18 @@ class OfflineEvaluator(_Once):
     labels: Held
     tables: Held
 
-    def evaluate(self, index: int, garbler: Words) -> Words:
+    def evaluate(self, index: int, garbler: Message) -> Words:
         """Return the colours of one piece's outputs, a word a lane, from the garbler's active labels."""
         return colours_of(self.layer, self.outputs(index, garbler), self.layer.pieces[index])
 
-    def outputs(self, index: int, garbler: Words) -> Words:
+    def outputs(self, index: int, garbler: Message) -> Words:
         """Return the active labels of one piece's outputs, flat."""
         if index == 0:
             self.use()
         piece, circuit = self.layer.pieces[index], self.layer.circuit
         own = self.labels.read(span_of(piece, circuit.evaluator))
         tables = self.tables.read(span_of(piece, 2 * circuit.ands))
-        made = evaluate(circuit, self.layer.keys(self.salt, piece), garbler, own, tables)
+        made = evaluate(circuit, self.layer.keys(self.salt, piece), garbler.view(np.uint64), own, tables)
         if piece.stop == self.layer.lanes:
             self.labels.drop()
             self.tables.drop()
@@ -161,10 +163,10 @@ class OnlineEvaluator(_Once):
         width = self.layer.circuit.evaluator // len(words)
         return chosen(self.layer, [(word, width) for word in words]) ^ self.bits
 
-    def evaluate(self, index: int, answer: Words) -> Words:
+    def evaluate(self, index: int, answer: Message) -> Words:
         """Return the outputs of one piece, a word a lane, from the garbler's answer to the corrections."""
         piece, circuit = self.layer.pieces[index], self.layer.circuit
-        own = self.rows.read(span_of(piece, circuit.evaluator)) ^ answer
+        own = self.rows.read(span_of(piece, circuit.evaluator)) ^ answer.view(np.uint64)
         labels = self.labels.read(span_of(piece, circuit.garbler))
         tables = self.tables.read(span_of(piece, 2 * circuit.ands))
         made = evaluate(circuit, self.layer.keys(self.salt, piece), labels, own, tables)
@@ -172,6 +174,17 @@ class OnlineEvaluator(_Once):
             for held in (self.rows, self.labels, self.tables):
                 held.drop()
         return colours_of(self.layer, made, piece) ^ self.decode[piece]
+
+
+def as_words(part: Ints) -> Words:
+    """Return a part of a value as a word a lane, flat."""
+    return np.ascontiguousarray(part).reshape(-1).view(np.uint64)
+
+
+def as_part(words: Words | list[Words]) -> Ints:
+    """Return words, or those of all pieces, as a flat part of a value."""
+    whole = np.concatenate(words) if isinstance(words, list) else words
+    return whole.view(np.int64)
 
 
 def chosen(layer: Layer, columns: list[Column]) -> NDArray[np.uint8]:

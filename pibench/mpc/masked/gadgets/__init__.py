@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.backend import Backend
 from pibench.mpc.masked.gadgets.circa import Circa, SignedRelu
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
-from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
+from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.gadgets.halfgates import GarbledRelu, HalfGates
 from pibench.mpc.masked.gadgets.image import Image, Receive
 from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Gathering, Pooling, PoolSum, Sum, Summing
@@ -32,14 +34,10 @@ GADGETS: dict[type[Step], type[Any]] = {
 }
 
 
-def gadget_of(plan: Plan, step: Step) -> AnyGadget:
-    """Return the gadget of one step."""
-    return GADGETS[type(step)](plan, step)  # type: ignore[no-any-return]
-
-
-def gadgets_of(plan: Plan) -> Gadgets:
-    """Return the gadgets of a plan, in its order, by the names of what they make."""
-    return {step.out: gadget_of(plan, step) for step in plan.steps}
+def gadgets_of(plan: Plan, backend: Backend | None = None) -> Gadgets:
+    """Return the gadgets of a plan, in its order, by the names of what they make; on the processor unless told."""
+    backend = backend or backend_for("cpu")
+    return {step.out: GADGETS[type(step)](plan, step, backend) for step in plan.steps}
 
 
 def layers_of(gadgets: Gadgets) -> list[LinearLayer]:

@@ -3,10 +3,11 @@
 A step's life, and who calls what:
 
 1. *offline*: a source (`sources/`) makes the two halves of what the step uses up, `ServerHalf` at the server and
-   `ClientHalf` at the client: dataclasses of the gadget's own file, plain arrays. A dealer makes them as this class
-   says: both parties draw what is uniform from seeds of their own (`draw_client`, `draw_server`), the dealer draws the
-   same and puts what the halves must have in common into a correction (`deal`), which the server takes (`receive`). A
-   source of two parties makes the same halves by talking; their docstrings say what they must have in common.
+   `ClientHalf` at the client: dataclasses of the gadget's own file, arrays of the backend. A dealer makes them as this
+   class says: both parties draw what is uniform from seeds of their own (`draw_client`, `draw_server`), the dealer
+   draws the same and puts what the halves must have in common into a correction (`deal`), which the server takes
+   (`receive`). A source of two parties makes the same halves by talking; their docstrings say what they must have in
+   common.
 2. *offline*: the client works out its part of the output (`client_part`), which depends on no input, and tells the
    server what that needs of it (`tell`), which the server adds to its half (`hear`).
 3. *online*: the two conversations, or, where nothing is said, what the server does alone.
@@ -18,19 +19,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-
 from pibench.lowering.program import Weights
-from pibench.mpc.masked.kernels import Bytes, Ints
+from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints, Stream
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Conversation
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.randomness import Stream
 
 StepT = TypeVar("StepT", bound=Step)
 ServerT = TypeVar("ServerT")
 ClientT = TypeVar("ClientT")
-Arrays = dict[str, np.ndarray[Any, Any]]
+Arrays = dict[str, Host]
 Parts = dict[str, Ints]  # a party's parts of the values of one inference, (batch, *shape) by name
 
 
@@ -43,8 +41,8 @@ class Gadget(Generic[StepT, ServerT, ClientT]):
     told_count: int = 0
     dealt_bytes: int = 0  # of a dealer's correction
 
-    def __init__(self, plan: Plan, step: StepT) -> None:
-        self.plan, self.step, self.options = plan, step, plan.options
+    def __init__(self, plan: Plan, step: StepT, backend: Backend) -> None:
+        self.plan, self.step, self.options, self.backend = plan, step, plan.options, backend
         self.out = plan.values[step.out]
         self.size = plan.count(step.out)  # scalars of the output for a batch
         self.shape = (plan.batch, *self.out.shape)

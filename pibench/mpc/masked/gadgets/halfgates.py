@@ -11,23 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
-
+from pibench.mpc.backends.backend import Backend, Host, Ints, Stream
 from pibench.mpc.crypto.garbling import layer as garbled
 from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuit import Circuit
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
-from pibench.mpc.crypto.garbling.layer import Layer
+from pibench.mpc.crypto.garbling.layer import Layer, as_part, as_words
 from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
-from pibench.mpc.masked.kernels import Ints, Words
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.packing import pack, unpack
-from pibench.mpc.ring.randomness import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +62,8 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     server_half, client_half = ServerHalf, ClientHalf
 
-    def __init__(self, plan: Plan, step: GarbledRelu) -> None:
-        super().__init__(plan, step)
+    def __init__(self, plan: Plan, step: GarbledRelu, backend: Backend) -> None:
+        super().__init__(plan, step, backend)
         source = plan.values[step.inputs[0]]
         self.width = source.scale + source.beyond + plan.options.range_bits + 1  # the range, and the sign
         self.client_garbles = step.garbler == "client"
@@ -101,7 +97,7 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
     def make_client(self, ends: Ends, number: int, half: ClientHalf, inputs: list[Ints]) -> Acts[None]:
         """Take the circuit, or garble: the part of x and minus the part of the output are inputs."""
         columns = [(word, self.width) for word in self._words(inputs[0])]
-        columns.append((-half.part.view(np.uint64), self.out.bits))
+        columns.append((as_words(self.backend.host(-half.part)), self.out.bits))
         if self.client_garbles:
             half.held = yield from offline.garble_for_online(ends, self.layer(number), columns)
         else:
@@ -115,38 +111,38 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Send labels and decode what comes back; or ask for labels and evaluate."""
-        x, held = self._words(parts[self.step.inputs[0]]), half.held
+        x, held, lift = self._words(parts[self.step.inputs[0]]), half.held, self.backend.lift
         if isinstance(held, garbled.OnlineGarbler):
             for labels in held.labels(*x):
-                yield Send(labels.view(np.uint8))
-            z = unpack((yield Await(self.size * self.out.wire_bytes)), self.out.wire_bytes) ^ held.decode.view(np.int64)
+                yield Send(labels)
+            z = self.backend.unpack((yield Await(self.size * self.out.wire_bytes)), self.out.wire_bytes)
+            z = z ^ lift(as_part(held.decode))
         else:
-            yield Send(np.packbits(held.corrections(*x)))
+            yield Send(self.backend.pack_bits(lift(held.corrections(*x))))
             shown = []
             for index, piece in enumerate(held.layer.pieces):
-                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
-            z = np.concatenate(shown).view(np.int64)
+                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece)))))
+            z = lift(as_part(shown))
         parts[self.step.out] = z.reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Evaluate and send the colours; or answer with labels."""
-        held = half.held
+        held, backend = half.held, self.backend
         if isinstance(held, garbled.OfflineEvaluator):
             shown = []
             for index, piece in enumerate(held.layer.pieces):
-                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece))).view(np.uint64)))
-            yield Send(pack(np.concatenate(shown).view(np.int64), self.out.wire_bytes))
+                shown.append(held.evaluate(index, (yield Await(self._label_bytes(piece)))))
+            yield Send(backend.pack(backend.lift(as_part(shown)), self.out.wire_bytes))
         else:
             count = self.step.gaps * self.width * held.layer.lanes
-            wrong = np.unpackbits((yield Await(-(-count // 8))), count=count)
+            wrong = backend.host(backend.unpack_bits((yield Await(-(-count // 8))), count))
             for labels in held.labels(wrong):
-                yield Send(labels.view(np.uint8))
+                yield Send(labels)
 
-    def _words(self, part: Ints) -> list[Words]:
+    def _words(self, part: Ints) -> list[Host]:
         """Return a part of the input as words a lane, a column a gap."""
-        gaps = self.step.gaps
-        columns = np.ascontiguousarray(part).view(np.uint64).reshape(self.plan.batch, gaps, -1)
-        return [np.ascontiguousarray(columns[:, gap]).reshape(-1) for gap in range(gaps)]
+        columns = self.backend.host(part).reshape(self.plan.batch, self.step.gaps, -1)
+        return [as_words(columns[:, gap]) for gap in range(self.step.gaps)]
 
     def _label_bytes(self, piece: slice) -> int:
         lanes: int = piece.stop - piece.start

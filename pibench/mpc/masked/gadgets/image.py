@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pibench.mpc.backends.backend import Ints, Stream
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
-from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.packing import pack, unpack
-from pibench.mpc.ring.randomness import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +46,12 @@ class Image(Gadget[Receive, None, ClientHalf]):
     def server(self, parts: Parts, half: None) -> Conversation:
         """Take the masked image."""
         heard = yield Await(self.size * self.out.wire_bytes)
-        parts[self.step.out] = unpack(heard, self.out.wire_bytes).reshape(self.shape)
+        parts[self.step.out] = self.backend.unpack(heard, self.out.wire_bytes).reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Send the image less its mask."""
         assert half.image is not None
-        yield Send(pack(half.image.reshape(-1) - half.part, self.out.wire_bytes))
+        yield Send(self.backend.pack(half.image.reshape(-1) - half.part, self.out.wire_bytes))
 
     @property
     def cost(self) -> Cost:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
-import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-
 from pibench.lowering import program as ir
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends.backend import Ints, Places, Stream, rounding_up
 from pibench.mpc.masked.gadgets.gadget import Gadget
-from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Index, Step
-from pibench.mpc.ring.randomness import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +37,6 @@ class Gather(Step):
     index: Index = field(repr=False)
     fill: int = 0
 
-    @cached_property
-    def is_identity(self) -> bool:
-        """Whether every element stays where it is."""
-        return bool((self.index == np.arange(len(self.index))).all())
-
-    @cached_property
-    def filled(self) -> Index:
-        """Positions of the output that take the fill."""
-        return np.flatnonzero(self.index < 0)
-
     @property
     def fingerprint(self) -> bytes:
         """The positions belong to it."""
@@ -63,7 +47,7 @@ class Gather(Step):
 class Drop(Step):
     """Free truncation by `shift` bits: each party shifts its own part, and the ring shrinks by as many bits.
 
-    Within one unit, and exact where nothing is lost (`kernels.rounding_up`).
+    Within one unit, and exact where nothing is lost (`rounding_up`).
     """
 
     kind: ClassVar[str] = "truncation"
@@ -112,14 +96,8 @@ class Pooling(Local[PoolSum]):
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Add up the windows."""
         (part,), step = parts, self.step
-        (ph, pw), (sh, sw) = step.padding, step.stride
-        if part.shape[2:] == step.kernel and not (ph or pw):  # global pooling, the usual case
-            total = part.reshape(*part.shape[:2], -1).sum(-1)[:, :, None, None]
-        else:
-            padded = np.pad(part, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-            total = sliding_window_view(padded, step.kernel, axis=(2, 3))[:, :, ::sh, ::sw].sum((-1, -2))
-        made: Ints = total if step.factor == 1 else total * step.factor
-        return made
+        total = self.backend.pool_sum(part, step.kernel, step.stride, step.padding)
+        return total if step.factor == 1 else total * step.factor
 
 
 class Gathering(Local[Gather]):
@@ -127,15 +105,11 @@ class Gathering(Local[Gather]):
 
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Take elements by position."""
-        step = self.step
-        flat = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
-        joined = flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
-        if joined.shape[1] == len(step.index) and step.is_identity:
-            return joined.reshape(self.shape)
-        taken = joined[:, step.index]
-        if len(step.filled):
-            taken[:, step.filled] = step.fill if server else 0
-        return taken.reshape(self.shape)
+        return self.backend.gather(parts, self._places, self.step.fill if server else 0).reshape(self.shape)
+
+    @cached_property
+    def _places(self) -> Places:
+        return self.backend.places(self.step.index)
 
 
 class Dropping(Local[Drop]):
@@ -143,4 +117,4 @@ class Dropping(Local[Drop]):
 
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Shift the part down: the server's rounded up."""
-        return (parts[0] + kernels.rounding_up(self.step.shift) if server else parts[0]) >> self.step.shift
+        return (parts[0] + rounding_up(self.step.shift) if server else parts[0]) >> self.step.shift

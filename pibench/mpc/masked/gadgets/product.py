@@ -7,21 +7,16 @@ learning W or the server k, is the source's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
+from pibench.mpc.backends.backend import Backend, Bytes, Ints, Multiply, Stream
 from pibench.mpc.masked.gadgets.gadget import Gadget
-from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.plan import Plan, Step
-from pibench.mpc.ring.conv import RingConv
 from pibench.mpc.ring.fixedpoint import encode
-from pibench.mpc.ring.randomness import Stream
-from pibench.mpc.ring.words import RingMatrix, conv_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +45,12 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
 
     server_half, client_half = ServerHalf, ClientHalf
 
-    def __init__(self, plan: Plan, step: Product) -> None:
-        super().__init__(plan, step)
+    def __init__(self, plan: Plan, step: Product, backend: Backend) -> None:
+        super().__init__(plan, step, backend)
         self.layer, self.source = step.layer, plan.values[step.inputs[0]]
         self.dealt_bytes = 8 * self.size
-        self._multiply: Callable[[Ints, Ints], Ints]
-        self._bias: Tensor | None = None
+        self._multiply: Multiply
+        self._bias: Ints | None = None
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -70,22 +65,23 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
         op, f = self.layer, self.options.fraction_bits
         weight = encode(weights[op.weight], f)
         if isinstance(op, ir.Conv):
-            self._multiply = RingConv(
+            self._multiply = self.backend.conv(
                 weight, self.source.shape, bits=self.out.bits,
                 stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
             )  # fmt: skip
         else:
-            self._multiply = RingMatrix(weight)
+            self._multiply = self.backend.matrix(weight)
         if op.bias is not None:
-            self._bias = encode(weights[op.bias], self.source.scale + f).view(-1, *[1] * (len(op.shape) - 1))
+            bias = encode(weights[op.bias], self.source.scale + f).view(-1, *[1] * (len(op.shape) - 1))
+            self._bias = self.backend.lift(bias.numpy())
 
-    def multiply_words(self, x: Ints, weight: Tensor) -> Tensor:
+    def multiply_words(self, x: Ints, weight: Ints) -> Ints:
         """Apply the layer to full words x (batch, *shape) with full-word weights, modulo 2^64 (offline work)."""
-        op, words = self.layer, torch.from_numpy(x)
+        op, conv = self.layer, self.backend.conv_words
         if isinstance(op, ir.Linear):
-            flat = conv_words(words.reshape(len(x), -1, 1, 1), weight[:, :, None, None], (1, 1), (0, 0), (1, 1), 1)
-            return flat[:, :, 0, 0]
-        return conv_words(words, weight, op.stride, op.padding, op.dilation, op.groups)
+            x, weight = x.reshape(len(x), -1, 1, 1), weight.reshape(*weight.shape, 1, 1)
+            return conv(x, weight, (1, 1), (0, 0), (1, 1), 1).reshape(len(x), -1)
+        return conv(x, weight, op.stride, op.padding, op.dilation, op.groups)
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw the offset K', to which the client's product is added."""
@@ -97,7 +93,7 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
 
     def receive(self, half: ServerHalf, correction: Bytes) -> None:
         """Take K0."""
-        half.pre = correction.view("int64").reshape(self.shape)
+        half.pre = self.backend.view(correction, "int64").reshape(self.shape)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return K1."""
@@ -106,7 +102,7 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
     def hear(self, half: ServerHalf, told: Ints | None) -> None:
         """Add the bias to K0."""
         if self._bias is not None:
-            half.pre += self._bias.numpy()
+            half.pre += self._bias
 
     def alone(self, inputs: list[Ints], half: ServerHalf) -> Ints:
         """W s + K0 + bias."""
@@ -125,10 +121,10 @@ def layer_weights(plan: Plan, weights: Weights) -> Weights:
     return made
 
 
-def weight_masks(layers: list[LinearLayer], seed: bytes) -> dict[str, Tensor]:
+def weight_masks(backend: Backend, layers: list[LinearLayer], seed: bytes) -> dict[str, Ints]:
     """Return B, the mask of every weight tensor of a model, drawn in the order of the plan."""
-    stream, masks = Stream(seed), dict[str, Tensor]()
+    stream, masks = backend.stream(seed), dict[str, Ints]()
     for layer in layers:
         if (name := layer.layer.weight) not in masks:
-            masks[name] = torch.from_numpy(stream.words(math.prod(layer.weight_shape))).view(layer.weight_shape)
+            masks[name] = stream.words(math.prod(layer.weight_shape)).reshape(layer.weight_shape)
     return masks

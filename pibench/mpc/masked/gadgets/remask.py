@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends.backend import Backend, Ints, Stream
 from pibench.mpc.masked.gadgets.gadget import Gadget
-from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Plan, Step
-from pibench.mpc.ring.randomness import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +35,8 @@ class FreshMask(Gadget[Remask, ServerHalf, ClientHalf]):
 
     server_half, client_half = ServerHalf, ClientHalf
 
-    def __init__(self, plan: Plan, step: Remask) -> None:
-        super().__init__(plan, step)
+    def __init__(self, plan: Plan, step: Remask, backend: Backend) -> None:
+        super().__init__(plan, step, backend)
         self.told_width, self.told_count = self.out.wire_bytes, self.size
 
     def draw_client(self, stream: Stream) -> ClientHalf:
@@ -66,6 +62,5 @@ class FreshMask(Gadget[Remask, ServerHalf, ClientHalf]):
 
     def alone(self, inputs: list[Ints], half: ServerHalf) -> Ints:
         """Truncate and add the difference."""
-        made = np.empty(self.shape, np.int64)
-        kernels.drop_and_mask(np.ascontiguousarray(inputs[0]).reshape(-1), self.step.shift, half.gap, made.reshape(-1))
-        return made
+        x = self.backend.flat(inputs[0])
+        return self.backend.drop_and_mask(x, self.step.shift, half.gap).reshape(self.shape)

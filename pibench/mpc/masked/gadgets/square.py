@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends.backend import Backend, Bytes, Halves, Ints, Stream, ring_mask
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
-from pibench.mpc.masked.kernels import Bytes, Halves, Ints, cut, ring_mask, shift_down
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.packing import pack, unpack
-from pibench.mpc.ring.randomness import Stream
 
 SHARE_BYTES = 24  # an element
 
@@ -39,10 +34,11 @@ class Share:
     rprt: Halves  # their product
 
     @classmethod
-    def over(cls, buffer: Bytes, n: int) -> Share:
+    def over(cls, backend: Backend, buffer: Bytes, n: int) -> Share:
         """Lay the arrays over a buffer of SHARE_BYTES * n."""
-        rp, sq = buffer[: 8 * n].view(np.int64), buffer[8 * n : 16 * n].view(np.int64)
-        return cls(buffer, rp, sq, buffer[16 * n : 20 * n].view(np.uint32), buffer[20 * n :].view(np.uint32))
+        rp, sq = (backend.view(buffer[8 * n * k : 8 * n * (k + 1)], "int64") for k in (0, 1))
+        rt, rprt = (backend.view(buffer[4 * n * k : 4 * n * (k + 1)], "uint32") for k in (4, 5))
+        return cls(buffer, rp, sq, rt, rprt)
 
 
 @dataclass
@@ -67,8 +63,8 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     server_half, client_half = ServerHalf, ClientHalf
 
-    def __init__(self, plan: Plan, step: Square) -> None:
-        super().__init__(plan, step)
+    def __init__(self, plan: Plan, step: Square, backend: Backend) -> None:
+        super().__init__(plan, step, backend)
         self.n = plan.count(step.inputs[0])
         self.window = plan.windows[step.inputs[0]]
         self.told_width, self.told_count = self.window.told_bytes, self.n
@@ -77,7 +73,7 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw share, mask and parts."""
-        share = Share.over(stream.bytes(self.dealt_bytes), self.n)
+        share = Share.over(self.backend, stream.bytes(self.dealt_bytes), self.n)
         return ClientHalf(share, stream.words(self.n), stream.words(2 * self.n))
 
     def draw_server(self, stream: Stream) -> ServerHalf:
@@ -86,18 +82,18 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     def deal(self, client: ClientHalf, server: ServerHalf, secret: Stream) -> Bytes:
         """Change the client's share in place into what is left for the server."""
-        window, share = self.window, client.share
-        r = shift_down(cut(client.r + server.pre, window.bits), window.low)
-        top, high = (r >> (self.sign_bit + 1)).astype(np.uint32), -r
-        np.subtract(high, share.rp, out=share.rp)
-        np.subtract(high * high, share.sq, out=share.sq)
-        np.subtract(top, share.rt, out=share.rt)
-        np.subtract(high.astype(np.uint32) * top, share.rprt, out=share.rprt)
+        window, share, deal = self.window, client.share, self.backend.other_share
+        r = self.backend.opened_mask(client.r + server.pre, window.bits, window.low)
+        top, high = r >> (self.sign_bit + 1), -r
+        deal(high, share.rp)
+        deal(high * high, share.sq)
+        deal(top, share.rt)
+        deal(high * top, share.rprt)
         return share.buffer
 
     def receive(self, half: ServerHalf, correction: Bytes) -> None:
         """Take the share."""
-        half.share = Share.over(correction, self.n)
+        half.share = Share.over(self.backend, correction, self.n)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the part of both outputs."""
@@ -114,26 +110,24 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Send the masked value to the client; take its share of both outputs, less its part."""
-        x = np.ascontiguousarray(parts[self.step.inputs[0]]).reshape(-1)
-        c, window = np.empty(x.size, np.int64), self.window
-        kernels.open_masked(x, half.pre, window.low, c)
-        yield Send(pack(c, window.open_bytes))
+        backend, window, width = self.backend, self.window, self.out.wire_bytes
+        c = backend.open_masked(backend.flat(parts[self.step.inputs[0]]), half.pre, window.low)
+        yield Send(backend.pack(c, window.open_bytes))
         y = self._select(c & ring_mask(window.open_bits), half.share, 1)  # a new array: the old one may be going out
-        y += unpack((yield Await(y.size * self.out.wire_bytes)), self.out.wire_bytes)
+        y += backend.unpack((yield Await(2 * self.n * width)), width)
         parts[self.step.out] = y.reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Hold the other half of the two messages."""
         window = self.window
-        c = unpack((yield Await(self.n * window.open_bytes)), window.open_bytes)
+        c = self.backend.unpack((yield Await(self.n * window.open_bytes)), window.open_bytes)
         y = self._select(c & ring_mask(window.open_bits), half.share, 0)
         y -= half.part
-        yield Send(pack(y, self.out.wire_bytes))
+        yield Send(self.backend.pack(y, self.out.wire_bytes))
 
     def _select(self, c: Ints, share: Share, own: int) -> Ints:
-        y, raised = np.empty(2 * self.n, np.int64), self.options.fraction_bits
-        kernels.square(c, share.rp, share.sq, share.rt, share.rprt, self.sign_bit, raised, own, y)
-        return y
+        raised = self.options.fraction_bits
+        return self.backend.square(c, share.rp, share.sq, share.rt, share.rprt, self.sign_bit, raised, own)
 
     @property
     def cost(self) -> Cost:
@@ -144,4 +138,4 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
 
     def lay(self, name: str, array: Any) -> Any:
         """Lay a share over its buffer."""
-        return Share.over(array, self.n) if name == "share" else array
+        return Share.over(self.backend, array, self.n) if name == "share" else array

@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from pibench.errors import PartyError
-from pibench.mpc.masked import kernels
+from pibench.mpc.backends.backend import BITS_MASK, Backend, Bytes, Halves, Ints, Kind, Stream, Words, ring_mask
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
-from pibench.mpc.masked.kernels import BITS_MASK, Bytes, Halves, Ints, Words, cut, ring_mask, shift_down
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.packing import pack, unpack
-from pibench.mpc.ring.randomness import Stream
-
-_COMBINATION = kernels.combination()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +40,15 @@ class Share:
     srt: Halves  # s times that
 
     @classmethod
-    def over(cls, buffer: Bytes, n: int, per: int) -> Share:
+    def over(cls, backend: Backend, buffer: Bytes, n: int, per: int) -> Share:
         """Lay the arrays over a buffer of `share_bytes(n, per)` bytes; `per` words hold the digits of an element."""
-        sizes = {"words": (8 * per, np.uint64), "table": (8, np.uint64), "s": (8, np.int64), "rp": (8, np.int64),
-                 "srp": (8, np.int64), "rt": (4, np.uint32), "srt": (4, np.uint32)}  # fmt: skip
+        sizes: dict[str, tuple[int, Kind]] = {
+            "words": (8 * per, "uint64"), "table": (8, "uint64"), "s": (8, "int64"), "rp": (8, "int64"),
+            "srp": (8, "int64"), "rt": (4, "uint32"), "srt": (4, "uint32"),
+        }  # fmt: skip
         at, views = 0, {}
         for name, (size, kind) in sizes.items():
-            views[name] = buffer[at : at + size * n].view(kind)
+            views[name] = backend.view(buffer[at : at + size * n], kind)
             at += size * n
         views["words"] = views["words"].reshape(per, n)
         return cls(buffer, **views)
@@ -89,8 +84,8 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
 
     server_half, client_half = ServerHalf, ClientHalf
 
-    def __init__(self, plan: Plan, step: ReluStep) -> None:
-        super().__init__(plan, step)
+    def __init__(self, plan: Plan, step: ReluStep, backend: Backend) -> None:
+        super().__init__(plan, step, backend)
         self.source, self.window = plan.values[step.inputs[0]], plan.windows[step.inputs[0]]
         self.told_width, self.told_count = self.window.told_bytes, self.size
         self.dealt_bytes = share_bytes(self.size, self.window.digit_words)
@@ -99,7 +94,7 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw share, masks and part."""
-        share = Share.over(stream.bytes(self.dealt_bytes), self.size, self.window.digit_words)
+        share = self._share(stream.bytes(self.dealt_bytes))
         return ClientHalf(share, stream.words(self.size), stream.small(self.size, BITS_MASK), stream.words(self.size))
 
     def draw_server(self, stream: Stream) -> ServerHalf:
@@ -108,27 +103,30 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
 
     def deal(self, client: ClientHalf, server: ServerHalf, secret: Stream) -> Bytes:
         """Change the client's share in place into what is left for the server."""
-        window, share = self.window, client.share
-        r = shift_down(cut(client.r + server.pre, window.bits), window.low)
-        s = secret.small(len(r), 1)
-        kernels.deal_digits(r, window.digits, share.words)
-        kernels.deal_choice(r, np.bitwise_xor(client.mu, server.mu), s, self.sign_bit, _COMBINATION, share.table)
-        top = (r >> (self.sign_bit + 1)).astype(np.uint32)
-        np.subtract(s, share.s, out=share.s)
-        np.subtract(-r, share.rp, out=share.rp)
-        np.subtract(-r * s, share.srp, out=share.srp)
-        np.subtract(top, share.rt, out=share.rt)
-        np.subtract(top * s, share.srt, out=share.srt)
+        window, share, deal = self.window, client.share, self.backend.other_share
+        r = self.backend.opened_mask(client.r + server.pre, window.bits, window.low)
+        bits = secret.small(self.size, 1)
+        self.backend.deal_digits(r, window.digits, share.words)
+        self.backend.deal_choice(r, client.mu ^ server.mu, bits, self.sign_bit, share.table)
+        s, top = self.backend.words(bits), r >> (self.sign_bit + 1)
+        deal(s, share.s)
+        deal(-r, share.rp)
+        deal(-r * s, share.srp)
+        deal(top, share.rt)
+        deal(top * s, share.srt)
         return share.buffer
+
+    def _share(self, buffer: Bytes) -> Share:
+        return Share.over(self.backend, buffer, self.size, self.window.digit_words)
 
     def receive(self, half: ServerHalf, correction: Bytes) -> None:
         """Take the share."""
-        half.share = Share.over(correction, self.size, self.window.digit_words)
+        half.share = self._share(correction)
 
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the drawn part."""
         if self.options.check_ranges and inputs[0] is not None:
-            half.shown = np.ascontiguousarray(inputs[0]).reshape(-1)
+            half.shown = self.backend.flat(inputs[0])
         return half.part
 
     def tell(self, inputs: list[Ints], half: ClientHalf) -> Ints:
@@ -148,58 +146,56 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
         3. to the client: the masked sign beta.
         4. from the client: its share of y minus the part that it will hold.
         """
-        window, share, n = self.window, half.share, self.size
-        x = np.ascontiguousarray(parts[self.step.inputs[0]]).reshape(-1)
+        window, share, n, backend = self.window, half.share, self.size, self.backend
+        x = backend.flat(parts[self.step.inputs[0]])
         if self.options.check_ranges:
             yield from self._check_range(x)
-        c, bits, beta = np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n, np.uint8)
-        kernels.open_masked(x, half.pre, window.low, c)
-        yield Send(pack(c, window.open_bytes))
+        c = backend.open_masked(x, half.pre, window.low)
+        yield Send(backend.pack(c, window.open_bytes))
         c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
-        kernels.read_digits(c, share.words, half.mu, window.digits, bits)
-        yield Send(np.bitwise_and(bits, np.uint8(BITS_MASK)))
-        reply = yield Await(n)
-        kernels.decide(bits, reply, share.table, c, self.sign_bit, beta)
-        yield Send(np.packbits(beta))
+        bits = backend.read_digits(c, share.words, half.mu, window.digits)
+        yield Send(backend.host(bits & BITS_MASK))
+        reply = backend.lift((yield Await(n)))
+        beta = backend.decide(bits, reply, share.table, c, self.sign_bit)
+        yield Send(backend.pack_bits(beta))
         y = self._select(c, beta, share, 1)
-        y += unpack((yield Await(n * self.out.wire_bytes)), self.out.wire_bytes)
+        y += backend.unpack((yield Await(n * self.out.wire_bytes)), self.out.wire_bytes)
         parts[self.step.out] = y.reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Hold the other half of the four messages of `server`."""
-        window, share, n = self.window, half.share, self.size
+        window, share, n, backend = self.window, half.share, self.size, self.backend
         if self.options.check_ranges:
             assert half.shown is not None
-            yield Send(half.shown.view(np.uint8))
-        bits, reply = np.empty(n, np.uint8), np.empty(n, np.uint8)
-        c = unpack((yield Await(n * window.open_bytes)), window.open_bytes)
+            yield Send(backend.pack(half.shown, 8))
+        c = backend.unpack((yield Await(n * window.open_bytes)), window.open_bytes)
         c &= ring_mask(window.open_bits)
-        kernels.read_digits(c, share.words, half.mu, window.digits, bits)
-        theirs = yield Await(n)
-        kernels.answer(bits, theirs, share.table, reply)
-        yield Send(reply)
-        beta = np.unpackbits((yield Await(-(-n // 8))), count=n)
+        bits = backend.read_digits(c, share.words, half.mu, window.digits)
+        theirs = backend.lift((yield Await(n)))
+        yield Send(backend.host(backend.answer(bits, theirs, share.table)))
+        beta = backend.unpack_bits((yield Await(-(-n // 8))), n)
         y = self._select(c, beta, share, 0)
         y -= half.part
-        yield Send(pack(y, self.out.wire_bytes))
+        yield Send(backend.pack(y, self.out.wire_bytes))
 
     def _select(self, c: Ints, beta: Bytes, share: Share, own: int) -> Ints:
-        y = np.empty(self.size, np.int64)
-        kernels.select(c, beta, share.s, share.rp, share.srp, share.rt, share.srt, self.sign_bit, self.raised, own, y)
-        return y
+        return self.backend.select(
+            c, beta, share.s, share.rp, share.srp, share.rt, share.srt, self.sign_bit, self.raised, own
+        )
 
     def _check_range(self, x: Ints) -> Conversation:
         """Debug mode only: the client shows its part, and the server sees the value, modulo the opening's ring.
 
         Nothing before a ReLU keeps more bits than that, and a plan that did would be another one than runs.
         """
-        heard = yield Await(8 * x.size)
+        heard = self.backend.unpack((yield Await(8 * self.size)), 8)
         bits, source, op = self.window.bits, self.source, self.step.op
-        value = ((x + heard.view(np.int64)) << (64 - bits)) >> (64 - bits)
+        value = ((x + heard) << (64 - bits)) >> (64 - bits)
         limit = 1 << (self.options.range_bits + source.beyond + source.scale)
-        if value.max() > limit - (1 << self.window.low) or value.min() < -limit:
+        least, most = int(value.min()), int(value.max())
+        if most > limit - (1 << self.window.low) or least < -limit:
             raise PartyError(
-                f"the input of {op.site or op.name} reaches {float(np.abs(value).max()) / 2**source.scale:.1f}, "
+                f"the input of {op.site or op.name} reaches {max(most, -least) / 2**source.scale:.1f}, "
                 f"or that and a multiple of {2 ** (bits - source.scale)}, outside the protocol's range of "
                 f"{limit >> source.scale} (less 2^-{self.options.fraction_bits}, the largest that it holds)",
                 remedy="raise range_bits in the protocol's options",
@@ -217,4 +213,4 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
 
     def lay(self, name: str, array: Any) -> Any:
         """Lay a share over its buffer."""
-        return Share.over(array, self.size, self.window.digit_words) if name == "share" else array
+        return self._share(array) if name == "share" else array

@@ -9,43 +9,43 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from pibench.errors import TransportError
 from pibench.links.meter import Meter, Tally
 from pibench.links.transport import Channel
-from pibench.lowering.program import Program, Weights, load_masks
+from pibench.lowering.program import Program, Shape, Weights, load_masks
+from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import LinearLayer, weight_masks
-from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
-from pibench.mpc.masked.sources.source import Material, Source, hear, walk
-from pibench.mpc.masked.warmup import compile_kernels
+from pibench.mpc.masked.sources.source import Material, Source, as_array, hear, walk
 from pibench.mpc.protocol import Cost
 from pibench.mpc.ring.fixedpoint import encode
-from pibench.mpc.ring.randomness import SEED_BYTES, Stream, fresh_seed
+from pibench.mpc.ring.randomness import SEED_BYTES, fresh_seed
 
 if TYPE_CHECKING:
     from pibench.session.job import Job
+
+ORDER_BYTES = 8  # how many inferences are wanted
 
 
 class Dealing:
     """The dealing of one inference: both seeds, and an iterator over the corrections in the order of the plan."""
 
-    def __init__(self, plan: Plan, gadgets: Gadgets, masks: Weights) -> None:
-        self.client_seed, self.server_seed, self._secret = fresh_seed(), fresh_seed(), Stream(fresh_seed())
-        self._plan, self._gadgets, self._masks = plan, gadgets, masks
+    def __init__(self, plan: Plan, gadgets: Gadgets, backend: Backend, masks: dict[str, Ints]) -> None:
+        self.client_seed, self.server_seed, self._secret = fresh_seed(), fresh_seed(), backend.stream(fresh_seed())
+        self._plan, self._gadgets, self._backend, self._masks = plan, gadgets, backend, masks
         self._known = Parts()  # the client's parts, as far as they follow from what it draws
 
     def __iter__(self) -> Iterator[Bytes]:
-        client_stream, server_stream = Stream(self.client_seed), Stream(self.server_seed)
+        client_stream, server_stream = map(self._backend.stream, (self.client_seed, self.server_seed))
         for name, gadget in self._gadgets.items():
             client, server = gadget.draw_client(client_stream), gadget.draw_server(server_stream)
             inputs = [self._known.get(source) for source in gadget.step.inputs]
@@ -59,9 +59,9 @@ class Dealing:
 
     def _product(self, gadget: LinearLayer, part: Ints, offset: Ints) -> Bytes:
         """B k - K': k masks the input, B the weights, K' is the client's offset."""
-        product = gadget.multiply_words(part, self._masks[gadget.layer.weight])
-        product -= torch.from_numpy(offset).view(product.shape)
-        return product.numpy().reshape(-1).view(np.uint8)
+        product = gadget.multiply_words(part, self._masks[gadget.layer.weight]).reshape(-1)
+        product -= offset
+        return self._backend.raw(product)
 
 
 class DealtServer(Source):
@@ -74,21 +74,21 @@ class DealtServer(Source):
         masks = self._share_seed(seed)
         if not kept:
             for name, mask in masks.items():
-                encoded = encode(weights[name], self.plan.options.fraction_bits)
-                self.party.peer.send((encoded - mask).numpy())
-        return {"seed": np.frombuffer(seed, np.uint8)}
+                encoded = self.backend.lift(encode(weights[name], self.plan.options.fraction_bits).numpy())
+                self.party.peer.send(self.backend.host(encoded - mask))
+        return {"seed": as_array(seed)}
 
-    def _share_seed(self, seed: bytes) -> Weights:
+    def _share_seed(self, seed: bytes) -> dict[str, Ints]:
         """Give B's seed to whoever deals; returns B."""
         assert self.party.dealer is not None
-        self.party.dealer.send(np.frombuffer(seed, np.uint8))
-        return weight_masks(layers_of(self.gadgets), seed)
+        self.party.dealer.send(seed)
+        return weight_masks(self.backend, layers_of(self.gadgets), seed)
 
     def make(self, inferences: int) -> Iterator[Material]:
         """Order so many from the dealer and take them one by one."""
         self._order(inferences)
         for _ in range(inferences):
-            material, stream = Material(), Stream(self._next_seed())
+            material, stream = Material(), self.backend.stream(self._next_seed())
             for name, gadget in self.gadgets.items():
                 half = material.halves[name] = gadget.draw_server(stream)
                 if gadget.dealt_bytes:
@@ -102,15 +102,17 @@ class DealtServer(Source):
 
     def _order(self, inferences: int) -> None:
         assert self.party.dealer is not None
-        self.party.dealer.send(np.array([inferences], np.int64))
+        self.party.dealer.send(inferences.to_bytes(ORDER_BYTES, sys.byteorder))
 
     def _next_seed(self) -> bytes:
         assert self.party.dealer is not None
-        return _receive(self.party.dealer, SEED_BYTES).tobytes()
+        return _receive(self.party.dealer, SEED_BYTES)
 
     def _correction(self, size: int) -> Bytes:
         assert self.party.dealer is not None
-        return _receive(self.party.dealer, size)
+        heard = self.backend.buffer(size)
+        self.party.dealer.recv_into(heard)
+        return self.backend.lift(heard)
 
     def close(self) -> None:
         """Tell the dealer that no more is wanted."""
@@ -140,12 +142,14 @@ class DealtClient(Source):
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Take D from the server, or from what was kept."""
         shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(self.gadgets)}
-        held = kept or {name: np.empty(shape, np.int64) for name, shape in shapes.items()}
-        if not kept:
-            for array in held.values():
-                self.party.peer.recv_into(array)
-        self._masked = {name: torch.from_numpy(held[name]) for name in shapes}
+        held = kept or {name: self._take(shape) for name, shape in shapes.items()}
+        self._masked = {name: self.backend.lift(held[name]) for name in shapes}
         return held
+
+    def _take(self, shape: Shape) -> Host:
+        heard = self.backend.buffer(8 * math.prod(shape))
+        self.party.peer.recv_into(heard)
+        return heard.view("int64").reshape(shape)
 
     def make(self, inferences: int) -> Iterator[Material]:
         """Take a seed an inference and draw all from it."""
@@ -154,16 +158,16 @@ class DealtClient(Source):
 
     def _next_seed(self) -> bytes:
         assert self.party.dealer is not None
-        return _receive(self.party.dealer, SEED_BYTES).tobytes()
+        return _receive(self.party.dealer, SEED_BYTES)
 
     def _expand(self, seed: bytes, tell: Channel | None) -> Material:
-        stream = Stream(seed)
+        stream = self.backend.stream(seed)
 
         def half_of(gadget: AnyGadget, inputs: list[Ints]) -> Any:
             half = gadget.draw_client(stream)
             if isinstance(gadget, LinearLayer):  # K1 = D k + K'
                 product = gadget.multiply_words(inputs[0], self._masked[gadget.layer.weight])
-                half.part = product.numpy().reshape(-1) + half.part
+                half.part = product.reshape(-1) + half.part
             if tell is not None:
                 self._complete(gadget, half, inputs)
             return half
@@ -177,7 +181,7 @@ class DealtClient(Source):
 
     def to_arrays(self, material: Material) -> Arrays:
         """Return the seed."""
-        return {"seed": np.frombuffer(material.seed, np.uint8)}
+        return {"seed": as_array(material.seed)}
 
     def from_arrays(self, arrays: Arrays) -> Material:
         """Draw all again, without telling."""
@@ -187,29 +191,30 @@ class DealtClient(Source):
 SERVER, CLIENT = DealtServer, DealtClient
 
 
-def _receive(channel: Channel, size: int) -> Bytes:
-    into = np.empty(size, np.uint8)
+def _receive(channel: Channel, size: int) -> bytes:
+    into = bytearray(size)
     channel.recv_into(into)
-    return into
+    return bytes(into)
 
 
 class Dealer:
     """The third process: deals for one program between one pair of parties."""
 
     def __init__(self, program: Program, options: dict[str, Any], batch: int, server: Channel, client: Channel) -> None:
-        compile_kernels()
+        self._backend = backend_for("cpu")
+        self._backend.prepare()
         known = {k: v for k, v in options.items() if k in Options.__dataclass_fields__}
         self._plan = plan_program(program, Options.parse(known), batch)
-        self._gadgets = gadgets_of(self._plan)
+        self._gadgets = gadgets_of(self._plan, self._backend)
         self._server, self._client = server, client
         seed = _receive(server, SEED_BYTES)  # the server draws it, so that material kept for its model stays good
-        self._masks = weight_masks(layers_of(self._gadgets), seed.tobytes())
+        self._masks = weight_masks(self._backend, layers_of(self._gadgets), seed)
 
     def deal(self) -> None:
         """Make and deliver the material of one batch."""
-        dealing = Dealing(self._plan, self._gadgets, self._masks)
-        self._client.send(np.frombuffer(dealing.client_seed, np.uint8))
-        self._server.send(np.frombuffer(dealing.server_seed, np.uint8))
+        dealing = Dealing(self._plan, self._gadgets, self._backend, self._masks)
+        self._client.send(dealing.client_seed)
+        self._server.send(dealing.server_seed)
         for correction in dealing:
             self._server.send(correction)
 
@@ -240,6 +245,6 @@ def deal_orders(dealer: Dealer, orders: Channel, meter: Meter | None = None) -> 
 def _next_order(orders: Channel) -> int:
     """Wait for how many inferences the server wants next; a server that has hung up wants none."""
     try:
-        return int(_receive(orders, 8).view(np.int64)[0])
+        return int.from_bytes(_receive(orders, ORDER_BYTES), sys.byteorder)
     except TransportError:
         return 0

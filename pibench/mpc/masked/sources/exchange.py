@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from pibench.links.transport import Channel
+from pibench.mpc.backends.kernels import Bytes, Ints
 from pibench.mpc.crypto.aes import Words
 from pibench.mpc.crypto.planes import padded
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
 from pibench.mpc.masked.gadgets.gadget import AnyGadget
-from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.protocol import Cost
 from pibench.mpc.ring.randomness import Stream
 

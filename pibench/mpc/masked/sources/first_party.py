@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from pibench.errors import MaterialError
-from pibench.lowering.program import Weights
+from pibench.mpc.backends.backend import Bytes, Ints
 from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.product import weight_masks
-from pibench.mpc.masked.kernels import Bytes
 from pibench.mpc.masked.sources.dealer import Dealing, DealtClient, DealtServer
 from pibench.mpc.ring.randomness import SEED_BYTES
 
@@ -20,23 +17,23 @@ class FirstPartyServer(DealtServer):
 
     _corrections: Iterator[Bytes]
 
-    def _share_seed(self, seed: bytes) -> Weights:
-        self._masks = weight_masks(layers_of(self.gadgets), seed)
+    def _share_seed(self, seed: bytes) -> dict[str, Ints]:
+        self._masks = weight_masks(self.backend, layers_of(self.gadgets), seed)
         return self._masks
 
     def _order(self, inferences: int) -> None:
         """Nobody is asked."""
 
     def _next_seed(self) -> bytes:
-        dealing = Dealing(self.plan, self.gadgets, self._masks)
-        self.party.peer.send(np.frombuffer(dealing.client_seed, np.uint8))
+        dealing = Dealing(self.plan, self.gadgets, self.backend, self._masks)
+        self.party.peer.send(dealing.client_seed)
         self._corrections = iter(dealing)
         return dealing.server_seed
 
     def _correction(self, size: int) -> Bytes:
         made = next(self._corrections)
-        if made.size != size:
-            raise MaterialError(f"a correction has {made.size} bytes where the plan wants {size}")
+        if len(made) != size:
+            raise MaterialError(f"a correction has {len(made)} bytes where the plan wants {size}")
         return made
 
 
@@ -44,9 +41,9 @@ class FirstPartyClient(DealtClient):
     """Its seeds come from the server."""
 
     def _next_seed(self) -> bytes:
-        seed = np.empty(SEED_BYTES, np.uint8)
+        seed = bytearray(SEED_BYTES)
         self.party.peer.recv_into(seed)
-        return seed.tobytes()
+        return bytes(seed)
 
 
 SERVER, CLIENT = FirstPartyServer, FirstPartyClient

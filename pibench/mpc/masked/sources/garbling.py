@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pibench.lowering.program import Weights
+from pibench.mpc.backends.backend import Ints
 from pibench.mpc.crypto.garbling.offline import Acts, Ends, waiting_bytes
 from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
@@ -18,7 +19,6 @@ from pibench.mpc.masked.gadgets.circa import Circa
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.halfgates import HalfGates
 from pibench.mpc.masked.gadgets.square import Squares
-from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.masked.sources.two_party import TwoPartyClient, TwoPartyServer

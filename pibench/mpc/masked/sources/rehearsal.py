@@ -12,13 +12,13 @@ import torch
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Conv, Input, Program, Relu
+from pibench.mpc.backends import prepare_host
 from pibench.mpc.crypto.rlwe.params import FEWEST_PRIMES, MOST_PRIMES
 from pibench.mpc.crypto.rlwe.primes import ring
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources.two_party import CLIENT, SERVER
-from pibench.mpc.masked.warmup import compile_kernels
 from pibench.mpc.protocol import Party
 
 _SHAPE = (1, 2, 2)
@@ -27,7 +27,7 @@ _SHAPE = (1, 2, 2)
 @functools.cache
 def compile_exchanges() -> None:
     """Make material for one small inference, both halves in this process; raises what either of them raised."""
-    compile_kernels()
+    prepare_host()
     for primes in range(FEWEST_PRIMES, MOST_PRIMES + 1):
         ring(primes)  # tables of constants
     ops = (

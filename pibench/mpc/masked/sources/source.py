@@ -20,11 +20,11 @@ import numpy as np
 from pibench.errors import MaterialError
 from pibench.links.transport import Channel
 from pibench.lowering.program import Weights
+from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.backend import Host, Ints
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts, half_arrays, half_from
-from pibench.mpc.masked.kernels import Ints
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.protocol import Cost, Party
-from pibench.mpc.ring.packing import pack, unpack
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Source(ABC):
 
     def __init__(self, plan: Plan, gadgets: Gadgets, party: Party) -> None:
         self.plan, self.gadgets, self.party = plan, gadgets, party
+        self.backend = next(iter(gadgets.values())).backend
 
     @abstractmethod
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
@@ -58,11 +59,11 @@ class Source(ABC):
         """Say that no more is wanted."""
 
     def to_arrays(self, material: Material) -> Arrays:
-        """Return unused material as named arrays."""
-        made: Arrays = {}
+        """Return unused material as named arrays in host memory."""
+        made, host = Arrays(), self.backend.host
         for name, half in material.halves.items():
-            made |= {f"{name}:{label}": array for label, array in half_arrays(half).items()}
-        made |= {f"{name}:": part for name, part in material.parts.items()}
+            made |= {f"{name}:{label}": host(array) for label, array in half_arrays(half).items()}
+        made |= {f"{name}:": host(part) for name, part in material.parts.items()}
         return made
 
     def from_arrays(self, arrays: Arrays) -> Material:
@@ -70,7 +71,7 @@ class Source(ABC):
         material, found = Material(), dict[str, Arrays]()
         for label, array in arrays.items():
             name, _, part = label.rpartition(":")
-            found.setdefault(name, {})[part] = array
+            found.setdefault(name, {})[part] = self.backend.lift(array)
         try:
             for name, held in found.items():
                 gadget = self.gadgets[name]
@@ -111,7 +112,8 @@ def walk(
         half = half_of(gadget, inputs)
         parts[name] = gadget.client_part(list(inputs), half).reshape(gadget.shape)
         if gadget.told_count and tell is not None:
-            tell.send(pack(np.ascontiguousarray(gadget.tell(inputs, half)).reshape(-1), gadget.told_width))
+            backend = gadget.backend
+            tell.send(backend.pack(backend.flat(gadget.tell(inputs, half)), gadget.told_width))
         if gadget.step.talks:
             halves[name] = half
     output = plan.output.name
@@ -122,7 +124,23 @@ def hear(gadget: AnyGadget, half: Any, channel: Channel) -> None:
     """Server: take what the client tells of one step, and complete the half with it."""
     told = None
     if gadget.told_count:
-        heard = np.empty(gadget.told_count * gadget.told_width, np.uint8)
+        heard = gadget.backend.buffer(gadget.told_count * gadget.told_width)
         channel.recv_into(heard)
-        told = unpack(heard, gadget.told_width)
+        told = gadget.backend.unpack(heard, gadget.told_width)
     gadget.hear(half, told)
+
+
+def lifted(gadget: AnyGadget, half: Any) -> Any:
+    """Return a half that was made in host memory as the gadget's backend holds it."""
+    if half is None or gadget.backend is backend_for("cpu"):
+        return half
+    arrays = {
+        name: gadget.backend.lift(value) if isinstance(value, np.ndarray) else value
+        for name, value in half_arrays(half).items()
+    }
+    return half_from(gadget, type(half), arrays)
+
+
+def as_array(data: bytes) -> Host:
+    """Return bytes as an array, to be kept."""
+    return np.frombuffer(data, np.uint8)

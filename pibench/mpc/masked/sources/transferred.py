@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from pibench.mpc.backends import backend_for, kernels
+from pibench.mpc.backends.backend import BITS_MASK
+from pibench.mpc.backends.kernels import Bytes
 from pibench.mpc.crypto.signs import ClientSigns, Layout, Own, ServerSigns
 from pibench.mpc.crypto.signs import Shares as SignShares
 from pibench.mpc.crypto.softspoken import message_bytes
@@ -20,12 +23,10 @@ from pibench.mpc.crypto.squares import (
     both_pads,
     choose_pads,
 )
-from pibench.mpc.masked import kernels
 from pibench.mpc.masked.gadgets import extend, square, tables
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
-from pibench.mpc.masked.kernels import BITS_MASK, Bytes
 from pibench.mpc.masked.sources.exchange import (
     ClientExchange,
     ServerExchange,
@@ -37,6 +38,7 @@ from pibench.mpc.masked.sources.exchange import (
 from pibench.mpc.protocol import Cost
 
 _COMBINATION = kernels.combination()
+_HOST = backend_for("cpu")  # where exchanges are made; `two_party.py` lifts what they made
 
 
 def sign_layout(gadget: Tables) -> Layout:
@@ -74,7 +76,7 @@ class ClientTables(ClientExchange[Tables]):
         n, stream = gadget.size, talk.stream
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
-        share = tables.Share.over(np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
+        share = tables.Share.over(_HOST, np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
         self.half = tables.ClientHalf(share, np.empty(n, np.int64), mu, stream.words(n))
         self._signs: list[ClientSigns] = []
         self._said: list[Bytes] = []
@@ -114,7 +116,7 @@ class ServerTables(ServerExchange[Tables]):
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
         self.half = tables.ServerHalf(np.empty(n, np.int64), mu)
         share = np.empty(gadget.dealt_bytes, np.uint8)
-        self.half.share = tables.Share.over(share, n, gadget.window.digit_words)
+        self.half.share = tables.Share.over(_HOST, share, n, gadget.window.digit_words)
         self._signs: list[tuple[ServerSigns, list[Bytes]]] = []
 
     def hear(self) -> None:
@@ -165,7 +167,7 @@ class ClientSquaring(ClientExchange[Squares]):
         n = gadget.n
         self._layout = square_layout(gadget)
         self._own = talk.draw(n, self._layout.bits)
-        share = square.Share.over(np.empty(square.SHARE_BYTES * n, np.uint8), n)
+        share = square.Share.over(_HOST, np.empty(square.SHARE_BYTES * n, np.uint8), n)
         self.half = square.ClientHalf(share, np.empty(n, np.int64), talk.stream.words(2 * n))
         self._squares: list[ClientSquares] = []
         self._said: list[Bytes] = []
@@ -202,7 +204,7 @@ class ServerSquaring(ServerExchange[Squares]):
         self._layout = square_layout(gadget)
         self._own = talk.draw(n, self._layout.bits)
         self.half = square.ServerHalf(np.empty(n, np.int64))
-        self.half.share = square.Share.over(np.empty(square.SHARE_BYTES * n, np.uint8), n)
+        self.half.share = square.Share.over(_HOST, np.empty(square.SHARE_BYTES * n, np.uint8), n)
         self._squares: list[tuple[ServerSquares, list[Bytes]]] = []
 
     def hear(self) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from pibench.lowering.program import Weights
+from pibench.mpc.backends.backend import Bytes, Ints
 from pibench.mpc.crypto.rlwe.layer import Layer
 from pibench.mpc.crypto.rlwe.linear import Exchange as LinearSizes
 from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer
@@ -28,10 +29,9 @@ from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, Product, ServerHalf
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
-from pibench.mpc.masked.kernels import Bytes, Ints
 from pibench.mpc.masked.sources import transferred
 from pibench.mpc.masked.sources.exchange import ClientExchange, ServerExchange, Talk
-from pibench.mpc.masked.sources.source import Material, Source, hear, walk
+from pibench.mpc.masked.sources.source import Material, Source, hear, lifted, walk
 from pibench.mpc.protocol import Cost
 from pibench.mpc.ring.fixedpoint import encode
 from pibench.mpc.ring.randomness import Stream, fresh_seed
@@ -165,7 +165,7 @@ class TwoPartyServer(TwoParty):
                 self._work(window, talk, material)
             for name, gadget in self.gadgets.items():
                 if name not in material.halves:
-                    material.halves[name] = gadget.draw_server(talk.stream)
+                    material.halves[name] = lifted(gadget, gadget.draw_server(talk.stream))
                 self._begin(gadget, material.halves[name])
                 hear(gadget, material.halves[name], self.party.peer)
             self._complete()
@@ -184,7 +184,7 @@ class TwoPartyServer(TwoParty):
                 with self.party.meter.op(*exchange.gadget.step.label):
                     getattr(exchange, act.__name__)()
         for exchange in exchanges:
-            material.halves[exchange.gadget.step.out] = exchange.half
+            material.halves[exchange.gadget.step.out] = lifted(exchange.gadget, exchange.half)
 
     def _exchange(self, gadget: AnyGadget, talk: Talk) -> ServerExchange[Any]:
         if isinstance(gadget, LinearLayer):
@@ -210,7 +210,7 @@ class TwoPartyClient(TwoParty):
             halves, exchanges = self._draw(talk)
             for window in self._windows():
                 self._work([exchanges[gadget.step.out] for gadget in window])
-            halves |= {name: exchange.half for name, exchange in exchanges.items()}
+            halves |= {name: lifted(exchange.gadget, exchange.half) for name, exchange in exchanges.items()}
             material = walk(self.plan, self.gadgets, partial(self._half_of, halves), self.party.peer)
             self._complete()
             yield material
@@ -233,15 +233,16 @@ class TwoPartyClient(TwoParty):
             inputs = [parts.get(source) for source in gadget.step.inputs]
             if isinstance(gadget, LinearLayer):
                 assert inputs[0] is not None
-                exchanges[name] = ClientLinear(gadget, talk, self._linear, inputs[0])
+                exchanges[name] = ClientLinear(gadget, talk, self._linear, self.backend.host(inputs[0]))
                 continue
             if type(gadget) in _TRANSFERRED:
                 exchange = exchanges[name] = _TRANSFERRED[type(gadget)][1](gadget, talk)
                 half = exchange.half
             else:
-                half = halves[name] = gadget.draw_client(talk.stream)
+                half = gadget.draw_client(talk.stream)
+                halves[name] = lifted(gadget, half)
             if self.plan.values[name].drawn:
-                parts[name] = gadget.client_part(inputs, half).reshape(gadget.shape)
+                parts[name] = gadget.client_part(inputs, lifted(gadget, half)).reshape(gadget.shape)
         return halves, exchanges
 
     def _work(self, exchanges: list[ClientExchange[Any]]) -> None:

@@ -15,15 +15,12 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from pibench.mpc.masked.options import DIGITS
-
-BITS_MASK = 63  # the six bits that are combined: lt0, lt1, lt2, eq1, eq2, eq3 from the lowest
+from pibench.mpc.backends.backend import BITS_MASK, DIGITS, Digits
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Halves = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
-Digits = tuple[int, ...]  # bits of the four digits of a comparison, lowest first
 
 
 def _popcount(typingctx: Any, word: Any) -> Any:
@@ -203,20 +200,6 @@ def square(
         rest = sq[i] + 2 * wrap * np.int64(rprt[i]) + wrap * wrap * np.int64(rt[i])
         out[2 * i] = own * tau * tau + 2 * tau * rho + rest
         out[2 * i + 1] = (own * tau + rho) << raised
-
-
-def rounding_up(shift: int) -> int:
-    """Return what the server adds to its part of x before both parties cut theirs by `shift` bits.
-
-    The server's part is rounded up then, the client's k down, and the sum is x / 2^shift rounded down, or up where
-    k mod 2^shift < x mod 2^shift: right on average, exact where x is a multiple of 2^shift.
-    """
-    return (1 << shift) - 1
-
-
-def ring_mask(bits: int) -> int:
-    """Return the mask that cuts a word to a ring of `bits`."""
-    return (1 << bits) - 1 if bits < 64 else -1
 
 
 def cut(values: Ints, bits: int) -> Ints:
