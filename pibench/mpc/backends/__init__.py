@@ -9,10 +9,17 @@ from pibench.mpc.backends.backend import Backend
 
 @cache
 def backend_for(device: str) -> Backend:
-    """Return the backend for a device as a case names it; the same one whenever it is asked for."""
-    from pibench.mpc.backends.with_numpy import NumpyBackend
+    """Return the backend for a device as a case names it (`cpu`, `cuda`, `cuda:1`), the same one whenever asked.
 
-    return NumpyBackend()
+    Raises UsageError where there is no such device.
+    """
+    if device == "cpu":
+        from pibench.mpc.backends.with_numpy import NumpyBackend
+
+        return NumpyBackend()
+    from pibench.mpc.backends.with_torch import TorchBackend, device_for
+
+    return TorchBackend(device_for(device))
 
 
 def prepare_host() -> None:

@@ -141,13 +141,14 @@ class Backend(ABC):
 
     @abstractmethod
     def conv(
-        self, weight: Tensor, input_shape: Shape, *, bits: int, stride: Pair, padding: Pair, dilation: Pair, groups: int
-    ) -> Multiply:
+        self, weight: Tensor, input_shape: Shape, *, batch: int, bits: int, stride: Pair, padding: Pair,
+        dilation: Pair, groups: int,
+    ) -> Multiply:  # fmt: skip
         """Prepare a convolution by fixed small weights (int64, host) for words that are valid modulo 2^bits."""
 
     @abstractmethod
-    def matrix(self, weight: Tensor) -> Multiply:
-        """Prepare a product by a fixed matrix (int64, host), modulo 2^64: (N, inputs) to (N, outputs)."""
+    def matrix(self, weight: Tensor, *, batch: int, bits: int) -> Multiply:
+        """Prepare a product by a fixed matrix (int64, host), likewise: (N, inputs) to (N, outputs)."""
 
     @abstractmethod
     def conv_words(self, x: Ints, weight: Ints, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Ints:

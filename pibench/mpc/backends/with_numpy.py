@@ -101,13 +101,14 @@ class NumpyBackend(Backend):
     # ---- products
 
     def conv(
-        self, weight: Tensor, input_shape: Shape, *, bits: int, stride: Pair, padding: Pair, dilation: Pair, groups: int
-    ) -> Multiply:
+        self, weight: Tensor, input_shape: Shape, *, batch: int, bits: int, stride: Pair, padding: Pair,
+        dilation: Pair, groups: int,
+    ) -> Multiply:  # fmt: skip
         return RingConv(
             weight, input_shape, bits=bits, stride=stride, padding=padding, dilation=dilation, groups=groups
         )
 
-    def matrix(self, weight: Tensor) -> Multiply:
+    def matrix(self, weight: Tensor, *, batch: int, bits: int) -> Multiply:
         return RingMatrix(weight)
 
     def conv_words(self, x: Ints, weight: Ints, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Ints:

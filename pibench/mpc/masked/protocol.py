@@ -16,6 +16,7 @@ from torch import Tensor
 from pibench.errors import MaterialError
 from pibench.lowering.program import Program, Weights
 from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.backend import Backend
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.product import layer_weights
@@ -38,13 +39,16 @@ class MaskedProtocol(Protocol):
         super().__init__(program, party)
         self.options = self.options_class.parse(party.options)
         self.plan = plan_program(program, self.options, party.batch)
-        self.backend = backend_for(party.device)
+        self.backend = self._choose_backend()
         party.meter.synchronise = self.backend.synchronise
         self.gadgets = gadgets_of(self.plan, self.backend)
         self.source = self._choose_source()
         self._side: Server | Client
         self._material: list[Material] = []
         self._spent: Material | None = None
+
+    def _choose_backend(self) -> Backend:
+        return backend_for(self.party.device)
 
     def _choose_source(self) -> Source:
         party, options = self.party, self.options

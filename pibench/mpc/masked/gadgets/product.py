@@ -66,11 +66,11 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
         weight = encode(weights[op.weight], f)
         if isinstance(op, ir.Conv):
             self._multiply = self.backend.conv(
-                weight, self.source.shape, bits=self.out.bits,
+                weight, self.source.shape, batch=self.plan.batch, bits=self.out.bits,
                 stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
             )  # fmt: skip
         else:
-            self._multiply = self.backend.matrix(weight)
+            self._multiply = self.backend.matrix(weight, batch=self.plan.batch, bits=self.out.bits)
         if op.bias is not None:
             bias = encode(weights[op.bias], self.source.scale + f).view(-1, *[1] * (len(op.shape) - 1))
             self._bias = self.backend.lift(bias.numpy())
