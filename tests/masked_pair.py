@@ -14,7 +14,7 @@ from pibench.errors import TransportError
 from pibench.links.meter import Meter, PhaseTally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Weights
-from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.protocol import MaskedProtocol

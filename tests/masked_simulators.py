@@ -14,7 +14,7 @@ import torch
 
 from pibench.links.meter import Meter
 from pibench.lowering.program import Program, Weights
-from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension

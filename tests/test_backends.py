@@ -11,9 +11,9 @@ from masked_pair import Outcome, run_masked
 
 from pibench.errors import PartyError, UsageError
 from pibench.links.meter import Meter
-from pibench.mpc.backends import backend_for
 from pibench.mpc.backends.backend import Backend, ring_mask
 from pibench.mpc.backends.check import compare_with_host, differing
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.backends.torch_products import Float64, Int8, LimbConv, balanced_most, conv_words, limbs_of_full_words
 from pibench.mpc.backends.with_torch import TorchBackend, TorchStream
 from pibench.mpc.masked import protocol as masked

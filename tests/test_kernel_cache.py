@@ -12,7 +12,7 @@ import sys
 SCRIPT = """
 import sys
 from numba.core.dispatcher import Dispatcher
-from pibench.mpc.backends import prepare_host
+from pibench.mpc.backends.choice import prepare_host
 prepare_host()
 for name, module in list(sys.modules.items()):
     if name.startswith("pibench."):

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from pibench.mpc.backends import prepare_host
+from pibench.mpc.backends.choice import prepare_host
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import evaluate, garble
 from pibench.mpc.crypto.garbling.layout import Keys, choices, colours, encode, expand_salt

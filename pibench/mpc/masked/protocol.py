@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pibench.errors import MaterialError
 from pibench.lowering.program import Program, Weights
-from pibench.mpc.backends import backend_for
 from pibench.mpc.backends.backend import Backend
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.product import layer_weights

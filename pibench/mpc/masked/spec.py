@@ -32,7 +32,7 @@ SPEC = ProtocolSpec(
     preload=(
         "pibench.mpc.masked.sources.dealer",
         "pibench.mpc.masked.sources.first_party",
-        "pibench.mpc.backends:prepare_host",
+        "pibench.mpc.backends.choice:prepare_host",
     ),
     place=10,
     between_hosts={"provider": "two-party"},  # no third host is asked for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pibench.mpc.backends import backend_for
 from pibench.mpc.backends.backend import Backend
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.gadgets.circa import Circa, SignedRelu
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
 from pibench.mpc.masked.gadgets.gadget import Gadgets

@@ -17,8 +17,8 @@ from pibench.errors import TransportError
 from pibench.links.meter import Meter, Tally
 from pibench.links.transport import Channel
 from pibench.lowering.program import Program, Shape, Weights, load_masks
-from pibench.mpc.backends import backend_for
 from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import LinearLayer, weight_masks

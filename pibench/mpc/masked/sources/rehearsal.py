@@ -12,7 +12,7 @@ import torch
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Conv, Input, Program, Relu
-from pibench.mpc.backends import prepare_host
+from pibench.mpc.backends.choice import prepare_host
 from pibench.mpc.crypto.rlwe.params import FEWEST_PRIMES, MOST_PRIMES
 from pibench.mpc.crypto.rlwe.primes import ring
 from pibench.mpc.masked.gadgets import gadgets_of

@@ -20,8 +20,8 @@ import numpy as np
 from pibench.errors import MaterialError
 from pibench.links.transport import Channel
 from pibench.lowering.program import Weights
-from pibench.mpc.backends import backend_for
 from pibench.mpc.backends.backend import Host, Ints
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts, half_arrays, half_from
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.protocol import Cost, Party

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pibench.mpc.backends import backend_for, kernels
+from pibench.mpc.backends import kernels
 from pibench.mpc.backends.backend import BITS_MASK
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.backends.kernels import Bytes
 from pibench.mpc.crypto.signs import ClientSigns, Layout, Own, ServerSigns
 from pibench.mpc.crypto.signs import Shares as SignShares
