@@ -1,7 +1,8 @@
 """Measured beside published, as docs/papers.md has it: `python ci/papers.py RECORD... [--figure FILE.svg]`.
 
-Prints the tables of the records' networks under garbled circuits and under tables: online, offline, bytes, and the line
-of latency over ReLUs beside that of the papers. Every figure is derived from the records.
+Prints the tables of the records' networks under garbled circuits and under tables: online, offline, bytes, the line of
+latency over ReLUs beside that of the papers, what ReLUs and multiply-accumulates cost, and the model on paper beside
+what ran. Every figure is derived from the records.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pibench.numbers import seconds, size
 from pibench.records.files import open_record
 from pibench.records.prices import fit_price
 from pibench.reporting.cells import Ladder
+from pibench.reporting.onpaper.recordcheck import verdicts
 from pibench.reporting.page.draw_papers import over_relus, published_latencies
+from pibench.reporting.page.prices import COLUMNS, which_table
 from pibench.reporting.view import View, view_of
 
 PUBLISHED_LINE = "19.2 µs a ReLU and 0.21 s (the line through DeepReDuce's two points)"
@@ -29,6 +32,8 @@ def main() -> None:
     for ladder in view.ladders():
         print(_networks(ladder))
         print(_line(ladder), "\n")
+    print(_prices(view), "\n")
+    print(_on_paper(view), "\n")
     if args.figure:
         args.figure.write_text(_figure(view), "utf-8")
 
@@ -57,6 +62,26 @@ def _line(ladder: Ladder) -> str:
         f"\nLine: {fit.slope_s * 1e3:.2f} µs a ReLU and {seconds(fit.intercept_s)}, R² = {fit.r2:.3f}; published: "
         f"{PUBLISHED_LINE}."
     )
+
+
+def _prices(view: View) -> str:
+    """Return the table "Which protocol, which answer", with its intervals."""
+    table = which_table(view)
+    rows = [[column for column, _ in COLUMNS], ["---"] * len(COLUMNS)]
+    rows += [[entry.text + (f" ({entry.note})" if entry.note else "") for entry in row] for row in table.rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _on_paper(view: View) -> str:
+    """Return how many times dearer the model on paper has every setting, and by how much that factor spreads."""
+    rows = ["| | phase | on paper, over measured | from | to | spread |", "|---|---|---|---|---|---|"]
+    for found in verdicts(view.ladders()):
+        factors = [row.factor for row in found.rows]
+        rows.append(
+            f"| {found.protocol} over {found.link} | {found.phase} | {found.factor:.3g} | {min(factors):.3g} | "
+            f"{max(factors):.3g} | {found.spread:.3g} |"
+        )
+    return "\n".join(rows)
 
 
 def _figure(view: View) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from fakes import fake_record
 
 from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
+from pibench.reporting.cells import Cell
 from pibench.reporting.onpaper.costcheck import PUBLISHED
+from pibench.reporting.onpaper.costmodel import WIRES, estimate
+from pibench.reporting.onpaper.recordcheck import verdicts
 from pibench.reporting.page.draw_papers import over_relus, published_latencies
 from pibench.reporting.page.figures import figures_of
 from pibench.reporting.view import view_of
+from pibench.reporting.whatif import workload_of_cell
+
+LAN = WIRES["lan"]
 
 
 def renamed(record: Record, dataset: str) -> Record:
@@ -54,3 +63,33 @@ def test_the_figure_is_there_where_delphi_was_run() -> None:
         assert ladder is not None
         keys = [figure.key for figure in figures_of(view, answer(view, ladder))]
         assert ("papers" in keys) == wanted
+
+
+def priced(cell: Cell, online_s: float) -> Cell:
+    assert cell.online
+    return replace(cell, online=replace(cell.online, point=online_s))
+
+
+def test_the_model_on_paper_is_held_against_what_ran() -> None:
+    """One factor for all networks where they cost what the model says, a spread where they do not."""
+    view = view_of([renamed(fake_record(protocols=("masked", "crypten"), sessions=1), "cifar100")])
+    made = verdicts(view.ladders())
+    wanted = [("masked", "online"), ("masked", "offline"), ("delphi", "online")]  # this one's offline phase is empty
+    assert sorted((found.protocol, found.phase) for found in made) == sorted(wanted)
+    for found in made:
+        (ladder,) = (one for one in view.ladders() if one.setting.protocol == found.protocol)
+        assert [row.network for row in found.rows] == [cell.network for cell in ladder.cells if cell.relu_count]
+        for row, cell in zip(found.rows, ladder.cells, strict=True):
+            whole = estimate(workload_of_cell(cell), "delphi", WIRES["loopback"])
+            phase, measured = (whole.online, cell.online_s) if found.phase == "online" else (whole.offline, 0.0)
+            if cell.offline and found.phase == "offline":
+                measured = cell.offline.seconds
+            assert row.factor == pytest.approx(phase.total_s / measured)
+    (ladder, *_) = view.ladders()
+    far = [replace(cell, link="lan", rtt_ms=LAN.rtt_ms, mbit_s=LAN.down_mbit_s) for cell in ladder.cells if cell.online]
+    cells = [priced(cell, estimate(workload_of_cell(cell), "delphi", LAN).online.total_s / 16) for cell in far]
+    online = verdicts([replace(ladder, cells=tuple(cells))])[0]
+    assert online.factor == pytest.approx(16)
+    assert online.spread == pytest.approx(1)
+    slow = priced(cells[0], 2 * cells[0].online_s)
+    assert verdicts([replace(ladder, cells=(slow, *cells[1:]))])[0].spread == pytest.approx(2)
