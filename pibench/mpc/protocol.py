@@ -128,6 +128,15 @@ def cost_function(name: str) -> CostFunction | None:
     return None if where is None else load(where)
 
 
+def settled_options(
+    program: Program, weights: Weights, name: str, batch: int, options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the options for which a protocol declares its cost: sizes may tell a class of weights, which is public."""
+    where = spec_of(name).settles
+    made: Mapping[str, Any] = options if where is None else load(where)(program, weights, batch, options)
+    return made
+
+
 def total_cost(program: Program, name: str, batch: int, options: Mapping[str, Any]) -> Cost | None:
     """Return the declared cost of a whole program; None where the protocol declares none."""
     cost = cost_function(name)

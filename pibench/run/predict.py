@@ -17,7 +17,7 @@ from pibench.errors import UsageError
 from pibench.links.link import PROFILES
 from pibench.lowering.program import Program
 from pibench.mpc.protocol import Cost, total_cost
-from pibench.mpc.spec import spec_of, wire_times
+from pibench.mpc.spec import load, spec_of, wire_times
 from pibench.records.record import Case, Inference, Record
 
 ENOUGH_NETWORKS = 3
@@ -25,9 +25,9 @@ SETTING = ("cpu", 1)  # device and threads a party: those of a suite that says n
 
 
 def predict(
-    program: Program, protocol: str, link: str, batch: int, options: dict[str, Any] | None = None
+    program: Program, protocol: str, link: str, batch: int, options: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return rounds, bytes by sender, offline bytes, and seconds for one batch, as named lines of text or numbers."""
+    """Return rounds, bytes by sender, and seconds of each phase for one batch, as named lines of text or numbers."""
     if link not in PROFILES:
         raise UsageError(f"no link is named {link!r}", remedy=f"choose one of {', '.join(PROFILES)}")
     declared = total_cost(program, protocol, batch, options or {})
@@ -49,6 +49,8 @@ def predict(
     else:
         made["computing, s"] = round(computing_s, 4)
         made[f"online on {link}, s"] = round(latency_s + transfer_s + computing_s, 4)
+    if where := spec_of(protocol).security:
+        made |= load(where)(program, batch, options or {})
     return made
 
 

@@ -19,14 +19,14 @@ from pibench.library import resolve
 from pibench.links.glooprobe import round_ms
 from pibench.links.link import Link as LinkAsked
 from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe_problems
-from pibench.mpc.protocol import Cost, cost_function, total_cost
-from pibench.mpc.spec import load, spec_of
+from pibench.mpc.spec import spec_of
 from pibench.records.files import save_record
 from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust
 from pibench.records.store import release_scratch, scratch_folder
 from pibench.run.advice import advice
 from pibench.run.answers import check, score, why_invalid
 from pibench.run.assemble import assemble
+from pibench.run.declared import declared_cost, held_bytes
 from pibench.run.listener import Listener
 from pibench.run.memory import refuse_what_will_not_fit
 from pibench.run.prepare import Prepare, Prepared, write_images
@@ -303,21 +303,6 @@ class Run:
 
     def _save(self) -> None:
         save_record(self.record, self.path)
-
-
-def declared_cost(case: CasePlan, prepared: Prepared) -> Declared | None:
-    """Return what the protocol declares for one batch of this network, if it declares anything."""
-    total = total_cost(prepared.program, case.protocol, case.batch, case.options)
-    return None if total is None else Declared(**asdict(total))
-
-
-def held_bytes(case: CasePlan, prepared: Prepared, batches: int) -> int:
-    """Return what the protocol estimates to hold in memory at once for so many batches."""
-    cost, program = cost_function(case.protocol), prepared.program
-    each = [cost(program, op, case.batch, case.options) for op in program] if cost else []
-    largest = max(each, key=lambda one: one.server_bytes, default=Cost())
-    held: int = load(spec_of(case.protocol).holds)(sum(each, Cost()), largest, batches, case.options)
-    return held
 
 
 def _blank(case: CasePlan) -> Case:

@@ -4,12 +4,15 @@ A pad of a row is its hash under a public key that changes every 1,024 rows; the
 q ^ Delta, the receiver that of t, which is the one that its choice names. The key's number is the row's place in its
 connection, which both count, so that no key, row or pad serves twice.
 
-Security: circular correlation robustness of the hash (`aes.py`). A key sees 2 * 1,024 blocks of a connection, and at
-most 2^30 keys are made under one salt: what the multi-instance bound loses is about 11 bits of 128.
+Security: circular correlation robustness of the hash (`aes.py`), Delta's 127 bits unknown. A key sees 2 * 1,024 blocks
+of a connection, and the multi-instance bound (Guo, Katz, Wang, Weng and Yu, CRYPTO 2020) is that of one use times as
+many: `SECURITY_BITS` = 127 - 11 = 116 remain, however many connections there are.
 Cost: random transfers none; a correlated transfer of w bits one message of w bits from the sender.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numba import njit
@@ -17,6 +20,7 @@ from numba import njit
 from pibench.mpc.crypto.aes import Words, derive_key, hash_blocks
 
 ROWS_A_KEY = 1024
+SECURITY_BITS = 127 - math.log2(2 * ROWS_A_KEY)  # Delta's lowest bit is known; both pads of a row, under one key
 PAD_KEYS = 1  # purposes of derived keys, their top byte; no two may be alike
 PAD_KEYS_MORE = 2  # the second block of a row's pad
 GARBLING_KEYS = 3

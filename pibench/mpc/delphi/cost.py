@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pibench.lowering.program import Op, Program
+from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.softspoken import TRANSFER_BYTES
 from pibench.mpc.delphi.options import DelphiOptions
@@ -26,3 +26,8 @@ def held_bytes(whole: Cost, largest: Cost, batches: int, options: Mapping[str, A
     sent = whole.offline_server_bytes, whole.offline_client_bytes
     circuits, labels = max(sent), LABEL_BYTES // TRANSFER_BYTES * min(sent)
     return labels + (0 if options.get("circuits_dir") else batches * (circuits + labels))
+
+
+def settled_options(program: Program, weights: Weights, batch: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the class of these weights."""
+    return masked.settled_options(program, weights, batch, options, DelphiOptions)

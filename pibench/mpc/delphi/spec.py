@@ -18,6 +18,8 @@ SPEC = ProtocolSpec(
     local=("keep_dir", "deal_ahead", "check_ranges", "circuits_dir"),
     holds="pibench.mpc.delphi.cost:held_bytes",
     cost="pibench.mpc.delphi.cost:operation_cost",
+    settles="pibench.mpc.delphi.cost:settled_options",
+    security="pibench.mpc.delphi.security:security",
     preload=("pibench.mpc.masked.sources.garbling", "pibench.mpc.delphi.warmup:compile_kernels"),
     place=15,
 )

@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from pibench.lowering.program import Op, Program
+from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
+from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
@@ -41,6 +42,15 @@ def operation_cost(
     if op is program.ops[0]:
         total += source.inference_cost(gadgets) + source.setup_cost(gadgets)
     return total
+
+
+def settled_options(
+    program: Program, weights: Weights, batch: int, options: Mapping[str, Any], kind: type[Options] = Options
+) -> dict[str, Any]:
+    """Return the options with what these weights settle of them: sizes are declared for a class of weights."""
+    plan, gadgets = planned(program, batch, options, kind)
+    source = source_class(plan.options.provider, server=True)
+    return {**options, **source.settled(gadgets, layer_weights(plan, weights))}
 
 
 def planned(program: Program, batch: int, options: Mapping[str, Any], kind: type[Options] = Options) -> Planned:

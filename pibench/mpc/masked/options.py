@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pibench.errors import UsageError
 from pibench.mpc.backends.backend import DIGITS
@@ -13,6 +13,7 @@ RING_BITS = 64
 TOP_BITS = 2  # of an opening: the sign, and a top bit that says whether the mask wrapped
 WRAP_BITS = 32  # of the shares that undo the wrap
 NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four
+WeightBits = Literal[0, 22, 24, 26]  # 0: the smallest class that the model fits
 LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 
 
@@ -70,6 +71,7 @@ class Options:
     fraction_bits: int = 16
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     provider: Literal["dealer", "first-party", "two-party"] = "dealer"  # who makes the correlated randomness
+    weight_bits: WeightBits = 0  # two-party: log2 of what one output's absolute weights sum to at most, public
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
@@ -87,6 +89,9 @@ class Options:
         for name, least in LEAST.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise UsageError(f"{name} is {value!r}", remedy=f"it is a whole number from {least}")
+        if self.weight_bits not in (classes := get_args(WeightBits)):
+            known = ", ".join(map(str, classes))
+            raise UsageError(f"weight_bits is {self.weight_bits!r}", remedy=f"choose one of {known}")
         if self.fraction_bits + self.range_bits > DIGITS * WIDEST_DIGIT:
             raise UsageError(
                 f"{DIGITS} digits of {WIDEST_DIGIT} bits do not cover {self.fraction_bits} fractional and "

@@ -29,6 +29,8 @@ SPEC = ProtocolSpec(
     options=Options,
     local=("keep_dir", "deal_ahead", "check_ranges"),
     cost="pibench.mpc.masked.cost:operation_cost",
+    settles="pibench.mpc.masked.cost:settled_options",
+    security="pibench.mpc.masked.security:security",
     preload=(
         "pibench.mpc.masked.sources.dealer",
         "pibench.mpc.masked.sources.first_party",

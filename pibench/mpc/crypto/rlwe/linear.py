@@ -55,6 +55,7 @@ class Exchange:
         self.layers, self.images, self.degree = {layer.name: layer for layer in layers}, images, degree
         self.packings = {layer.name: choose_packing(layer, degree) for layer in layers}
         self.parameters: dict[str, Parameters] = {}
+        self.limit = LIMITS[-1]  # log2 of what an output's absolute weights sum to at most, settled with the parameters
         described = f"{VERSION} {degree} {images} {layers}"
         self.digest = np.frombuffer(hashlib.sha256(described.encode()).digest(), np.uint8)
 
@@ -63,11 +64,20 @@ class Exchange:
 
         `coefficients` is what one inference answers, where that is more than these layers.
         """
+        self.limit = limit
         coefficients = coefficients or sum(layer.outputs for layer in self.layers.values()) * self.images
         for name, layer in self.layers.items():
             made = choose(layer.bits, 1 << limit, coefficients)
             self.parameters[name] = Parameters(made.bits, made.primes, made.flood, self.degree)
         return max(p.primes for p in self.parameters.values())
+
+    def hiding_bits(self) -> float:
+        """Return -log2 of the distance between an inference's floods and as many moved by noise, by public limits."""
+        moved = sum(
+            self.images * layer.outputs * 2.0 ** -self.parameters[name].hiding_bits(1 << self.limit, 1)
+            for name, layer in self.layers.items()
+        )
+        return -math.log2(moved) if moved else math.inf
 
     def ciphertexts(self, name: str) -> int:
         """Ciphertexts that the client sends for a layer."""
@@ -173,8 +183,10 @@ class LinearServer:
 
     def __init__(
         self, layers: list[Layer], weights: Mapping[str, Ints], images: int, degree: int = DEGREE,
-        kept_bytes: int = KEPT_BYTES,
+        kept_bytes: int = KEPT_BYTES, limit: int = 0,
     ) -> None:  # fmt: skip
+        """`limit` is one of LIMITS, to be named whatever the weights; 0: the smallest that they fit."""
+        self._limit = limit
         self.exchange, self._stream = Exchange(layers, images, degree), Stream(fresh_seed())
         self._integers = {layer.name: weights[layer.name].reshape(layer.weight_shape) for layer in layers}
         self._weights: dict[str, Weights] = {}
@@ -187,7 +199,7 @@ class LinearServer:
         Raises UsageError where weights are too large, PartyError where the client runs something else.
         """
         exchange, seed = self.exchange, public_seed()
-        limit = weight_class(self._integers)
+        limit = weight_class(self._integers, self._limit)
         head = np.frombuffer(seed + bytes([limit]), np.uint8)
         channel.send(np.concatenate([head, exchange.digest]))
         exchange.settle(limit)
@@ -243,17 +255,22 @@ class LinearServer:
         return weights
 
 
-def weight_class(weights: Mapping[str, Ints]) -> int:
-    """Return log2 of the smallest of LIMITS that no output's sum of absolute weights exceeds."""
+def weight_class(weights: Mapping[str, Ints], limit: int = 0) -> int:
+    """Return log2 of the smallest of LIMITS that no output's sum of absolute weights exceeds, or `limit` if given.
+
+    Raises UsageError where weights exceed it.
+    """
+    largest = 0
     for name, integers in weights.items():
         most = int(np.abs(integers).reshape(len(integers), -1).sum(1).max(initial=0))
-        if most > 1 << LIMITS[-1]:
+        if most > 1 << (limit or LIMITS[-1]):
+            remedy = "raise weight_bits" if limit and limit < LIMITS[-1] else "use provider: dealer"
             raise UsageError(
-                f"an output reads weights of 2^{math.log2(most):.1f} in sum, more than the 2^{LIMITS[-1]} that the "
-                "encryption hides", where=name, remedy="lower fraction_bits or use provider: dealer",
+                f"an output reads weights of 2^{math.ceil(10 * math.log2(most)) / 10:.1f} in sum, more than the 2^{limit or LIMITS[-1]} "
+                "that the encryption hides", where=name, remedy=f"lower fraction_bits or {remedy}",
             )  # fmt: skip
-    largest = max(int(np.abs(w).reshape(len(w), -1).sum(1).max(initial=0)) for w in weights.values())
-    return next(limit for limit in LIMITS if largest <= 1 << limit)
+        largest = max(largest, most)
+    return limit or next(one for one in LIMITS if largest <= 1 << one)
 
 
 def _cut(words: Ints, bits: int) -> Words:

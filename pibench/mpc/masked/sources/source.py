@@ -94,6 +94,11 @@ class Source(ABC):
         return Cost()
 
     @classmethod
+    def settled(cls, gadgets: Gadgets, weights: Weights) -> dict[str, Any]:
+        """Return the options that these weights settle, of those that messages' sizes depend on: all that sizes say."""
+        return {}
+
+    @classmethod
     def setup_cost(cls, gadgets: Gadgets) -> Cost:
         """Declare what the parties send each other in setup, where nothing of it was kept."""
         return Cost()

@@ -21,14 +21,16 @@ from pibench.lowering.program import Weights
 from pibench.mpc.backends.backend import Bytes, Ints
 from pibench.mpc.crypto.rlwe.layer import Layer
 from pibench.mpc.crypto.rlwe.linear import Exchange as LinearSizes
-from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer
+from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer, weight_class
 from pibench.mpc.crypto.rlwe.params import LIMITS
 from pibench.mpc.crypto.softspoken import ANSWER_BYTES, OFFER_BYTES, set_up_both
+from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, Product, ServerHalf
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
+from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.sources import transferred
 from pibench.mpc.masked.sources.exchange import ClientExchange, ServerExchange, Talk
 from pibench.mpc.masked.sources.source import Material, Source, hear, lifted, walk
@@ -119,7 +121,7 @@ class TwoParty(Source):
     def step_cost(cls, gadget: AnyGadget) -> Cost:
         """Declare what a step's exchange sends."""
         if isinstance(gadget, LinearLayer):
-            sizes = _assumed({gadget.step.out: gadget}, gadget.plan.batch)
+            sizes = assumed_sizes({gadget.step.out: gadget}, gadget.plan.batch)
             asked, answered = sizes.request_bytes(gadget.step.out), sizes.answer_bytes(gadget.step.out)
             return Cost(offline_client_bytes=asked, offline_server_bytes=answered)
         return _transfer_cost(gadget)
@@ -128,13 +130,19 @@ class TwoParty(Source):
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
         """Two messages a window, and the client's last; no step waits for another one's material."""
         batch = next(iter(gadgets.values())).plan.batch
-        made = windows(gadgets, _assumed(gadgets, batch))
+        made = windows(gadgets, assumed_sizes(gadgets, batch))
         return Cost(offline_rounds=2 * len(made) + 1 if made else 0)
+
+    @classmethod
+    def settled(cls, gadgets: Gadgets, weights: Weights) -> dict[str, Any]:
+        """Return the class of weights that the server will name."""
+        integers = _integers(gadgets, weights)
+        return {"weight_bits": weight_class(integers, _options(gadgets).weight_bits)} if integers else {}
 
     @classmethod
     def setup_cost(cls, gadgets: Gadgets) -> Cost:
         """Two exchanges for both directions of transfers; the server's greeting and the client's key."""
-        sizes = _assumed(gadgets, next(iter(gadgets.values())).plan.batch)
+        sizes = assumed_sizes(gadgets, next(iter(gadgets.values())).plan.batch)
         both = OFFER_BYTES + ANSWER_BYTES
         return Cost(
             setup_server_bytes=both + sizes.setup_server_bytes, setup_client_bytes=both + sizes.setup_client_bytes,
@@ -147,10 +155,10 @@ class TwoPartyServer(TwoParty):
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         assert weights is not None
-        f = self.plan.options.fraction_bits
-        layers = {name: gadget.layer for name, gadget in self.gadgets.items() if isinstance(gadget, LinearLayer)}
-        integers = {name: encode(weights[layer.weight], f).numpy() for name, layer in layers.items()}
-        self._linear = LinearServer(described(self.gadgets), integers, self.plan.batch, kept_bytes=KEPT_BYTES)
+        self._linear = LinearServer(
+            described(self.gadgets), _integers(self.gadgets, weights), self.plan.batch, kept_bytes=KEPT_BYTES,
+            limit=self.plan.options.weight_bits,
+        )  # fmt: skip
         self._linear.setup(self.party.peer)
 
     @property
@@ -286,8 +294,19 @@ def _transfer_cost(gadget: AnyGadget) -> Cost:
     return transferred.extending_cost(gadget) if isinstance(gadget, Extension) else Cost()
 
 
-def _assumed(gadgets: Gadgets, batch: int) -> LinearSizes:
-    """Return the sizes of linear layers' messages where nothing is known of the weights: for the smallest class."""
+def _options(gadgets: Gadgets) -> Options:
+    return next(iter(gadgets.values())).options
+
+
+def _integers(gadgets: Gadgets, weights: Weights) -> dict[str, Ints]:
+    """Return the linear layers' weights as the encryption takes them, by the names of what they make."""
+    f, layers = _options(gadgets).fraction_bits, layers_of(gadgets)
+    return {layer.step.out: encode(weights[layer.layer.weight], f).numpy() for layer in layers}
+
+
+def assumed_sizes(gadgets: Gadgets, batch: int) -> LinearSizes:
+    """Return the sizes of linear layers' messages for the class of weights in the options, the smallest if none is."""
     sizes, plan = LinearSizes(described(gadgets), batch), next(iter(gadgets.values())).plan
-    sizes.settle(LIMITS[0], sum(plan.count(step.out) for step in plan.steps if isinstance(step, Product)))
+    answered = sum(plan.count(step.out) for step in plan.steps if isinstance(step, Product))
+    sizes.settle(plan.options.weight_bits or LIMITS[0], answered)
     return sizes
