@@ -1,7 +1,7 @@
 """A protocol without secrecy for tests of the machinery: the client sends its image, the server answers with logits.
 
 `options["misbehave"]` = {"role": "server"|"client", "phase": "setup"|"offline"|"online", "how": ...} plants a fault.
-`options["delay_s"]` sleeps in the ReLUs of each online phase.
+`options["delay_s"]` sleeps in the ReLUs of each online phase, `options["offline_s"]` in each offline phase.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class FakeProtocol(Protocol):
 
     def offline(self, inferences: int) -> None:
         """Exchange eight bytes an inference."""
-        with self.party.meter.op("other", "", "material"):
-            self.party.peer.exchange(bytes(8 * inferences), bytearray(8 * inferences))
+        party = self.party.beside or self.party
+        with party.meter.op("other", "", "material"):
+            time.sleep(float(party.options.get("offline_s", 0.0)))
+            party.peer.exchange(bytes(8 * inferences), bytearray(8 * inferences))
         self._misbehave("offline")
 
     def online(self, images: Tensor | None) -> Tensor | None:
@@ -96,10 +98,12 @@ class Options:
     misbehave: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     error: float = 0.0
+    offline_s: float = 0.0
+    overlap: bool = False
 
 
 PROTOCOL = FakeProtocol
 SPEC = ProtocolSpec(
     name="fake", module="fake_protocol", options=Options, cost="fake_protocol:cost",
-    arrange=lambda _: Arrangement(trust=Trust("all shown", "nothing is secret")),
+    arrange=lambda options: Arrangement(trust=Trust("all shown", "nothing is secret"), beside=options.overlap),
 )  # fmt: skip

@@ -48,6 +48,7 @@ class _Numbers(BaseModel):
     device: Annotated[str, Field(max_length=40)] = "cpu"
     token: Annotated[str, Field(min_length=32, max_length=256)]
     dealer: bool = False
+    beside: bool = False
     probe: bool = False
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # what a job says to the other host; the rest are files, addresses and secrets of this one
 CARRIED = (
     "role", "protocol", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
-    "dealer", "timeout_s", "token", "probe", "remote",
+    "dealer", "beside", "timeout_s", "token", "probe", "remote",
 )  # fmt: skip
 # these name code, addresses and files of the host that sets them, or show it what the other one computes
 LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges", "circuits_dir")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 Key = tuple[str, str, str]  # kind, stage, site
@@ -34,13 +34,19 @@ class Tally:
         self.received_bytes += other.received_bytes
         self.rounds += other.rounds
 
-
 @dataclass
 class PhaseTally:
     """One run of one phase: its total and its parts."""
 
     total: Tally = field(default_factory=Tally)
     parts: dict[Key, Tally] = field(default_factory=dict)
+
+    def include(self, other: PhaseTally) -> None:
+        """Add what another connection carried in this same phase, and the waiting for it; the time is this one's."""
+        for key, tally in other.parts.items():
+            more = replace(tally, time_s=0.0)
+            self.parts.setdefault(key, Tally()).add(more)
+            self.total.add(more)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the record."""

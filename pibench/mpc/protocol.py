@@ -35,6 +35,7 @@ class Party:
     device: str = "cpu"
     batch: int = 1
     options: dict[str, Any] = field(default_factory=dict)  # the protocol's own, from the suite
+    beside: Party | None = None  # as offline work sees it that runs beside the online phase: other channels and meter
 
     @property
     def is_server(self) -> bool:
@@ -83,6 +84,10 @@ class Protocol(ABC):
 
         The server passes None and gets None.
         """
+
+    def held_bytes(self) -> int | None:
+        """Return what this party holds for one batch that waits to be served, where it knows; `offline` came before."""
+        return None
 
     def settle(self) -> None:  # noqa: B027 - most protocols have nothing to clear away
         """Clear away what the last inference used up: called when its time is taken, since the answer is out."""

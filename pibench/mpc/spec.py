@@ -56,6 +56,7 @@ class Arrangement:
     trust: Trust
     dealer: str | None = None  # module whose `serve(job, server, client)` is a third process; None: there is none
     own_wire: bool = False  # it opens sockets of its own (gloo's), which only some links carry
+    beside: bool = False  # offline work goes on beside the online phase, over a connection of its own
     alternates: bool = True  # messages go to and fro; otherwise both directions carry at once
     hops: float = 1.0  # one-way latencies that a round takes
     preload: tuple[str, ...] = ()  # beside the protocol's own

@@ -61,6 +61,20 @@ class Setup(_Model):
     client: Tally
 
 
+class Held(_Model):
+    """What each party holds of one batch between its offline and its online phase."""
+
+    server: int
+    client: int
+
+
+class Sustained(_Model):
+    """A steady state: so many batches were answered in these seconds, offline work of the next beside each."""
+
+    inferences: int
+    seconds: float
+
+
 class Offline(_Model):
     """All that needs no input, for `inferences` batches; `dealer` only where a third process deals."""
 
@@ -68,6 +82,7 @@ class Offline(_Model):
     client: Tally
     dealer: Tally | None = None
     inferences: int
+    held_bytes: Held | None = None  # of the material of one batch; null: not known, or nothing waits
 
 
 class Correctness(_Model):
@@ -121,6 +136,7 @@ class Session(_Model):
     offline: Offline
     parts: tuple[PartKey, ...] = ()
     inferences: tuple[Inference, ...]
+    sustained: Sustained | None = None  # only where offline work went on beside the online phase
     correctness: Correctness
     accuracy: Accuracy | None = None  # of the private logits; null where labels or trained weights are missing
     peak_rss_bytes: PeakRss

@@ -9,6 +9,7 @@ from pibench.errors import PartyError
 from pibench.records.record import (
     Accuracy,
     Correctness,
+    Held,
     Inference,
     Offline,
     PartKey,
@@ -17,6 +18,7 @@ from pibench.records.record import (
     PeakRss,
     Session,
     Setup,
+    Sustained,
     Tally,
 )
 from pibench.run.wirecheck import wire_of
@@ -44,11 +46,12 @@ def assemble(
     return Session(
         index=index, order=order, started_utc=result.started_utc, wall_s=result.wall_s,
         setup=Setup(server=tally(result.setup["server"]), client=tally(result.setup["client"])),
-        offline=_offline(result.offline, len(server)), parts=tuple(keys),
+        offline=_offline(result.offline, len(server), result.held_bytes), parts=tuple(keys),
         inferences=tuple(
             _inference(one, other, keys, number < warmups)
             for number, (one, other) in enumerate(zip(server, client, strict=True))
         ),
+        sustained=_sustained(result.served_s, warmups),
         correctness=correctness, accuracy=accuracy,
         peak_rss_bytes=PeakRss(server=result.peak_rss_bytes["server"], client=result.peak_rss_bytes["client"]),
         wire=None if result.wire is None else wire_of(result.wire, loss_percent),
@@ -66,11 +69,20 @@ def tally(*reports: Report) -> Tally:
     return Tally(**{name: sum(report[name] for report in reports) for name in TOTALS})
 
 
-def _offline(reports: Mapping[str, Sequence[Report]], batches: int) -> Offline:
+def _sustained(served_s: Sequence[float], warmups: int) -> Sustained | None:
+    """Return the steady state after warm-up, of which the first answer is no part: what it waited for began earlier."""
+    first = max(warmups, 1) - 1
+    if len(served_s) <= first + 1:
+        return None
+    return Sustained(inferences=len(served_s) - 1 - first, seconds=served_s[-1] - served_s[first])
+
+
+def _offline(reports: Mapping[str, Sequence[Report]], batches: int, held: Mapping[str, int]) -> Offline:
     dealer = reports.get("dealer")
     return Offline(
         server=tally(*reports.get("server", ())), client=tally(*reports.get("client", ())),
         dealer=tally(*dealer) if dealer else None, inferences=batches,
+        held_bytes=Held(**held) if len(held) == 2 else None,
     )  # fmt: skip
 
 

@@ -34,13 +34,14 @@ CONNECTORS: dict[str, str] = {
 MAGIC = b"pibench-session\x01"
 NONCE_BYTES = 32
 ROLE_BYTES = 8
+OFFLINE = "offline"  # what a second connection between the parties is for
 CONNECT_S = 180.0  # for all to be there: on a busy machine imports take long, and the harness knows who has died
 HANDSHAKE_S = 10.0  # a stranger who says nothing is sent away after this long
 
 
 @dataclass
 class Sockets:
-    """A process's connections, by the role at the other end."""
+    """A process's connections, by the role at the other end, or by what a second one to it is for."""
 
     by_role: dict[str, socket.socket]
 
@@ -97,6 +98,7 @@ def connect_tls(job: Job, helm: Helm) -> Callable[[], Sockets]:
 def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[], Sockets]:
     awaited = {"server": ["client"], "client": [], "dealer": []}[job.role]
     awaited += ["dealer"] if job.dealer and job.role != "dealer" else []
+    awaited += [OFFLINE] if job.beside and job.role == "server" else []
     dialled = {"server": [], "client": ["server"], "dealer": ["server", "client"]}[job.role]
     place = str(job.connection.get("host", "127.0.0.1")), int(job.connection.get("port", 0))
     listener = listen(*place) if awaited else None
@@ -107,6 +109,8 @@ def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[]
         token, deadline = job.token.encode(), time.monotonic() + max(job.timeout_s, CONNECT_S)
         known = helm.addresses() if dialled else {}
         sockets = {role: dial(known[role], token, job.role, deadline, wrap_out) for role in dialled}
+        if job.beside and job.role == "client":
+            sockets[OFFLINE] = dial(known["server"], token, OFFLINE, deadline, wrap_out)
         if listener is not None:
             with listener:
                 sockets |= accept(listener, token, awaited, deadline, wrap_in)

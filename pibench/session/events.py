@@ -71,6 +71,7 @@ class Offline(_Strict):
     event: Literal["offline"]
     tally: _Tally
     batches: Number = 0
+    held_bytes: Number | None = None  # of the material of one batch, where it is known
 
 
 class Dealt(_Strict):
@@ -87,6 +88,7 @@ class Inference(_Strict):
     index: Number
     tally: _Tally
     logits: list[list[float]] | None = None
+    at_s: Seconds | None = None  # since offline work began, where it goes on beside
 
 
 class Probe(_Strict):

@@ -37,6 +37,7 @@ class Job:
     inferences: int = 1
     offline_chunk: int | None = None  # make material for this many batches at a time; None: for all at once
     dealer: bool = False  # a third process deals
+    beside: bool = False  # offline work has a connection of its own, beside the online phase
     timeout_s: float = DEFAULT_TIMEOUT_S  # longest silence of a peer
     token: str = field(repr=False)
     connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})

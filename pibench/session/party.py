@@ -15,20 +15,22 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, PibenchError
+from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, PibenchError, TransportError, UsageError
 from pibench.session.turn import Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pibench.links.meter import Tally
+    from pibench.links.meter import Meter, Tally
     from pibench.links.transport import Channel
     from pibench.lowering.program import Program
-    from pibench.mpc.protocol import Protocol
+    from pibench.mpc.protocol import Party, Protocol
     from pibench.session.connect import Address, Sockets
     from pibench.session.job import Job
 
@@ -150,26 +152,25 @@ def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
 def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> str | None:
     """Run one party: setup, then offline and online in turn; returns where its tensors were."""
     from pibench.links.meter import Meter
-    from pibench.links.transport import Channel
-    from pibench.mpc.protocol import SERVER, Party, implementation
+    from pibench.mpc.protocol import implementation
 
     cls = implementation(job.module)
     program, weights, images = _read_inputs(job)
-    meter = Meter()
+    meter, aside = Meter(), Meter()
     reports.say("phase", phase="setup")
-    with meter.phase() as setup:
-        sockets = complete()
-        peer = Channel(sockets["client" if job.rank == SERVER else "server"], meter, job.timeout_s)
-        dealer = Channel(sockets["dealer"], meter, job.timeout_s) if job.dealer else None
+    with meter.phase() as setup, aside.phase() as setup_aside:
+        party = _party(job, complete(), meter, aside)
+        peer = party.peer
         _agree_and_probe(job, peer, program.sha256, reports)
         counted = _Counted(job.interface)
-        party = Party(job.rank, peer, meter, dealer, job.device, job.batch, dict(job.options))
         runner = cls(program, party)
         runner.setup(weights)
+    setup.include(setup_aside)
     reports.say("setup", tally=setup.to_json())
     counted.add(setup.total)
+    run = _run_overlapped if job.beside else _run_batches
     try:
-        _run_batches(job, runner, meter, images, reports, counted)
+        run(job, runner, meter, images, reports, counted)
         peer.barrier()  # nobody hangs up on a peer who still works
         counted.report(reports)
         return runner.device()
@@ -177,6 +178,21 @@ def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> s
         with contextlib.suppress(Exception):  # what matters has been reported
             runner.close()
         peer.close()
+
+
+def _party(job: Job, sockets: Sockets, meter: Meter, aside: Meter) -> Party:
+    """Return this side of the session; what goes on beside the online phase has channels and a meter of its own."""
+    from pibench.links.transport import Channel
+    from pibench.mpc.protocol import SERVER, Party
+    from pibench.session.connect import OFFLINE
+
+    offline = aside if job.beside else meter
+    peer = Channel(sockets["client" if job.rank == SERVER else "server"], meter, job.timeout_s)
+    dealer = Channel(sockets["dealer"], offline, job.timeout_s) if job.dealer else None
+    party = Party(job.rank, peer, meter, dealer, job.device, job.batch, dict(job.options))
+    if job.beside:
+        party.beside = replace(party, peer=Channel(sockets[OFFLINE], offline, job.timeout_s), meter=offline)
+    return party
 
 
 def _agree_and_probe(job: Job, peer: Channel, program_sha256: str, reports: Reports) -> None:
@@ -230,10 +246,38 @@ def _run_batches(
         turn.take()
         if index % chunk == 0:
             counted.add(_offline(runner, meter, min(chunk, job.batches - index), reports))
-        reports.say("phase", phase="online", index=index)
-        batch = None if images is None else images[index * job.batch : (index + 1) * job.batch]
-        counted.add(_online(runner, meter, batch, index, reports))
+        counted.add(_online(runner, meter, _images_of(job, images, index), index, reports))
     turn.leave()
+
+
+def _run_overlapped(
+    job: Job, runner: Protocol, meter: Any, images: Tensor | None, reports: Reports, counted: _Counted
+) -> None:
+    """Serve all batches while a thread makes material for the next ones; tells when each was served."""
+    from pibench.session.overlap import Ahead
+
+    if Turn(job.role).shared:
+        raise UsageError("sessions that overlap take no turns with others", remedy="measure them by `pibench run`")
+    gc.collect()
+    gc.freeze()
+    assert runner.party.beside is not None
+    reports.say("phase", phase="offline")
+    start, ahead = time.perf_counter(), Ahead(runner, runner.party.beside, job.batches, job.offline_chunk or 1)
+    try:
+        for index in range(job.batches):
+            made = ahead.take()
+            counted.add(made.total)
+            reports.say("offline", tally=made.to_json(), batches=1, held_bytes=runner.held_bytes())
+            batch = _images_of(job, images, index)
+            counted.add(_online(runner, meter, batch, index, reports, since=start))
+    except TransportError:
+        if ahead.failure is not None:  # which this is but a consequence of
+            raise ahead.failure from None
+        raise
+
+
+def _images_of(job: Job, images: Tensor | None, index: int) -> Tensor | None:
+    return None if images is None else images[index * job.batch : (index + 1) * job.batch]
 
 
 def _offline(runner: Protocol, meter: Any, batches: int, reports: Reports) -> Tally:
@@ -241,13 +285,16 @@ def _offline(runner: Protocol, meter: Any, batches: int, reports: Reports) -> Ta
     runner.party.peer.barrier()
     with meter.phase() as tally:
         runner.offline(batches)
-    reports.say("offline", tally=tally.to_json(), batches=batches)
+    reports.say("offline", tally=tally.to_json(), batches=batches, held_bytes=runner.held_bytes())
     total: Tally = tally.total
     return total
 
 
-def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, reports: Reports) -> Tally:
+def _online(
+    runner: Protocol, meter: Any, batch: Tensor | None, index: int, reports: Reports, since: float | None = None
+) -> Tally:
     """One inference: from the barrier to the client's logits; no garbage collection inside."""
+    reports.say("phase", phase="online", index=index)
     gc.collect()
     gc.disable()
     try:
@@ -257,7 +304,9 @@ def _online(runner: Protocol, meter: Any, batch: Tensor | None, index: int, repo
     finally:
         gc.enable()
     runner.settle()
-    answer = {} if logits is None else {"logits": logits.tolist()}
+    answer: dict[str, Any] = {} if logits is None else {"logits": logits.tolist()}
+    if since is not None:
+        answer["at_s"] = time.perf_counter() - since
     reports.say("inference", index=index, tally=tally.to_json(), **answer)
     total: Tally = tally.total
     return total

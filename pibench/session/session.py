@@ -18,7 +18,7 @@ from typing import Any
 from pibench.errors import PartyError, UsageError
 from pibench.links.link import PROFILES, LinkUp
 from pibench.links.transport import DEFAULT_TIMEOUT_S
-from pibench.mpc.spec import spec_of
+from pibench.mpc.spec import Arrangement, spec_of
 from pibench.session.children import Child, Children, Launch, note
 from pibench.session.events import Event
 from pibench.session.job import RANKS, Job
@@ -64,6 +64,8 @@ class SessionResult:
     offline: dict[str, list[Event]] = field(default_factory=dict)  # by role: tallies, one a chunk
     online: dict[str, list[Event]] = field(default_factory=dict)  # by role: tallies, one a batch
     logits: list[list[list[float]]] = field(default_factory=list)  # batch, image, class
+    served_s: list[float] = field(default_factory=list)  # when the client had each batch's answer, where phases overlap
+    held_bytes: dict[str, int] = field(default_factory=dict)  # by role: one batch's material, where it is known
     peak_rss_bytes: dict[str, int] = field(default_factory=dict)
     probe: dict[str, float] | None = None
     wire: Event | None = None  # what the client's interface counted
@@ -83,7 +85,7 @@ def run_session(plan: SessionPlan, progress: Progress | None = None, launch: Lau
     with Children(launch) as children:
         token = secrets.token_hex(32)
         for role in arrangement.roles:
-            job = _job(plan, role, options, arrangement.dealer is not None, token)
+            job = _job(plan, role, options, arrangement, token)
             engine = plan.link.engine(role) or (spec.engine if role != "dealer" else None)
             children.start(job, plan.link.prefix(role), plan.link.environment(), engine)
         start = time.monotonic()  # only now: the first start may have imported torch for all that follow
@@ -105,16 +107,16 @@ def free_port() -> int:
     raise PartyError("no free port between 18000 and 32000 on 127.0.0.1", remedy="see what listens there: `ss -ltn`")
 
 
-def _job(plan: SessionPlan, role: str, options: dict[str, Any], dealer: bool, token: str) -> Job:
+def _job(plan: SessionPlan, role: str, options: dict[str, Any], arrangement: Arrangement, token: str) -> Job:
     """Return one role's job: the weights are named to the server alone, the images to the client alone."""
     spec = spec_of(plan.protocol)
-    module = spec.arrangement(plan.options).dealer if role == "dealer" else spec.module
+    module = arrangement.dealer if role == "dealer" else spec.module
     return Job(
         role=role, protocol=plan.protocol, module=str(module), program=plan.program, masks=plan.masks,
         weights=plan.weights if role == "server" else None, images=plan.images if role == "client" else None,
         options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role),
         device=device_of(plan.device, role), warmups=plan.warmups, inferences=plan.inferences,
-        offline_chunk=plan.offline_chunk, dealer=dealer,
+        offline_chunk=plan.offline_chunk, dealer=arrangement.dealer is not None, beside=arrangement.beside,
         timeout_s=plan.timeout_s, token=token, connection=plan.link.connection(role),
         interface=plan.link.interface, probe=plan.probe, remote=plan.remote if role == "server" else None,
     )  # fmt: skip
@@ -176,12 +178,15 @@ class _Conductor:
                 result.setup[child.role] = event["tally"]
             case "offline":
                 result.offline.setdefault(child.role, []).append(event["tally"])
+                if event.get("held_bytes") is not None:
+                    result.held_bytes[child.role] = event["held_bytes"]
             case "dealt" if event["tally"]:
                 result.offline.setdefault("dealer", []).append(event["tally"])
             case "inference":
                 result.online.setdefault(child.role, []).append(event["tally"])
                 if "logits" in event:
                     result.logits.append(event["logits"])
+                    result.served_s += [event["at_s"]] if event.get("at_s") is not None else []
             case "probe":
                 result.probe = event["probe"]
             case "wire" if child.role == "client":

@@ -33,6 +33,11 @@ class Turn:
             raise TransportError(f"the turnstile does not answer: {error}", where=address) from error
         self._socket.settimeout(None)  # the other side's inference takes as long as it takes
 
+    @property
+    def shared(self) -> bool:
+        """Whether another session takes turns with this one."""
+        return self._socket is not None
+
     def take(self) -> None:
         """Wait until this session may serve an inference; asking again means that the last one is over."""
         self._ask(READY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pibench.mpc.delphi.options import DelphiOptions
 from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
 
@@ -13,7 +15,7 @@ TWO_PARTIES = Arrangement(
 SPEC = ProtocolSpec(
     name="delphi",
     module="pibench.mpc.delphi.protocol",
-    arrange=lambda options: TWO_PARTIES,
+    arrange=lambda options: replace(TWO_PARTIES, beside=options.overlap),
     options=DelphiOptions,
     local=("keep_dir", "deal_ahead", "check_ranges", "circuits_dir"),
     holds="pibench.mpc.delphi.cost:held_bytes",

@@ -72,6 +72,7 @@ class Options:
     range_bits: int = 12  # activations entering a ReLU stay under 2^range_bits in absolute value
     provider: Literal["dealer", "first-party", "two-party"] = "dealer"  # who makes the correlated randomness
     weight_bits: WeightBits = 0  # two-party: log2 of what one output's absolute weights sum to at most, public
+    overlap: bool = False  # the next inference's offline phase runs while this one is online
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later

@@ -51,7 +51,7 @@ class MaskedProtocol(Protocol):
         return backend_for(self.party.device)
 
     def _choose_source(self) -> Source:
-        party, options = self.party, self.options
+        party, options = self.party.beside or self.party, self.options
         source = source_class(options.provider, party.is_server)(self.plan, self.gadgets, party)
         if not options.keep_dir:
             return source
@@ -84,6 +84,11 @@ class MaskedProtocol(Protocol):
     def device(self) -> str:
         """Return where the words are."""
         return self.backend.device
+
+    def held_bytes(self) -> int | None:
+        """Return the bytes of one inference's material, as it would be kept."""
+        waiting = self._material[-1:]
+        return sum(array.nbytes for array in self.source.to_arrays(waiting[0]).values()) if waiting else None
 
     def settle(self) -> None:
         """Give the memory of used material back: with tens of megabytes that takes milliseconds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pibench.mpc.masked.options import Options
 from pibench.mpc.spec import Arrangement, ProtocolSpec, Trust
 
@@ -25,7 +27,7 @@ BY_PROVIDER = {
 SPEC = ProtocolSpec(
     name="masked",
     module="pibench.mpc.masked.protocol",
-    arrange=lambda options: BY_PROVIDER[options.provider],
+    arrange=lambda options: replace(BY_PROVIDER[options.provider], beside=options.overlap),
     options=Options,
     local=("keep_dir", "deal_ahead", "check_ranges"),
     cost="pibench.mpc.masked.cost:operation_cost",

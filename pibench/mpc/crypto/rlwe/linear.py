@@ -265,9 +265,10 @@ def weight_class(weights: Mapping[str, Ints], limit: int = 0) -> int:
         most = int(np.abs(integers).reshape(len(integers), -1).sum(1).max(initial=0))
         if most > 1 << (limit or LIMITS[-1]):
             remedy = "raise weight_bits" if limit and limit < LIMITS[-1] else "use provider: dealer"
+            found = math.ceil(10 * math.log2(most)) / 10
             raise UsageError(
-                f"an output reads weights of 2^{math.ceil(10 * math.log2(most)) / 10:.1f} in sum, more than the 2^{limit or LIMITS[-1]} "
-                "that the encryption hides", where=name, remedy=f"lower fraction_bits or {remedy}",
+                f"an output reads weights of 2^{found:.1f} in sum, more than the 2^{limit or LIMITS[-1]} that the "
+                "encryption hides", where=name, remedy=f"lower fraction_bits or {remedy}",
             )  # fmt: skip
         largest = max(largest, most)
     return limit or next(one for one in LIMITS if largest <= 1 << one)
