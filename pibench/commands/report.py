@@ -93,6 +93,7 @@ def _page(args: argparse.Namespace, view: View, link: str | None) -> None:
 
 
 def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
+    from pibench.reporting.page.endtoend import offline_figures
     from pibench.reporting.page.figures import figures_of, save_figures
     from pibench.reporting.paper.csv import to_csv
     from pibench.reporting.paper.latex import rows_csv, to_latex
@@ -106,7 +107,8 @@ def _files(args: argparse.Namespace, view: View, found: Answer | None) -> None:
         if str(args.latex) != "-" and not args.csv:
             _write(args.latex.with_suffix(".csv"), rows_csv(found))
     if args.figures:
-        paths = save_figures(figures_of(view, found), args.figures, paper=args.paper)
+        drawn = [*figures_of(view, found), *offline_figures(view, found.ladder)]
+        paths = save_figures(drawn, args.figures, paper=args.paper)
         print(f"{len(paths)} files in {args.figures}")
 
 

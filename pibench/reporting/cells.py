@@ -92,6 +92,9 @@ class Cell:
     offline: PhaseView | None
     setup: PhaseView | None
     peak_rss_bytes: int | None
+    trust: str = ""  # whom a party trusts beside itself, in a word or two; empty: the record does not say
+    sustained_s: float | None = None  # of one batch at a steady rate, where phases overlapped
+    held_bytes: tuple[int, int] | None = None  # server, client: a batch's material between its phases
     published: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # the protocol's own
 

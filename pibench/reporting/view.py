@@ -87,7 +87,8 @@ def _cell(record: Record, case: Case) -> Cell:
         warmup_note=note, server_bytes=_whole(case, "server_bytes"), client_bytes=_whole(case, "client_bytes"),
         rounds=_whole(case, "rounds"),
         sites=_sites(sessions, online.point) if online else (), offline=_offline(sessions), setup=_setup(sessions),
-        peak_rss_bytes=_whole(case, "peak_rss_bytes"), published=net.published, options=case.options,
+        peak_rss_bytes=_whole(case, "peak_rss_bytes"), trust=case.trust.short if case.trust else "",
+        sustained_s=_sustained(sessions), held_bytes=_held(sessions), published=net.published, options=case.options,
     )  # fmt: skip
 
 
@@ -142,6 +143,15 @@ def _offline(sessions: Sequence[Session]) -> PhaseView | None:
         return None
     sent = [offline_total_bytes(session) / session.offline.inferences for session in made]
     return PhaseView(float(np.median([offline_s(session) for session in made])), max(sent))
+
+
+def _sustained(sessions: Sequence[Session]) -> float | None:
+    each = [s.sustained.seconds / s.sustained.inferences for s in sessions if s.sustained]
+    return float(np.median(each)) if each else None
+
+
+def _held(sessions: Sequence[Session]) -> tuple[int, int] | None:
+    return max(((h.server, h.client) for s in sessions if (h := s.offline.held_bytes)), default=None)
 
 
 def _busier(inference: Inference) -> PartyOnline:

@@ -13,6 +13,7 @@ from pibench.reporting.answer import Answer, answer, main_ladder
 from pibench.reporting.captions import latency_interval, machine_words
 from pibench.reporting.cells import NOISY, Cell
 from pibench.reporting.onpaper.costcheck import WHERE_IT_DOES_NOT_FIT
+from pibench.reporting.page.endtoend import endtoend_table, offline_figures, offline_table
 from pibench.reporting.page.figures import NARROW, WIDE, Figure, figures_of
 from pibench.reporting.page.prices import which_table
 from pibench.reporting.page.raster import missing_extra
@@ -39,6 +40,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("budgets", "By ReLU budget", ("table:budgets", "table:rivals", "frontier-latency", "frontier-relus")),
     ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices", "table:which")),
+    ("endtoend", "End to end, nobody trusted", ("table:endtoend", "offline-price", "table:offline")),
     ("compared", "Protocols, links, batches, phases", ("papers", "protocols", "links", "batches", "phases")),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
     ("on-paper", "Other systems, on paper", ("table:paper", "table:checks")),
@@ -74,7 +76,7 @@ def render(
     """Return the page for some records."""
     ladder = main_ladder(view.ladders(), protocol, link)
     found = answer(view, ladder) if ladder else None
-    figures = figures_of(view, found) if found else []
+    figures = [*figures_of(view, found), *offline_figures(view, found.ladder)] if found else []
     tables = _tables(view, found, deadlines)
     hero = figures[0] if figures else None
     page = _environment().get_template("page.html").render(
@@ -120,6 +122,7 @@ def _tables(view: View, found: Answer | None, deadlines: Sequence[tuple[str, flo
     if found:
         ladder = found.ladder
         made += [budget_table(ladder, found.chosen), rival_table(ladder), price_table(view), which_table(view)]
+        made += [endtoend_table(view, ladder), offline_table(view, ladder)]
         made += [whatif_table(view, ladder, deadlines)]
         if ladder.setting.batch == 1 and any(c.macs for c in ladder.cells):
             made += [paper_table(_exemplars(found)), check_table()]

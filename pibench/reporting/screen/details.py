@@ -41,7 +41,7 @@ def answer(record: Record) -> RenderableType:
     for place, cells in groups.items():
         title = [Text(f"  {where(place)}", style="bold")] if len(groups) > 1 else []
         blocks += [*title, *_cases(cells, interval_title(view.cells))]
-        blocks += [*map(Text, phases(record, cells, WIDE)), Text()]
+        blocks += [*map(Text, phases(cells, WIDE)), Text()]
     ladders = view.ladders()
     for place in groups:
         blocks += _frontier(place, [ladder for ladder in ladders if place_of(ladder.setting) == place], view)

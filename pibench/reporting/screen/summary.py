@@ -36,7 +36,7 @@ def summary(record: Record, width: int) -> list[str]:
     lines += wrapped(f"Online latency: {where(place)}", width)
     here = [c for c in view.cells if place_of(c.setting) == place]
     lines += _table(here, record, width)
-    lines += phases(record, here, width)
+    lines += phases(here, width)
     return [*lines, *_elsewhere(view, place, width), *_troubles(view, width)]
 
 
