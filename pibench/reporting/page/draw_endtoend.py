@@ -25,10 +25,10 @@ def offline_price(price: Price, width: float) -> Canvas:
     across = (width - RIGHT) / 2 if wide else width - RIGHT
     bottom = top + (230 if wide else 200)
     _part(canvas, price, (LEFT, top, across - 8 if wide else across, bottom), _relus, price.relu_s, price.mac_s,
-          "Less multiply-accumulates", "ReLUs")  # fmt: skip
+          "Offline, less MACs' part", "ReLUs")  # fmt: skip
     shift, down = (across + LEFT - 4, 0.0) if wide else (LEFT, bottom - top + APART)
     box = shift, top + down, width - RIGHT, bottom + down
-    _part(canvas, price, box, _macs, price.mac_s, price.relu_s, "Less ReLUs", "Multiply-accumulates")
+    _part(canvas, price, box, _macs, price.mac_s, price.relu_s, "Offline, less ReLUs' part", "Multiply-accumulates")
     canvas.height = bottom + down + 44
     return canvas
 

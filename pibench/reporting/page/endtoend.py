@@ -32,24 +32,27 @@ COLUMNS = [
 NOTE = (
     "Cold: a first inference on a new connection, all three phases. An hour: images at a steady rate; measured where "
     "the next offline phase ran beside the online phase, else offline and online in turn. Sent: all parties, both "
-    "phases. Waits: what a party holds of one inference between its phases, the larger of the two: what storage is "
-    "divided by."
+    "phases."
 )
+HELD = " Waits: what a party holds of one inference between its phases, the larger of the two."
 
 
 def endtoend_table(view: View, ladder: Ladder) -> Table:
     """Return all phases of the networks of a setting, under every protocol."""
-    rows = []
-    for cell in shown(beside(view.cells, ladder.setting)):
+    rows, cells = [], shown(beside(view.cells, ladder.setting))
+    held = any(cell.held_bytes for cell in cells)  # else nothing is known of what waits
+    for cell in cells:
         rate = an_hour(cell)
         rows.append((
             words(cell.network), Entry(f"{cell.relu_count:,}", cell.relu_count), words(cell.protocol),
             words(cell.trust), duration(cell.setup.seconds if cell.setup else None), duration(offline_s(cell)),
             duration(cell.online_s), duration(cold_s(cell)),
             Entry(f"{round(rate):,}", rate, "measured" if cell.sustained_s else "in turn"), amount(sent_bytes(cell)),
-            amount(max(cell.held_bytes) if cell.held_bytes else None),
+            *([amount(max(cell.held_bytes) if cell.held_bytes else None)] if held else []),
         ))  # fmt: skip
-    return table_of("endtoend", "All phases together", NOTE, COLUMNS, rows)
+    return table_of(
+        "endtoend", "All phases together", NOTE + (HELD if held else ""), COLUMNS if held else COLUMNS[:-1], rows
+    )
 
 
 def offline_table(view: View, ladder: Ladder) -> Table:
@@ -68,7 +71,8 @@ def offline_table(view: View, ladder: Ladder) -> Table:
         if price.on_paper is not None:
             macs = on_paper_mac_share(full)
             rows.append((
-                words("on paper: DELPHI"), *_prices(price.on_paper), duration(on_paper_s(full)), _share(macs),
+                words("on paper: DELPHI"), duration(price.on_paper.relu_s), duration(price.on_paper.mmac_s),
+                Entry(""), duration(on_paper_s(full)), _share(macs),
                 _share(1 - macs),
             ))  # fmt: skip
     note = (
