@@ -46,6 +46,7 @@ class Outcome:
     online: dict[int, list[PhaseTally]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
     setup: dict[int, PhaseTally] = field(default_factory=dict)
     offline: dict[int, PhaseTally] = field(default_factory=dict)
+    heard_offline: dict[int, list[bytes]] = field(default_factory=dict)
     heard: dict[int, list[list[bytes]]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
     material: dict[int, list[Material]] = field(default_factory=lambda: {SERVER: [], CLIENT: []})
     errors: dict[int, BaseException] = field(default_factory=dict)
@@ -93,6 +94,7 @@ def _party(
         with meter.phase() as outcome.setup[rank]:
             protocol.setup(weights if rank == SERVER else None)
         channel.barrier()
+        channel.heard = outcome.heard_offline[rank] = []
         with meter.phase() as outcome.offline[rank]:
             protocol.offline(len(images))
         for batch in images:

@@ -18,12 +18,13 @@ from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
-from pibench.mpc.masked.gadgets.gadget import AnyGadget
+from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.image import Image
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources.dealer import DealtClient
 from pibench.mpc.masked.sources.source import Material
@@ -34,6 +35,7 @@ from pibench.mpc.ring.randomness import SEED_BYTES, Stream, fresh_seed
 
 View = dict[str, list[np.ndarray[Any, Any]]]  # messages by the step that they belong to, in order
 Draw = Callable[[int], np.ndarray[Any, Any]]
+Make = Callable[[Plan, Gadgets], Material]  # what a party has when its offline phase is over
 
 
 def to_client(gadget: AnyGadget, stream: Stream) -> list[Draw]:
@@ -76,8 +78,28 @@ def talk(conversation: Any, draws: list[Draw]) -> list[np.ndarray[Any, Any]]:
     return heard
 
 
+def dealt_client(plan: Plan, gadgets: Gadgets) -> Material:
+    """Return what a client is given offline by a dealer: weights under a mask, and a seed."""
+    stream = Stream(fresh_seed())
+    source = DealtClient(plan, gadgets, Party(CLIENT, None, Meter(), batch=plan.batch))  # type: ignore[arg-type]
+    shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
+    source._masked = {k: stream.words(int(np.prod(v))).reshape(v) for k, v in shapes.items()}
+    return source._expand(stream.bytes(SEED_BYTES).tobytes(), None)
+
+
+def dealt_server(plan: Plan, gadgets: Gadgets) -> Material:
+    """Return what a server is given offline: a seed, corrections, what the client tells."""
+    stream, material = Stream(fresh_seed()), Material()
+    for name, gadget in gadgets.items():
+        half = material.halves[name] = gadget.draw_server(stream)
+        if gadget.dealt_bytes:
+            gadget.receive(half, stream.bytes(gadget.dealt_bytes))
+        gadget.hear(half, stream.words(gadget.told_count) if gadget.told_count else None)
+    return material
+
+
 def simulate_client(
-    program: Program, image: torch.Tensor, logits: np.ndarray[Any, Any], **options: Any
+    program: Program, image: torch.Tensor, logits: np.ndarray[Any, Any], make: Make = dealt_client, **options: Any
 ) -> tuple[View, Material]:
     """Return a view of the client, and its randomness, from its images and its logits at fraction bits alone.
 
@@ -85,11 +107,7 @@ def simulate_client(
     """
     plan = plan_program(program, Options.parse(options), len(image))
     gadgets, stream = gadgets_of(plan), Stream(fresh_seed())
-    source = DealtClient(plan, gadgets, Party(CLIENT, None, Meter(), batch=len(image)))  # type: ignore[arg-type]
-    shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
-    # what it is given offline: weights under a mask, and a seed
-    source._masked = {k: stream.words(int(np.prod(v))).reshape(v) for k, v in shapes.items()}
-    material = source._expand(stream.bytes(SEED_BYTES).tobytes(), None)
+    material = make(plan, gadgets)
     material.halves[plan.steps[0].out].image = (image.double() * 2**16).round().long().numpy()
     view = {
         step.out: talk(gadgets[step.out].client(material.halves[step.out]), to_client(gadgets[step.out], stream))
@@ -107,17 +125,15 @@ def simulate_client(
     return view, material
 
 
-def simulate_server(program: Program, weights: Weights, batch: int, **options: Any) -> tuple[View, Material]:
+def simulate_server(
+    program: Program, weights: Weights, batch: int, make: Make = dealt_server, **options: Any
+) -> tuple[View, Material]:
     """Return a view of the server, and its randomness, from its weights alone."""
     plan = plan_program(program, Options.parse(options), batch)
-    gadgets, stream, material, view = gadgets_of(plan), Stream(fresh_seed()), Material(), View()
+    gadgets, stream, view = gadgets_of(plan), Stream(fresh_seed()), View()
     for gadget in gadgets.values():
         gadget.prepare(layer_weights(plan, weights))
-    for name, gadget in gadgets.items():  # what it is given offline: a seed, corrections, what the client tells
-        half = material.halves[name] = gadget.draw_server(stream)
-        if gadget.dealt_bytes:
-            gadget.receive(half, stream.bytes(gadget.dealt_bytes))
-        gadget.hear(half, stream.words(gadget.told_count) if gadget.told_count else None)
+    material = make(plan, gadgets)
     parts = material.parts
     for group in plan.groups:
         for step in group:
