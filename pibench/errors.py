@@ -64,5 +64,9 @@ class TransportError(PartyError):
     """The wire between two parties broke, stalled or carried something malformed."""
 
 
+class MalformedError(TransportError):
+    """A message that arrived whole and is none that a peer of this version sends: damaged, forged, or of another."""
+
+
 class MaterialError(PartyError):
     """Correlated randomness is missing, spent, or made for another program."""

@@ -15,13 +15,13 @@ import pytest
 
 from pibench.links.meter import Meter
 from pibench.lowering.program import Weights
-from pibench.mpc.crypto.rlwe import ntt
+from pibench.mpc.crypto.rlwe import bfv, ntt
 from pibench.mpc.crypto.rlwe.arithmetic import add, multiply_add, scaled
 from pibench.mpc.crypto.rlwe.bfv import Answer, Answering, PublicKey, SecretKey, _masks, gather
 from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer, _checked, weight_class
 from pibench.mpc.crypto.rlwe.residues import add_flood, to_fraction
 from pibench.mpc.crypto.rlwe.sampling import SEED_BYTES, expand, public_seed
-from pibench.mpc.crypto.rlwe.wire import pack_residues, pack_words
+from pibench.mpc.crypto.rlwe.wire import CHECK_BYTES, pack_residues, pack_words
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender, SenderSetup, answer_setup
 from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.plan import Plan
@@ -132,6 +132,29 @@ def server_offline(
         return next(source.make(1)), nobody.heard
 
 
+def watch_decryption(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what fills with each layer's decrypted words, and the four bits below them: what noise is seen by."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    below: list[np.ndarray[Any, Any]] = []
+    rounded, take = bfv._rounded, LinearClient.take
+
+    def rounding(phase: Any, body: Any, width: int, up: int, bits: int, out: Any) -> None:
+        rounded(phase, body, width, up, bits, out)
+        assert width - bits <= 64  # the low word holds what lies below
+        below.append(((phase[0] + (body[0] << np.uint64(up))) >> np.uint64(width - bits - 4)) & np.uint64(15))
+
+    def taking(self: LinearClient, name: str, message: Bytes) -> Any:
+        below.clear()
+        made = take(self, name, message)
+        found[f"{name} K1"] = made.reshape(-1)
+        found[f"{name} noise"] = self.exchange.packings[name].join(below).reshape(-1).astype(np.uint8)
+        return made
+
+    monkeypatch.setattr(bfv, "_rounded", rounding)
+    monkeypatch.setattr(LinearClient, "take", taking)
+    return found
+
+
 def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Yield what a party heard offline as numbers, one an element of the step that they belong to, by name."""
     from pibench.mpc.masked.gadgets.extend import Extension
@@ -156,6 +179,7 @@ def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tupl
         for at, size in pieces(n):
             count = at.stop - at.start
             if rank == SERVER:
+                assert not isinstance(gadget, Extension)
                 asked = sign_layout(gadget).asked if isinstance(gadget, Tables) else square_layout(gadget).bits
                 for i, column in enumerate(_choices(rest.pop(0), asked * size).reshape(asked, size)):
                     if i % 9 == 0 or i == asked - 1:  # a bit of every kind
@@ -186,7 +210,7 @@ def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tupl
         message = rest.pop(0)
         if rank == CLIENT:
             bytes_each = -(-(layer.out.bits + 4) // 8)  # c0 comes last, before the check, in the order of its places
-            end = message.size - 8
+            end = message.size - CHECK_BYTES
             yield f"{layer.step.out} offline c0", _wide(message[end - layer.size * bytes_each : end], bytes_each)
         else:
             yield f"{layer.step.out} offline c0", message[SEED_BYTES : SEED_BYTES + layer.size]

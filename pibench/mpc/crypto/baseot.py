@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from pibench.errors import TransportError
+from pibench.errors import MalformedError
 
 PRIME = 2**255 - 19
 POINT_BYTES = 32
@@ -56,9 +56,9 @@ class BaseReceiver:
         self.offer = b"".join(pairs)
 
     def keys(self, answer: bytes) -> list[bytes]:
-        """Return the chosen key of every transfer; raises TransportError for an answer that is no public key."""
+        """Return the chosen key of every transfer; raises MalformedError for an answer that is no public key."""
         if len(answer) != POINT_BYTES:
-            raise TransportError(f"the peer's answer has {len(answer)} bytes, not {POINT_BYTES}", where="base OT")
+            raise MalformedError(f"the peer's answer has {len(answer)} bytes, not {POINT_BYTES}", where="base OT")
         bound = _transcript(self._context, self.offer, answer)
         made = []
         for index, (choice, secret) in enumerate(zip(self._choices, self._secrets, strict=True)):
@@ -69,10 +69,10 @@ class BaseReceiver:
 def answer_base(offer: bytes, count: int, session: bytes, role: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """Sender: return the answer to an offer of `count` transfers, and both keys of each.
 
-    Raises TransportError for an offer of another length, or with a point of low order.
+    Raises MalformedError for an offer of another length, or with a point of low order.
     """
     if len(offer) != 2 * POINT_BYTES * count:
-        raise TransportError(f"the peer's offer has {len(offer)} bytes, not {2 * POINT_BYTES * count}", where="base OT")
+        raise MalformedError(f"the peer's offer has {len(offer)} bytes, not {2 * POINT_BYTES * count}", where="base OT")
     secret = X25519PrivateKey.generate()
     answer = secret.public_key().public_bytes_raw()
     bound = _transcript(_context(session, role), offer, answer)
@@ -85,7 +85,7 @@ def _shared(secret: X25519PrivateKey, point: bytes) -> bytes:
     try:
         return secret.exchange(X25519PublicKey.from_public_bytes(point))
     except ValueError as error:  # RFC 7748, 6.1: all zeros, whatever the secret
-        raise TransportError("the peer sent a point of low order", where="base OT") from error
+        raise MalformedError("the peer sent a point of low order", where="base OT") from error
 
 
 def _context(session: bytes, role: bytes) -> bytes:

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
-from pibench.errors import TransportError
+from pibench.errors import MalformedError
 
 SEED_BYTES = 16
 LEVELS = 4
@@ -56,11 +56,11 @@ def path_choices(holes: Sequence[int]) -> list[int]:
 def puncture(holes: Sequence[int], keys: Sequence[bytes], message: bytes, step: Step = children) -> list[Tree]:
     """Grow every tree but its hole, from one key a level and the peer's message.
 
-    Raises TransportError for a message of another length.
+    Raises MalformedError for a message of another length.
     """
     wanted = 2 * SEED_BYTES * LEVELS * len(holes)
     if len(message) != wanted:
-        raise TransportError(f"the seeds' message has {len(message)} bytes, not {wanted}", where="OT setup")
+        raise MalformedError(f"the seeds' message has {len(message)} bytes, not {wanted}", where="OT setup")
     trees: list[Tree] = []
     for tree, hole in enumerate(holes):
         nodes: Tree = [None]

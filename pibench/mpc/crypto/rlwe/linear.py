@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pibench.errors import PartyError, TransportError, UsageError
+from pibench.errors import MalformedError, PartyError, UsageError
 from pibench.links.transport import Channel
 from pibench.mpc.crypto.rlwe.arithmetic import Words
 from pibench.mpc.crypto.rlwe.bfv import Answer, Answering, PublicKey, SecretKey
@@ -135,7 +135,7 @@ class LinearClient:
         _agree(hello[SEED_BYTES + 1 :], self.exchange.digest)
         limit = int(hello[SEED_BYTES])
         if limit not in LIMITS:
-            raise TransportError(f"the server names a class of weights, 2^{limit}, that there is not")
+            raise MalformedError(f"the server names a class of weights, 2^{limit}, that there is not")
         primes = self.exchange.settle(limit)
         self._key = SecretKey(primes, self.exchange.degree)
         b = np.zeros((1, primes, self.exchange.degree, 8), np.uint32)
@@ -161,7 +161,7 @@ class LinearClient:
         return _checked([np.frombuffer(seed, np.uint8), pack_residues(c0, count)])
 
     def take(self, name: str, message: Bytes) -> Ints:
-        """Decrypt one layer's answer; raises TransportError where it is damaged."""
+        """Decrypt one layer's answer; raises MalformedError where it is damaged."""
         layer, packing = self.exchange.layers[name], self.exchange.packings[name]
         p, data = self.exchange.parameters[name], _verified(message, f"the answer for {name}")
         made, at = np.empty((self.exchange.images, layer.filters, *layer.out_size), np.uint64), 0
@@ -229,7 +229,7 @@ class LinearServer:
         return made
 
     def answer(self, name: str, message: Bytes) -> tuple[Bytes, Ints]:
-        """Return the answer to a layer's ciphertexts, and K0; raises TransportError where they are none."""
+        """Return the answer to a layer's ciphertexts, and K0; raises MalformedError where they are none."""
         layer, packing, p = self.exchange.layers[name], self.exchange.packings[name], self.exchange.parameters[name]
         data, count = _verified(message, f"the request for {name}"), self.exchange.ciphertexts(name)
         c1 = expand(data[:SEED_BYTES].tobytes(), count, p.ring)
@@ -293,7 +293,7 @@ def _checked(parts: list[Bytes]) -> Bytes:
 def _verified(message: Bytes, what: str) -> Bytes:
     data = message[:-CHECK_BYTES]
     if (check_of(data) != message[-CHECK_BYTES:]).any():
-        raise TransportError(f"{what} arrived damaged")
+        raise MalformedError(f"{what} arrived damaged")
     return data
 
 

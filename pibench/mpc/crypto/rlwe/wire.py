@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pibench.errors import TransportError
+from pibench.errors import MalformedError
 from pibench.mpc.crypto.rlwe.arithmetic import Words
 from pibench.mpc.crypto.rlwe.primes import LANES, PRIME_BITS, Lanes, Ring
 from pibench.mpc.ring.packing import pack, unpack
@@ -32,11 +32,11 @@ def pack_residues(x: Lanes, count: int) -> Bytes:
 
 
 def unpack_residues(data: Bytes, count: int, ring: Ring, what: str) -> Lanes:
-    """Return (groups, primes, n, LANES), filled up with zeros; raises TransportError if a residue is none."""
+    """Return (groups, primes, n, LANES), filled up with zeros; raises MalformedError if a residue is none."""
     out = np.zeros((-(-count // LANES), ring.count, ring.n, LANES), np.uint32)
     lines = data.view(np.uint32).reshape(count, ring.count, -1)
     if _unpack(lines, ring.moduli, out):
-        raise TransportError(f"{what} from the peer holds numbers that are no residues: damaged, or of another version")
+        raise MalformedError(f"{what} from the peer holds numbers that are no residues: damaged, or of another version")
     return out
 
 
