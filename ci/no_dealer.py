@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import other_peoples
 
-from pibench.run.prepare import Needs, Prepared, prepare_instance, preparer
-from pibench.run.settings import CardSource
+from pibench.run.prepare import Prepared, prepare_instance, preparer
+from pibench.run.settings import CardSource, Needs
 from pibench.session.launch import Nurseries
 from pibench.session.session import SessionPlan, run_session
 

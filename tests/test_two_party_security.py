@@ -31,8 +31,8 @@ from pibench.networks.build import skeleton
 from pibench.networks.card import load_card
 from pibench.run.declared import declared_cost
 from pibench.run.predict import predict
-from pibench.run.prepare import Needs, prepare_instance
-from pibench.run.settings import CasePlan
+from pibench.run.prepare import prepare_instance
+from pibench.run.settings import CasePlan, Needs
 
 pytestmark = pytest.mark.timeout(240)
 ALONE: dict[str, Any] = {"provider": "two-party"}

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.mpc.spec import order
-from pibench.reporting.cells import Cell, Joint, Setting
+from pibench.records.prices import Joint
+from pibench.reporting.cells import Cell, Setting
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
 from pibench.reporting.view import plane_of
 from pibench.reporting.whatif import workload_of_cell

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pibench.reporting.axes import axis_seconds, padded, seconds, short
+from pibench.numbers import axis_seconds, seconds, short
 from pibench.reporting.cells import Cell
 from pibench.reporting.endtoend import Price, offline_s
 from pibench.reporting.page.canvas import Canvas
 from pibench.reporting.page.draw_frontier import LEFT, RIGHT, method_series
-from pibench.reporting.page.frames import frame, legend
 from pibench.reporting.page.labels import Label, place
-from pibench.reporting.page.theme import MARKERS, method_role
+from pibench.reporting.page.plotframe import frame, legend
+from pibench.reporting.page.theme import method_marker, method_role
+from pibench.reporting.scales import padded
 
 Of = Callable[[Cell], float]
 APART = 64.0  # pixels between two frames that stand one above the other
@@ -60,6 +61,6 @@ def _part(
     for cell, left in rest.items():
         x, y = area.x(count(cell)), area.y(left)
         tip = f"{cell.network}: {seconds(offline_s(cell))} offline, {seconds(left)} without the other count's part"
-        canvas.mark(x, y, MARKERS.get(cell.method, "circle"), method_role(cell.method), tip=tip)
+        canvas.mark(x, y, method_marker(cell.method), method_role(cell.method), tip=tip)
         labels.append(Label(x, y, cell.network))
     place(canvas, labels, area.box)

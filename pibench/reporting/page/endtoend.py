@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from pibench.reporting.axes import percent, seconds
+from pibench.numbers import percent, seconds
+from pibench.records.prices import Joint
 from pibench.reporting.captions import setting_words
-from pibench.reporting.cells import Cell, Joint, Ladder
+from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.endtoend import (
     Price,
     an_hour,
