@@ -52,9 +52,12 @@ def test_in_turn_no_steady_rate_is_claimed(tmp_path: Path) -> None:
     assert session.offline.held_bytes is None  # this protocol does not know
 
 
-@pytest.mark.parametrize("provider", ["first-party", "dealer", "two-party"])
-def test_masked_overlaps_whoever_makes_its_material(tmp_path: Path, provider: str) -> None:
-    settings: dict[str, Any] = {"protocol": "masked", "timeout_s": 60.0, "deadline_s": 100.0, "offline_chunk": 1}
+@pytest.mark.parametrize(
+    ("protocol", "provider"),
+    [("masked", "first-party"), ("masked", "dealer"), ("masked", "two-party"), ("delphi", "garbling")],
+)
+def test_phases_overlap_whoever_makes_the_material(tmp_path: Path, protocol: str, provider: str) -> None:
+    settings: dict[str, Any] = {"protocol": protocol, "timeout_s": 60.0, "deadline_s": 100.0, "offline_chunk": 1}
     found = []
     for overlap in (False, True):
         folder = tmp_path / str(overlap)
@@ -74,7 +77,7 @@ def test_masked_overlaps_whoever_makes_its_material(tmp_path: Path, provider: st
     assert alone.sustained is None
     assert beside.sustained.inferences == 2
     assert beside.offline.held_bytes == alone.offline.held_bytes
-    assert beside.offline.held_bytes.server > 0
+    assert (beside.offline.held_bytes is None) == (protocol == "delphi")
 
 
 @pytest.mark.parametrize("role", ["server", "client"])

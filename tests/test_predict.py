@@ -10,6 +10,8 @@ from masked_pair import run_masked
 
 from pibench.errors import UsageError
 from pibench.mpc.protocol import CLIENT, SERVER, Cost, total_cost
+from pibench.records.files import save_record
+from pibench.records.machine import machine
 from pibench.records.record import Inference, Parts, PartyOnline
 from pibench.run.explain import explain
 from pibench.run.predict import computing_s, predict, wire_seconds
@@ -90,3 +92,21 @@ def test_full_resnet18_under_stock_crypten_is_what_is_known_of_it():
 def test_an_unknown_link_is_refused():
     with pytest.raises(UsageError, match="no link is named 'moon'"):
         predict(networks.program_of("residual")[0], "masked", "moon", 1)
+
+
+def test_all_three_phases_are_predicted_from_records_of_the_same_options(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    program, options = networks.program_of("residual")[0], {"provider": "two-party"}
+    unknown = predict(program, "masked", "wan", 1, options)
+    assert "offline computing, s" not in unknown
+    record = fake_record(("full", "culled", "thinned", "tiny"), ("masked",), sessions=2, machine=machine().key)
+    cases = tuple(case.model_copy(update={"options": options, "status": "done"}) for case in record.cases)
+    save_record(record.model_copy(update={"cases": cases}), tmp_path / ".pibench" / "runs" / f"{record.id}.json")
+    known = predict(program, "masked", "wan", 1, options)
+    for phase in ("setup", "offline"):
+        wire = unknown[f"{phase} on wan without computing, s"]
+        assert f"{phase} on wan without computing, s" not in known
+        assert known[f"{phase} on wan, s"] == pytest.approx(wire + known[f"{phase} computing, s"], abs=2e-4)
+        assert known[f"{phase} computing, s"] > 0
+    assert known["online on wan, s"] > 0
+    assert "offline computing, s" not in predict(program, "masked", "wan", 1)  # a dealer's is another matter

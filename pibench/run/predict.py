@@ -2,13 +2,13 @@
 
 Rounds and bytes are exact: they are the formulas that the tests hold against the transport. Time is a sum of three:
 one-way latencies, bytes over the rate, and computing (the same three by which explain.py explains what was measured).
-Computing is fitted to this machine's own records of that protocol where there are at least three networks of them, and
-otherwise not predicted at all.
+Computing is fitted, phase by phase, to this machine's own records of that protocol under the same options where there
+are at least three networks of them, and otherwise not predicted at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,14 +35,15 @@ def predict(
         raise UsageError(f"{protocol} declares no cost, so nothing can be said before it runs")
     rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
     latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
-    computing_s = fitted_computing(program, protocol, batch)
+    fitted = {phase: fitted_computing(program, protocol, batch, options or {}, phase) for phase in PHASES}
+    computing_s = fitted["online"]
     made: dict[str, Any] = {
         "rounds": declared.rounds,
         "sent by server, bytes": declared.server_bytes,
         "sent by client, bytes": declared.client_bytes,
         f"latency on {link}, s": round(latency_s, 4),
         f"transfer on {link}, s": round(transfer_s, 4),
-        **_before(declared, protocol, link, options),
+        **_before(declared, protocol, link, options, fitted),
     }
     if computing_s is None:
         made["computing, s"] = f"not known: no record here has {ENOUGH_NETWORKS} networks under {protocol}"
@@ -54,8 +55,14 @@ def predict(
     return made
 
 
-def _before(cost: Cost, protocol: str, link: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the wire's part of setup and offline; what a dealer sends takes its own links, beside the peer's."""
+def _before(
+    cost: Cost, protocol: str, link: str, options: Mapping[str, Any] | None, fitted: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Return setup and offline: the wire's part, and the whole where computing is known.
+
+    What a dealer sends takes its own links, beside the peer's. Computing and sending are added, though part of the one
+    goes on during the other: the whole is a little long.
+    """
     rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
     offline = Cost(cost.offline_rounds, cost.offline_server_bytes + cost.dealer_bytes, cost.offline_client_bytes)
     setup = Cost(cost.setup_rounds, cost.setup_server_bytes, cost.setup_client_bytes)
@@ -64,8 +71,12 @@ def _before(cost: Cost, protocol: str, link: str, options: Mapping[str, Any] | N
         latency_s, transfer_s = wire_seconds(wire, protocol, rtt_ms, mbit_s, options)
         made |= {
             f"{phase} rounds": wire.rounds, f"{phase} sent, bytes": wire.server_bytes + wire.client_bytes,
-            f"{phase} on {link} without computing, s": round(latency_s + transfer_s, 4),
         }  # fmt: skip
+        if (computing_s := fitted[phase]) is None:
+            made[f"{phase} on {link} without computing, s"] = round(latency_s + transfer_s, 4)
+        else:
+            made[f"{phase} computing, s"] = round(computing_s, 4)
+            made[f"{phase} on {link}, s"] = round(latency_s + transfer_s + computing_s, 4)
     return made
 
 
@@ -81,14 +92,16 @@ def wire_seconds(
     return wire_times(spec_of(protocol).arrangement(options or {}), cost.rounds, ways, rtt_ms)
 
 
-def fitted_computing(program: Program, protocol: str, batch: int) -> float | None:
-    """Return computing seconds from the newest record here that measured enough networks under the protocol."""
+def fitted_computing(
+    program: Program, protocol: str, batch: int, options: Mapping[str, Any], phase: str = "online"
+) -> float | None:
+    """Return a phase's computing seconds from the newest record here with enough networks under these options."""
     from pibench.networks.census import census
 
-    counted = census(program)
-    for cases in _measured(protocol):
-        points = {(c.network.macs_computed * c.batch, c.network.relu_count * c.batch): computing(c)
-                  for c in cases}  # fmt: skip
+    counted, of = census(program), PHASES[phase]
+    for cases in _measured(protocol, options):
+        points = {(c.network.macs_computed * c.batch, c.network.relu_count * c.batch): of(c)
+                  for c in cases if phase == "online" or not c.link.rtt_ms}  # fmt: skip
         if len(points) >= ENOUGH_NETWORKS:
             return _fit(points, counted.macs * batch, counted.relu_count * batch)
     return None
@@ -97,6 +110,17 @@ def fitted_computing(program: Program, protocol: str, batch: int) -> float | Non
 def computing(case: Case) -> float:
     """Return the seconds of one case that were not waiting, as a median."""
     return median(computing_s(i) for session in case.sessions for i in session.inferences if not i.warmup)
+
+
+def offline_s(case: Case) -> float:
+    """Return the slower party's offline seconds of a batch, as a median: computing, where the link costs nothing."""
+    phases = [s.offline for s in case.sessions]
+    return median(max(p.server.time_s, p.client.time_s) / max(1, p.inferences) for p in phases)
+
+
+def setup_s(case: Case) -> float:
+    """Return the slower party's seconds of setup, as a median."""
+    return median(max(s.setup.server.time_s, s.setup.client.time_s) for s in case.sessions)
 
 
 def computing_s(inference: Inference) -> float:
@@ -112,7 +136,10 @@ def computing_s(inference: Inference) -> float:
     return float(sum(max(both) for both in zip(*spent, strict=True)))
 
 
-def _measured(protocol: str) -> Iterable[list[Case]]:
+PHASES: Mapping[str, Callable[[Case], float]] = {"online": computing, "offline": offline_s, "setup": setup_s}
+
+
+def _measured(protocol: str, options: Mapping[str, Any]) -> Iterable[list[Case]]:
     from pibench.records.files import load_record
     from pibench.records.machine import machine
 
@@ -129,7 +156,7 @@ def _measured(protocol: str) -> Iterable[list[Case]]:
             for case in record.cases
             if case.protocol == protocol
             and case.status == "done"
-            and not case.options
+            and case.options == options
             and case.network.macs
             and (case.device, case.threads) == SETTING
         ]

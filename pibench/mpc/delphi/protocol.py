@@ -19,5 +19,9 @@ class DelphiProtocol(MaskedProtocol):
     name: ClassVar[str] = "delphi"
     options_class: ClassVar[type[Options]] = DelphiOptions
 
+    def held_bytes(self) -> int | None:
+        """Return nothing: circuits wait in memory or in files, and are counted nowhere yet."""
+        return None
+
 
 PROTOCOL = DelphiProtocol
