@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from pibench.errors import DataError, UsageError
 from pibench.networks.card import Card
 from pibench.networks.spec import AnyNetwork
 from pibench.reduction.tasks import Action, Option, Result, Task
-from pibench.training.metadata import read_metadata, require_network
+from pibench.training.metadata import file_sha256, read_metadata, require_network
 from pibench.training.recipe import recipe_for
 
 Wave = list[Task]  # tasks that do not wait for one another
@@ -142,7 +141,6 @@ class Study:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from pibench.errors import DataError
 from pibench.networks.spec import AnyNetwork
+from pibench.training.sources import file_hash
 
 KEY = "pibench"  # of the metadata, one JSON document
 
@@ -60,5 +60,4 @@ def _comparable(name: str, value: Any) -> Any:
 
 def file_sha256(path: Path) -> str:
     """Return the hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path, "sha256")
