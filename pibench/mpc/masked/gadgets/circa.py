@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pibench.mpc.backends.backend import Backend, Ints, Stream
+from pibench.mpc.backends.backend import Backend, Ints
 from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuits import sign_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
@@ -20,7 +20,7 @@ from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.garbling.layer import Layer
 from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.crypto.garbling.signs import Cut, Evaluator, Garbler, transfer_bytes
-from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.gadgets.gadget import PartDrawn, Parts
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -51,7 +51,7 @@ class ClientHalf:
     held: Evaluator = field(init=False)
 
 
-class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
+class Circa(PartDrawn[SignedRelu, ServerHalf, ClientHalf]):
     """See SignedRelu; the server garbles."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -70,14 +70,6 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
 
     # offline
 
-    def draw_client(self, stream: Stream) -> ClientHalf:
-        """Draw the part."""
-        return ClientHalf(stream.words(self.size))
-
-    def draw_server(self, stream: Stream) -> ServerHalf:
-        """Nothing is drawn."""
-        return ServerHalf()
-
     def make_server(self, ends: Ends, number: int, half: ServerHalf) -> Acts[None]:
         """Garble; then choose by the colours of both outputs."""
         half.held = yield from Garbler.make(ends, self.layer(number), self.cut)
@@ -86,10 +78,6 @@ class Circa(Gadget[SignedRelu, ServerHalf, ClientHalf]):
         """Take the circuit, and the server's choices."""
         part = self.backend.host(inputs[0])
         half.held = yield from Evaluator.make(ends, self.layer(number), self.cut, part)
-
-    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
-        """Return the drawn part."""
-        return half.part
 
     # online
 

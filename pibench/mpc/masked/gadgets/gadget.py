@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pibench.lowering.program import Weights
 from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints, Stream
+from pibench.mpc.masked.options import Window
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Conversation
 from pibench.mpc.protocol import Cost
@@ -105,6 +106,65 @@ class Gadget(Generic[StepT, ServerT, ClientT]):
     def lay(self, name: str, array: Any) -> Any:
         """Return the field of a half that was kept as this array."""
         return array
+
+
+class HasPart(Protocol):
+    """A half of the client's that holds its part of the output."""
+
+    part: Ints
+
+
+class HasMask(Protocol):
+    """A half of the server's: its part r0 of the opening's mask r = r0 + r1, (scalars,)."""
+
+    pre: Ints
+
+
+class HasOtherMask(Protocol):
+    """A half of the client's: its part r1, (scalars,)."""
+
+    r: Ints
+
+
+PartT = TypeVar("PartT", bound=HasPart)
+MaskT = TypeVar("MaskT", bound=HasMask)
+OtherMaskT = TypeVar("OtherMaskT", bound=HasOtherMask)
+
+
+class PartDrawn(Gadget[StepT, ServerT, PartT]):
+    """A gadget of which the client draws its part of the output, uniform, and the server nothing."""
+
+    server_half: ClassVar[type[Any]]
+    client_half: ClassVar[type[Any]]
+
+    def draw_client(self, stream: Stream) -> PartT:
+        """Draw the part."""
+        half: PartT = self.client_half(stream.words(self.size))
+        return half
+
+    def draw_server(self, stream: Stream) -> ServerT:
+        """Nothing is drawn."""
+        half: ServerT = self.server_half()
+        return half
+
+    def client_part(self, inputs: list[Ints | None], half: PartT) -> Ints:
+        """Return the drawn part."""
+        return half.part
+
+
+class Opens(Gadget[StepT, MaskT, OtherMaskT]):
+    """A gadget that opens its input under a mask of both: the client's part of it is known before, and goes offline."""
+
+    window: Window
+
+    def tell(self, inputs: list[Ints], half: OtherMaskT) -> Ints:
+        """Return part of x + r1."""
+        return inputs[0].reshape(-1) + half.r
+
+    def hear(self, half: MaskT, told: Ints | None) -> None:
+        """Make r0 all that is added to the server's part of x."""
+        assert told is not None
+        half.pre += told + self.window.offset
 
 
 AnyGadget = Gadget[Any, Any, Any]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pibench.mpc.backends.backend import Backend, Host, Ints, Stream
+from pibench.mpc.backends.backend import Backend, Host, Ints
 from pibench.mpc.crypto.garbling import layer as garbled
 from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuit import Circuit
@@ -20,7 +20,7 @@ from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.garbling.layer import Layer, as_part, as_words
 from pibench.mpc.crypto.garbling.offline import Acts, Ends
-from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.gadgets.gadget import PartDrawn, Parts
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -57,7 +57,7 @@ class ClientHalf:
     held: garbled.OfflineEvaluator | garbled.OfflineGarbler = field(init=False)
 
 
-class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
+class HalfGates(PartDrawn[GarbledRelu, ServerHalf, ClientHalf]):
     """See GarbledRelu. A dealer draws the client's part; circuit and labels come from both parties (`make_*`)."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -79,14 +79,6 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
 
     # offline
 
-    def draw_client(self, stream: Stream) -> ClientHalf:
-        """Draw the part."""
-        return ClientHalf(stream.words(self.size))
-
-    def draw_server(self, stream: Stream) -> ServerHalf:
-        """Nothing is drawn."""
-        return ServerHalf()
-
     def make_server(self, ends: Ends, number: int, half: ServerHalf) -> Acts[None]:
         """Garble, or take the circuit."""
         if self.client_garbles:
@@ -102,10 +94,6 @@ class HalfGates(Gadget[GarbledRelu, ServerHalf, ClientHalf]):
             half.held = yield from offline.garble_for_online(ends, self.layer(number), columns)
         else:
             half.held = yield from offline.receive_offline(ends, self.layer(number), columns)
-
-    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
-        """Return the drawn part."""
-        return half.part
 
     # online
 

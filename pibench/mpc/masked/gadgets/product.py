@@ -13,8 +13,8 @@ import torch
 
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
-from pibench.mpc.backends.backend import Backend, Bytes, Ints, Multiply, Stream
-from pibench.mpc.masked.gadgets.gadget import Gadget
+from pibench.mpc.backends.backend import Backend, Bytes, Ints, Multiply
+from pibench.mpc.masked.gadgets.gadget import PartDrawn
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.ring.fixedpoint import encode
 
@@ -35,12 +35,12 @@ class ServerHalf:
 
 @dataclass
 class ClientHalf:
-    """K1, flat: uniform, and the client's part of the output."""
+    """K1, flat: uniform, and the client's part of the output. As it is drawn, K', to which the product is added."""
 
     part: Ints
 
 
-class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
+class LinearLayer(PartDrawn[Product, ServerHalf, ClientHalf]):
     """See Product. As a dealer makes them, the halves are of the masked weights: `sources/dealer.py`."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -83,21 +83,9 @@ class LinearLayer(Gadget[Product, ServerHalf, ClientHalf]):
             return conv(x, weight, (1, 1), (0, 0), (1, 1), 1).reshape(len(x), -1)
         return conv(x, weight, op.stride, op.padding, op.dilation, op.groups)
 
-    def draw_client(self, stream: Stream) -> ClientHalf:
-        """Draw the offset K', to which the client's product is added."""
-        return ClientHalf(stream.words(self.size))
-
-    def draw_server(self, stream: Stream) -> ServerHalf:
-        """Nothing is drawn."""
-        return ServerHalf()
-
     def receive(self, half: ServerHalf, correction: Bytes) -> None:
         """Take K0."""
         half.pre = self.backend.view(correction, "int64").reshape(self.shape)
-
-    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
-        """Return K1."""
-        return half.part
 
     def hear(self, half: ServerHalf, told: Ints | None) -> None:
         """Add the bias to K0."""

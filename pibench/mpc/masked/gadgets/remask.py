@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pibench.mpc.backends.backend import Backend, Ints, Stream
-from pibench.mpc.masked.gadgets.gadget import Gadget
+from pibench.mpc.backends.backend import Backend, Ints
+from pibench.mpc.masked.gadgets.gadget import PartDrawn
 from pibench.mpc.masked.plan import Plan, Step
 
 
@@ -30,7 +30,7 @@ class ClientHalf:
     part: Ints
 
 
-class FreshMask(Gadget[Remask, ServerHalf, ClientHalf]):
+class FreshMask(PartDrawn[Remask, ServerHalf, ClientHalf]):
     """See Remask."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -38,18 +38,6 @@ class FreshMask(Gadget[Remask, ServerHalf, ClientHalf]):
     def __init__(self, plan: Plan, step: Remask, backend: Backend) -> None:
         super().__init__(plan, step, backend)
         self.told_width, self.told_count = self.out.wire_bytes, self.size
-
-    def draw_client(self, stream: Stream) -> ClientHalf:
-        """Draw the fresh part."""
-        return ClientHalf(stream.words(self.size))
-
-    def draw_server(self, stream: Stream) -> ServerHalf:
-        """Nothing is drawn."""
-        return ServerHalf()
-
-    def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
-        """Return the fresh part."""
-        return half.part
 
     def tell(self, inputs: list[Ints], half: ClientHalf) -> Ints:
         """Return the old part, truncated, less the fresh one, which hides it."""

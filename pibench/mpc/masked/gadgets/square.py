@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pibench.mpc.backends.backend import Backend, Bytes, Halves, Ints, Stream, ring_mask
-from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.gadgets.gadget import Opens, Parts
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -58,7 +58,7 @@ class ClientHalf:
     part: Ints
 
 
-class Squares(Gadget[Square, ServerHalf, ClientHalf]):
+class Squares(Opens[Square, ServerHalf, ClientHalf]):
     """See Square."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -98,15 +98,6 @@ class Squares(Gadget[Square, ServerHalf, ClientHalf]):
     def client_part(self, inputs: list[Ints | None], half: ClientHalf) -> Ints:
         """Return the part of both outputs."""
         return half.part
-
-    def tell(self, inputs: list[Ints], half: ClientHalf) -> Ints:
-        """Return part of x + r1."""
-        return inputs[0].reshape(-1) + half.r
-
-    def hear(self, half: ServerHalf, told: Ints | None) -> None:
-        """Make r0 all that is added to the server's part of x."""
-        assert told is not None
-        half.pre += told + self.window.offset
 
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Send the masked value to the client; take its share of both outputs, less its part."""

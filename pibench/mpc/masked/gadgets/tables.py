@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pibench.errors import PartyError
 from pibench.mpc.backends.backend import BITS_MASK, Backend, Bytes, Halves, Ints, Kind, Stream, Words, ring_mask
-from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.gadgets.gadget import Opens, Parts
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -79,7 +79,7 @@ class ClientHalf:
     shown: Ints | None = None  # debug mode: its part of the input
 
 
-class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
+class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
     """See ReluStep."""
 
     server_half, client_half = ServerHalf, ClientHalf
@@ -128,15 +128,6 @@ class Tables(Gadget[ReluStep, ServerHalf, ClientHalf]):
         if self.options.check_ranges and inputs[0] is not None:
             half.shown = self.backend.flat(inputs[0])
         return half.part
-
-    def tell(self, inputs: list[Ints], half: ClientHalf) -> Ints:
-        """Return part of x + r1."""
-        return inputs[0].reshape(-1) + half.r
-
-    def hear(self, half: ServerHalf, told: Ints | None) -> None:
-        """Make r0 all that is added to the server's part of x."""
-        assert told is not None
-        half.pre += told + self.window.offset
 
     def server(self, parts: Parts, half: ServerHalf) -> Conversation:
         """Hold the server's half of four messages.
