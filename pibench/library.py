@@ -53,4 +53,11 @@ def is_file(path: Path) -> bool:
 def summary(path: Path) -> dict[str, str]:
     """Return the plain `key: value` lines at the top level of a file: enough for a list, and quick; no check."""
     pairs = (line.partition(":") for line in path.read_text("utf-8", "replace").splitlines() if line[:1].isalpha())
-    return {key: value.strip().strip("\"'") for key, _, value in pairs if value.strip()}
+    return {key: _unquoted(value.strip()) for key, _, value in pairs if value.strip()}
+
+
+def _unquoted(value: str) -> str:
+    """Return a YAML scalar of one line without its quotes; a doubled quote in single ones is one."""
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return value[1:-1].replace("''", "'")
+    return value.strip('"')

@@ -30,5 +30,7 @@ MEASURES = (  # of pibench.records.measures
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean '...'?` where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=1)
+    names, parts = sorted(known), set(name.split("-"))
+    near = [other for other in names if parts <= set(other.split("-"))]  # a part was left out: drd-12k
+    near = near or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -255,6 +255,8 @@ def test_a_revision_is_checked_out_beside_the_tree_and_removed(tmp_path: Path) -
         assert (folder / ".pibench" / "checkpoints").is_dir()
     assert not folder.exists()
     assert git("worktree", "list").count("\n") == 1
+    with tree_of(str(tmp_path)) as (_, label):
+        assert label == f"{tmp_path.name} ({git('rev-parse', 'HEAD')[:10]}, with changes)"
     with pytest.raises(UsageError, match="nowhere"), tree_of("nowhere", tmp_path):
         pass
 

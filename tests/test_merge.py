@@ -83,7 +83,7 @@ def test_merged_into_one_and_the_same(name: str) -> None:
     assert report.merged
     assert len([op for op in merged if op.kind == "linear"]) == 1
     assert report.macs_after < report.macs_before or "identity" in name
-    assert f"merged {len(report.merged)} pairs" in report.render()
+    assert f"merged {len(report.merged)} pair" in report.render()
 
 
 REFUSED = {

@@ -46,18 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: list[Status], root: Path) -> None:
-    from rich.console import Console
+    from pibench.reporting.screen.fitting import screen_width, wrapped
 
-    from pibench.reporting.screen.plain import plain_table
-
-    table = plain_table()
-    for name in ("data set", "state", "where", "what is known"):
-        table.add_column(name, overflow="fold")  # a cut address would be none
+    print(f"Data sets in {root}")
     for row in found:
-        table.add_row(row.name, row.state, str(row.path or ""), row.detail)
-    console = Console()
-    console.print(f"Data sets in {root}", style="bold", markup=False, highlight=False)
-    console.print(table)
+        print(f"{row.name:12}  {row.state:10}  {row.path or ''}".rstrip())
+        for line in wrapped(row.detail, screen_width() - 4):  # a word, such as an address, stays whole
+            print(f"    {line}")
 
 
 def _download(source: Source, root: Path | None) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 from pibench.errors import EXIT_NOTHING_SELECTED, EXIT_OK
 from pibench.library import data_folders, find_documents, summary
+from pibench.reporting.screen.fitting import screen_width, wrapped
 
 KINDS = ("suites", "networks", "records")
 RUNS = Path(".pibench/runs")
+HEADINGS = {"relus": "ReLUs"}
+LEAST_TITLE, NEWEST = 24, 5  # columns that a title takes at least; records of a list of everything
 Row = dict[str, Any]
 
 
@@ -30,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(listed, indent=2))
     else:
-        print("\n\n".join(_table(kind, rows) for kind, rows in listed.items()))
+        chosen = args.kind is not None or args.pattern is not None
+        print("\n\n".join(_table(kind, rows, whole=chosen) for kind, rows in listed.items()))
     return EXIT_OK if any(listed.values()) or not args.pattern else EXIT_NOTHING_SELECTED
 
 
@@ -74,19 +78,38 @@ _NONE = {
 }
 
 
-def _table(kind: str, rows: list[Row]) -> str:
-    """Return aligned columns under a heading (plain text: rich alone would take half of the time allowed)."""
+def _table(kind: str, rows: list[Row], *, whole: bool) -> str:
+    """Return aligned columns under a heading (plain text: rich alone would take half of the time allowed).
+
+    Not `whole`: of networks those that are trained, of records the newest. Titles are broken where there is room for
+    them, and left out where there is none.
+    """
     if not rows:
         return f"{kind}: {_NONE[kind]}"
-    cells = [[_cell(value) for value in row.values()] for row in rows]
-    cells.insert(0, list(rows[0]))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    numeric = [isinstance(value, int) and not isinstance(value, bool) for value in rows[0].values()]
+    shown = rows if whole else _first(kind, rows)
+    width = screen_width(160)
+    names = [name for name in shown[0] if name != "title"]
+    cells = [[HEADINGS.get(name, name) for name in names], *([_cell(row[name]) for name in names] for row in shown)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    numeric = [isinstance(shown[0][name], int) and not isinstance(shown[0][name], bool) for name in names]
+    left = width - sum(widths) - 2 * len(widths) - 2
     lines = []
-    for line in cells:
-        shown = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
-        lines.append("  " + "  ".join(shown).rstrip())
+    for place, line in enumerate(cells):
+        text = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)]
+        title = ["title"] if place == 0 else wrapped(str(shown[place - 1].get("title", "")), max(left, LEAST_TITLE))
+        first, *more = title if left >= LEAST_TITLE and "title" in shown[0] else [""]
+        lines.append("  " + "  ".join([*text, first]).rstrip())
+        lines += [" " * (width - left) + rest for rest in more]
+    if len(shown) < len(rows):
+        lines.append(f"  and {len(rows) - len(shown)} more: pibench ls {kind}")
     return f"{kind} ({len(rows)})\n" + "\n".join(lines)
+
+
+def _first(kind: str, rows: list[Row]) -> list[Row]:
+    """Return the rows that stand for a long list: trained networks, the newest records."""
+    if kind == "networks":
+        return [row for row in rows if row["trained"]] or rows
+    return rows[-NEWEST:] if kind == "records" else rows
 
 
 def _cell(value: Any) -> str:

@@ -80,7 +80,8 @@ def _show(found: Answer | None) -> None:
     if found is None:
         print("No case was measured.")
         return
-    print(terminal(found, min(shutil.get_terminal_size((88, 24)).columns, 110)))
+    size = shutil.get_terminal_size((88, 24))
+    print(terminal(found, min(size.columns, 110), size.lines if sys.stdout.isatty() else None))
 
 
 def _page(args: argparse.Namespace, view: View, link: str | None) -> None:

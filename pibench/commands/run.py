@@ -164,9 +164,8 @@ def _show(record: Record, path: Path, as_json: bool) -> None:
 
 def _dry_run(plan: RunPlan, as_json: bool) -> int:
     """Show the plan, timed by earlier records of this folder, and every fault of one's own networks."""
-    from rich.console import Console
-
-    from pibench.reporting.screen.progress import plan_table
+    from pibench.reporting.screen.fitting import screen_width
+    from pibench.reporting.screen.progress import plan_lines
     from pibench.run.rehearsal import faults
     from pibench.run.settings import estimate_s
 
@@ -178,7 +177,7 @@ def _dry_run(plan: RunPlan, as_json: bool) -> int:
         facts = {"suite": plan.suite.name, "sessions": plan.sessions, "inferences": plan.inferences, "cases": cases}
         print(json.dumps({**facts, "faults": {name: str(error) for name, error in wrong.items()}}))
     else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(plan_table(plan, estimates))
+        print("\n".join(plan_lines(plan, estimates, screen_width(120))))
     for name, error in wrong.items():
         print(f"pibench run: {name}: {error}", file=sys.stderr)
     return EXIT_USAGE if wrong else EXIT_OK

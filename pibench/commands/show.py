@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sites", action="store_true", help="list every ReLU site")
     parser.add_argument("--protocol", metavar="NAME", help="also predict its cost under this protocol")
     parser.add_argument("--provider", metavar="NAME", help="who makes that protocol's correlated randomness")
-    parser.add_argument("--link", metavar="NAME", default="loopback", help="over this link (with --protocol)")
+    parser.add_argument("--link", metavar="NAME", help="over this link (default loopback)")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="for this many images at once")
     parser.add_argument("--no-merge", action="store_true", help="predict without merging linear neighbours")
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show a card's census, what was published about it, and its checkpoint."""
     if (record := _record_named(args.card)) is not None:
-        return _show_record(record, as_json=args.json)
+        return _show_record(record, args.card, as_json=args.json)
     if is_factory(args.card):
         return show_model(args, _predicted)
     from pibench.lowering.lower import lower
@@ -75,7 +75,7 @@ def _record_named(name: str) -> Path | None:
     return find_record(name)
 
 
-def _show_record(path: Path, *, as_json: bool) -> int:
+def _show_record(path: Path, name: str, *, as_json: bool) -> int:
     """Print every case and every price; a screen that is narrower than the table gets the answer first."""
     from rich.console import Console
 
@@ -90,7 +90,7 @@ def _show_record(path: Path, *, as_json: bool) -> int:
         return EXIT_OK
     if (width := screen_width(WHOLE)) < WHOLE:
         print("\n".join(summary(record, width)))
-        print(f"\n{WHOLE} columns show every figure: widen the screen, or pibench show {path} | less -S")
+        print(f"\n{WHOLE} columns show every figure: widen the screen, or\npibench show {name} | less -S")
         return EXIT_OK
     Console(width=width, highlight=False).print(answer(record))
     return EXIT_OK
@@ -127,28 +127,32 @@ def _predicted(program: Program, args: argparse.Namespace) -> dict[str, Any] | N
     if args.protocol is None:
         if args.provider is not None:
             raise UsageError("a provider is one of a protocol's options", remedy="name the protocol: --protocol masked")
+        if args.link is not None:
+            raise UsageError("a link is for a prediction", remedy="name the protocol: --protocol masked")
         return None
     options = {} if args.provider is None else {"provider": args.provider}
     try:
         predict = importlib.import_module("pibench.run.predict").predict
     except ModuleNotFoundError as error:
         raise UsageError("costs cannot be predicted here", remedy="`pibench run` measures them") from error
-    predicted: dict[str, Any] = predict(program, args.protocol, args.link, args.batch, options)
+    predicted: dict[str, Any] = predict(program, args.protocol, args.link or "loopback", args.batch, options)
     return predicted
 
 
 def _print(card: Card, counted: Census, facts: dict[str, Any], sites: bool) -> None:
     from rich.console import Console
 
-    from pibench.reporting.screen.census import lines, site_table, stage_table
+    from pibench.reporting.screen.census import lines, prediction, site_table, stage_table
 
     console = Console(highlight=False)
     console.print(f"[bold]{card.name}[/bold]  {card.title}")
+    for line in prediction(facts["predicted"]):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(stage_table(counted))
     if sites:
         console.print(site_table(counted))
     for line in lines(card, counted, facts):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
     if card.relu_count != counted.relu_count and not (card.network.activation == "masked" and not facts["checkpoint"]):
         raise UsageError(
             f"the card says {card.relu_count:,} ReLUs, its network has {counted.relu_count:,}", where=str(card.path)

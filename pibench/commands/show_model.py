@@ -61,12 +61,14 @@ def _lowered(args: argparse.Namespace) -> Lowered:
 def _print(args: argparse.Namespace, counted: Census, notes: list[str], told: dict[str, Any] | None) -> None:
     from rich.console import Console
 
-    from pibench.reporting.screen.census import counts, site_table, stage_table
+    from pibench.reporting.screen.census import counts, prediction, site_table, stage_table
 
     console = Console(highlight=False)
     console.print(f"[bold]{args.card}[/bold]  input {'x'.join(map(str, args.input))}")
+    for line in prediction(told):
+        console.print(line, soft_wrap=True, markup=False)
     console.print(stage_table(counted))
     if args.sites:
         console.print(site_table(counted))
-    for line in [*counts(counted), *notes, *(f"predicted {name}: {value}" for name, value in (told or {}).items())]:
+    for line in [*counts(counted), *notes]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -47,8 +47,9 @@ class MergeReport:
     def render(self) -> str:
         """Return the report as text."""
         change = 1 - self.macs_after / self.macs_before if self.macs_before else 0.0
+        pairs = "1 pair" if len(self.merged) == 1 else f"{len(self.merged)} pairs"
         lines = [
-            f"merged {len(self.merged)} pairs: {self.macs_before:,} -> {self.macs_after:,} MACs ({change:.1%} fewer), "
+            f"merged {pairs}: {self.macs_before:,} -> {self.macs_after:,} MACs ({change:.1%} fewer), "
             f"{self.ops_before} -> {self.ops_after} operations"
         ]
         lines += [f"  {m.second} into {m.first}: {m.macs_before:,} -> {m.macs_after:,}" for m in self.merged]

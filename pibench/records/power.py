@@ -60,7 +60,8 @@ class Power:
         sees = "no slowdown of any size" if math.isinf(self.sees) else f"slowdowns from {self.sees:.1%} on"
         need = f"{self.sessions_needed}" if self.sessions_needed < MOST_SESSIONS else f"over {MOST_SESSIONS}"
         least = "at least " if self.sessions < 2 else ""
-        return f"{self.sessions} sessions a side see {sees}; seeing {self.target:.1%} takes {least}{need}"
+        side = "1 session a side sees" if self.sessions == 1 else f"{self.sessions} sessions a side see"
+        return f"{side} {sees}; seeing {self.target:.1%} takes {least}{need}"
 
 
 def spread_independent(base: Sessions, head: Sessions) -> float:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from pibench.documents import read_yaml
 from pibench.errors import EXIT_FAILED, EXIT_OK, PartyError, UsageError
 from pibench.records.files import load_record
-from pibench.records.git import NoAnswer, Refused, ask, git
+from pibench.records.git import NoAnswer, Refused, ask, git, git_state
 from pibench.records.record import Record, Session
 from pibench.run.fromsuite import near
 from pibench.session.turnstile import Turnstile, variables
@@ -210,7 +210,7 @@ def _check(side: Side, status: int, output: IO[bytes]) -> None:
 def tree_of(revision: str, cwd: Path | None = None) -> Iterator[tuple[Path, str]]:
     """Give a revision's tree and its name: a folder as it is, anything else as a git worktree, removed afterwards."""
     if Path(revision).is_dir():
-        yield Path(revision).resolve(), revision
+        yield Path(revision).resolve(), _label(Path(revision))
         return
     top = Path(_git(cwd, "rev-parse", "--show-toplevel"))
     commit = _git(cwd, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
@@ -222,6 +222,14 @@ def tree_of(revision: str, cwd: Path | None = None) -> Iterator[tuple[Path, str]
             yield tree, f"{revision} ({commit[:10]})"
         finally:
             git(top, "worktree", "remove", "--force", str(tree))
+
+
+def _label(folder: Path) -> str:
+    """Return what to call a folder: its name, and the commit that it stands at."""
+    state = git_state(folder)
+    if not state.commit:
+        return str(folder)
+    return f"{folder.resolve().name} ({state.commit[:10]}{', with changes' if state.dirty else ''})"
 
 
 def own_environment(tree: Path, tell: Tell) -> str:

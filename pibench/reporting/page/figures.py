@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pibench.numbers import percent, seconds
+from pibench.numbers import digits, percent, seconds
 from pibench.reporting.answer import Answer
 from pibench.reporting.captions import bars, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
@@ -190,7 +190,7 @@ def _under(cell: Cell, what: str) -> str:
 
 
 def _factor(ratio: float) -> str:
-    return "about as long" if 0.95 < ratio < 1.05 else f"{ratio:.2g} times as long"
+    return "about as long" if 0.95 < ratio < 1.05 else f"{digits(ratio, 2)} times as long"
 
 
 def _by(cells: Sequence[Cell], what: str) -> str:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from pibench.numbers import seconds, size
+
 if TYPE_CHECKING:
     from pibench.networks.card import Card
     from pibench.networks.census import Census, Site
 
 
 def stage_table(counted: Census) -> Table:
-    """Return ReLUs and MACs by stage; MACs also in the papers' merged counting."""
+    """Return ReLUs and MACs by stage; MACs also as papers count them, after merging."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("stage", "ReLUs", "share", "MACs", "merged"):
+    for heading in ("stage", "ReLUs", "share", "MACs", "in papers"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     merged = counted.macs_merged_by_stage
     for stage in counted.stages:
@@ -83,15 +85,30 @@ def lines(card: Card, counted: Census, facts: dict[str, Any]) -> Iterator[str]:
     if facts["merged"]:
         yield escape(facts["merged"])
     yield _checkpoint(facts["checkpoint"])
-    for name, value in (facts["predicted"] or {}).items():
-        yield f"predicted {name}: {value}"
+
+
+def prediction(predicted: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what a network would cost, in units that people read, the total first."""
+    rows = dict(predicted or {})
+    if not rows:
+        return
+    total = next((name for name in rows if name.startswith("online on ")), "")
+    wire = sum(value for name, value in rows.items() if name.startswith(("latency on ", "transfer on ")))
+    if total:
+        yield f"predicted {total.removesuffix(', s')}: {seconds(rows.pop(total))}"
+    else:
+        yield f"predicted online: at least {seconds(wire)} on the wire, computing not known"
+    for name, value in rows.items():
+        plain, _, unit = name.rpartition(", ")
+        write = {"s": seconds, "bytes": size}.get(unit)
+        yield f"  {plain}: {write(value)}" if write and not isinstance(value, str) else f"  {plain or name}: {value}"
 
 
 def _checkpoint(trained: dict[str, Any] | None) -> str:
     if trained is None:
         return "no checkpoint: `pibench train` makes one"
     accuracy = trained["accuracy"]
-    measured = "accuracy not known" if accuracy is None else f"{accuracy:.2f} % of {trained['n_test']} test images"
+    measured = "accuracy not known" if accuracy is None else f"{accuracy:.2f} % of {trained['n_test']:,} test images"
     return f"checkpoint: {escape(trained['path'])}, {measured}"
 
 

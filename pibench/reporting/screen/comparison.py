@@ -15,6 +15,7 @@ from pibench.records.stats import Estimate
 from pibench.reporting.screen.fitting import fitted, screen_width, wrapped
 from pibench.run.precision import FEWEST
 
+MOST_ROWS, MOST_NOTES = 8, 3  # on a screen, beyond those that decide
 WIDE = 160  # columns where the output is no screen
 HEADINGS = ("case", "measure", "base", "head", "change", "interval", "p", "verdict")
 LOUD = {Verdict.WORSE: "✗", Verdict.FAILED: "✗", Verdict.MISSING: "✗", Verdict.BETTER: "✓"}
@@ -39,11 +40,27 @@ def as_text(comparison: Comparison, *, all_rows: bool = False, width: int | None
     width = width or screen_width(WIDE)
     *rule, verdict = _foot(comparison)
     rows, hidden = _visible(comparison, all_rows)
+    rows, folded = (rows, "") if all_rows else _few(rows)
     around = [f"base {comparison.base_name}", f"head {comparison.head_name}", *_around(comparison)]
-    after = [*([hidden] if hidden else []), *_notes(rows), *rule, verdict]
+    notes = _notes(rows)
+    if len(notes) > MOST_NOTES and not all_rows:
+        notes = [*notes[:MOST_NOTES], f"and {len(notes) - MOST_NOTES} more notes: --all"]
+    after = [*(text for text in (folded, hidden) if text), *notes, *rule, verdict]
     before = [line for text in [verdict, *around] for line in wrapped(text, width)]
     below = [line for text in after for line in wrapped(text, width)]
     return "\n".join([*before, "", *_rows(rows, width), "", *below]) + "\n"
+
+
+def _few(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Return the rows that decide, and as many others as a screen holds; the rest is counted."""
+    kept = [row for row in rows if row.verdict in LOUD]
+    kept += [row for row in rows if row.verdict not in LOUD][: max(0, MOST_ROWS - len(kept))]
+    if len(kept) == len(rows):
+        return list(rows), ""
+    left = [row for row in rows if row not in kept]
+    verdicts = [str(row.verdict) for row in left]
+    said = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+    return [row for row in rows if row in kept], f"not shown: {said} (--all)"
 
 
 def _rows(rows: Sequence[Row], width: int) -> list[str]:
@@ -69,13 +86,15 @@ def _rows(rows: Sequence[Row], width: int) -> list[str]:
 
 
 def as_markdown(comparison: Comparison, *, all_rows: bool = False) -> str:
-    """Return the comparison for a pull request's comment or a job summary."""
+    """Return the comparison for a pull request's comment or a job summary, the verdict first."""
     rows, hidden = _visible(comparison, all_rows)
-    lines = [f"### pibench: `{comparison.base_name}` → `{comparison.head_name}`", ""]
+    verdict = _foot(comparison)[-1]
+    lines = [f"### pibench: `{comparison.base_name}` → `{comparison.head_name}`", "", f"**{verdict}**", ""]
     lines += [f"- {line.strip()}" for line in _around(comparison)]
-    lines += ["", _bar(HEADINGS), _bar(["---"] * len(HEADINGS)), *(_bar(_cells(row)) for row in rows), ""]
-    lines += [f"> {line}  " for line in ([hidden] if hidden else []) + _notes(rows)]
-    return "\n".join([*lines, "", *(f"**{line}**" for line in _foot(comparison)[-1:])]) + "\n"
+    if rows:
+        lines += ["", _bar(HEADINGS), _bar(["---"] * len(HEADINGS)), *(_bar(_cells(row)) for row in rows)]
+    notes = ([hidden] if hidden else []) + _notes(rows)
+    return "\n".join([*lines, *([""] if notes else []), *(f"> {line}  " for line in notes)]) + "\n"
 
 
 def as_json(comparison: Comparison) -> str:

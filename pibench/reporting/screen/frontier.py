@@ -11,14 +11,21 @@ from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.draw_frontier import pareto
 from pibench.reporting.scales import Scale, padded
 
+LOW, AXES, PROMPT = 5, 4, 2  # lines of the lowest plot, of what stands around one, and of the shell
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def terminal(found: Answer, width: int = 80) -> str:
-    """Return the answer for a terminal: headline, plot, table."""
-    lines = [found.headline, *(f"  {line}" for s in found.sentences for line in _wrap(s, width - 2)), ""]
-    plot = frontier_plot(found.ladder.cells, width)
-    return "\n".join([*lines, *plot, *([""] if plot else []), *frontier_table(found.ladder, found.chosen)])
+def terminal(found: Answer, width: int = 80, height: int | None = None) -> str:
+    """Return the answer for a terminal: headline, plot, table; in a low one (`height` lines) fewer sentences."""
+    table = frontier_table(found.ladder, found.chosen)
+    told = [[f"  {line}" for line in _wrap(sentence, width - 2)] for sentence in found.sentences]
+    room = (height or 1000) - len(table) - 3 - PROMPT
+    while len(told) > 2 and room - sum(map(len, told)) < LOW + AXES:
+        told.pop()  # the last ones are of the wire, and of elsewhere
+    left = room - sum(map(len, told)) - AXES
+    plot = frontier_plot(found.ladder.cells, width, min(12, left)) if left >= LOW else []
+    lines = [found.headline, *(line for lines in told for line in lines), ""]
+    return "\n".join([*lines, *plot, *([""] if plot else []), *table])
 
 
 def _wrap(text: str, width: int) -> list[str]:

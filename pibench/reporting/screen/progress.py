@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from pibench.numbers import duration
-from pibench.reporting.screen.plain import plain_table
+from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.run.listener import Listener
 
 if TYPE_CHECKING:
@@ -77,18 +77,19 @@ class Screen(Listener):
         return f"  about {duration((self._total - self._done) * sum(walls) / len(walls))} left"
 
 
-def plan_table(plan: RunPlan, estimates: Mapping[str, tuple[float, bool]]) -> RenderableType:
-    """Return what would run, with estimated times."""
-    table = plain_table()
-    table.add_column("case", no_wrap=True)
-    table.add_column("sessions", justify="right")
-    table.add_column("inferences", justify="right")
-    table.add_column("time", justify="right")
-    table.add_column("")
-    for case in plan.cases:
-        value, known = estimates[case.id]
-        source = "as in earlier runs" if known else "a guess: never run here"
-        table.add_row(case.id, str(plan.sessions), f"{plan.warmups} + {plan.inferences}", duration(value), source)
+def plan_lines(plan: RunPlan, estimates: Mapping[str, tuple[float, bool]], width: int) -> list[str]:
+    """Return what would run, with estimated times, the total first."""
     total = duration(sum(value for value, _ in estimates.values()))
-    head = Text(plan.suite.name, style="bold")
-    return Group(head, table, Text(f"{len(plan.cases)} cases, about {total}; nothing was run (--dry-run)."))
+    guessed = [case.id for case in plan.cases if not estimates[case.id][1]]
+    lines, _ = fitted(
+        [
+            (0, ["case", *(case.id for case in plan.cases)]),
+            (2, ["sessions", *(str(plan.sessions) for _ in plan.cases)]),
+            (1, ["inferences", *(f"{plan.warmups} + {plan.inferences}" for _ in plan.cases)]),
+            (0, ["time", *((f"{duration(estimates[c.id][0])}{'?' if c.id in guessed else ''}") for c in plan.cases)]),
+        ],
+        width,
+    )
+    note = "; ?: a guess, never run here" if guessed else ""
+    first = f"{plan.suite.name}: {len(plan.cases)} cases, about {total}; nothing was run (--dry-run){note}."
+    return [*wrapped(first, width), *lines]

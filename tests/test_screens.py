@@ -1,0 +1,105 @@
+"""Every verb's screen in 80 columns: nothing is wider, the answer stands first, long lists say what they leave out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import fake_record
+from suite_records import record_of_suite
+
+from pibench.cli import main
+from pibench.library import summary
+from pibench.records.files import save_record
+from pibench.registry import nearest
+from pibench.reporting.answer import answer, main_ladder
+from pibench.reporting.screen.frontier import terminal
+from pibench.reporting.view import view_of
+
+RECORDS = ("20260101T000000Z-base", "20260101T000001Z-head")
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Return a function from a command to its lines, with two records in the folder that it runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    (tmp_path / ".pibench/runs").mkdir(parents=True)
+    for seed, name in enumerate(RECORDS):
+        slower = {"full/masked": 1.0 + seed}
+        save_record(fake_record(seed=seed, sessions=2, slowdown=slower), tmp_path / f".pibench/runs/{name}.json")
+
+    def shown(*command: str) -> list[str]:
+        main(list(command))
+        return capsys.readouterr().out.splitlines()
+
+    return shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls", "ls networks", "show last", "report last --terminal", "compare last~1 last", "compare last~1 last --all",
+        "choose --deadline 300ms --link wan", "choose --deadline 2s --link wan", "data", "zoo", "history",
+        "history full/masked", "run quick --dry-run", "run protocols --dry-run", "validate quick",
+        "show drd-c100-12k --protocol masked --link wan", "gate last --baseline .pibench/runs/20260101T000000Z-base.json",
+    ],
+)  # fmt: skip
+def test_nothing_is_wider_than_the_screen(lines, command: str) -> None:  # type: ignore[no-untyped-def]
+    found = lines(*command.split())
+    assert found
+    wide = [line for line in found if len(line) > 80 and " " in line.strip()]  # a path or an address stays whole
+    assert not wide
+
+
+def test_the_answer_stands_first(lines) -> None:  # type: ignore[no-untyped-def]
+    assert lines("compare", "last~1", "last")[0].startswith(("REGRESSION", "OK", "INCOMPLETE"))
+    assert lines("show", "drd-c100-12k", "--protocol", "masked", "--link", "wan")[1].startswith("predicted online")
+    assert "24 cases" in lines("run", "protocols", "--dry-run")[0]
+    assert len(lines("show", "last")) <= 22
+
+
+def test_a_comparison_of_many_cases_is_short_and_says_what_it_leaves_out(lines) -> None:  # type: ignore[no-untyped-def]
+    short, whole = lines("compare", "last~1", "last"), lines("compare", "last~1", "last", "--all")
+    assert len(short) < 45 < len(whole)
+    assert any(line.startswith("not shown: ") and "(--all)" in line for line in short)
+
+
+def test_a_list_of_everything_shows_what_is_trained_and_counts_the_rest(lines) -> None:  # type: ignore[no-untyped-def]
+    found = lines("ls")
+    assert any(line.startswith("  and ") and line.endswith("more: pibench ls networks") for line in found)
+    assert len([line for line in found if " cifar100 " in line]) == 10
+    assert sum(" cifar100 " in line for line in lines("ls", "networks")) > 50
+
+
+@pytest.mark.parametrize("height", [24, 30, 50])
+def test_the_plot_of_a_report_fits_the_terminal(height: int) -> None:
+    view = view_of([record_of_suite("quick")])
+    ladder = main_ladder(view.ladders())
+    assert ladder
+    found = answer(view, ladder)
+    text = terminal(found, 80, height).splitlines()
+    assert len(text) + 2 <= height
+    assert text[0] == found.headline
+    assert "accuracy, %" in "\n".join(text)
+
+
+def test_a_link_without_a_protocol_is_refused_with_what_to_do(
+    lines, capsys: pytest.CaptureFixture[str]  # type: ignore[no-untyped-def]
+) -> None:
+    assert main(["show", "drd-c100-12k", "--link", "wan"]) == 4
+    assert "--protocol masked" in capsys.readouterr().err
+
+
+def test_a_title_in_a_list_is_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text("name: a\ntitle: 'on scikit-learn''s digits: SNL'\nmethod: \"snl\"\n")
+    assert summary(path) == {"name": "a", "title": "on scikit-learn's digits: SNL", "method": "snl"}
+
+
+def test_a_name_with_a_part_left_out_is_understood() -> None:
+    cards = ["drd-c100-12k", "drd-c100-29k", "drd-tiny-115k"]
+    assert nearest("drd-12k", cards) == "; did you mean 'drd-c100-12k'?"
+    assert nearest("drd-c100-12", cards) == "; did you mean 'drd-c100-12k'?"
+    assert nearest("nothing-of-the-kind", cards) == ""
