@@ -43,7 +43,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "ls", "ls networks", "show last", "report last --terminal", "compare last~1 last", "compare last~1 last --all",
         "choose --deadline 300ms --link wan", "choose --deadline 2s --link wan", "data", "zoo", "history",
         "history full/masked", "run quick --dry-run", "run protocols --dry-run", "validate quick",
-        "show drd-c100-12k --protocol masked --link wan", "gate last --baseline .pibench/runs/20260101T000000Z-base.json",
+        "show drd-c100-12k --protocol masked --link wan", f"gate last --baseline .pibench/runs/{RECORDS[0]}.json",
     ],
 )  # fmt: skip
 def test_nothing_is_wider_than_the_screen(lines, command: str) -> None:  # type: ignore[no-untyped-def]
@@ -85,9 +85,7 @@ def test_the_plot_of_a_report_fits_the_terminal(height: int) -> None:
     assert "accuracy, %" in "\n".join(text)
 
 
-def test_a_link_without_a_protocol_is_refused_with_what_to_do(
-    lines, capsys: pytest.CaptureFixture[str]  # type: ignore[no-untyped-def]
-) -> None:
+def test_a_link_without_a_protocol_is_refused_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "drd-c100-12k", "--link", "wan"]) == 4
     assert "--protocol masked" in capsys.readouterr().err
 
