@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 
 import networks_for_tests as networks
 import pytest
@@ -11,6 +13,7 @@ from masked_pair import Outcome, run_masked
 
 from pibench.errors import PartyError, UsageError
 from pibench.links.meter import Meter
+from pibench.mpc.backends import with_torch
 from pibench.mpc.backends.backend import Backend, ring_mask
 from pibench.mpc.backends.check import compare_with_host, differing
 from pibench.mpc.backends.choice import backend_for
@@ -337,3 +340,27 @@ def test_a_case_gets_the_backend_of_its_device():
 def test_a_card_that_is_not_there_is_refused_in_words():
     with pytest.raises(UsageError, match="no device 'cuda:1': torch finds no card here"):
         backend_for("cuda:1")
+
+
+def test_whoever_asks_at_once_gets_the_same_backend(monkeypatch):
+    """Parties may be threads: two backends for one device are told apart where halves are moved between them."""
+    started = threading.Barrier(6)
+
+    def slow(device: str) -> str:
+        time.sleep(0.05)
+        return device
+
+    def ask(into: list[object]) -> None:
+        started.wait()
+        into.append(backend_for("slow"))
+
+    monkeypatch.setattr(with_torch, "device_for", slow)
+    monkeypatch.setattr(with_torch, "TorchBackend", lambda device: [device])
+    got: list[object] = []
+    threads = [threading.Thread(target=ask, args=(got,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 6
+    assert len(set(map(id, got))) == 1

@@ -17,10 +17,10 @@ from pibench.mpc.crypto.garbling import offline
 from pibench.mpc.crypto.garbling.circuits import sign_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
-from pibench.mpc.crypto.garbling.layer import Layer
 from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.crypto.garbling.signs import Cut, Evaluator, Garbler, transfer_bytes
-from pibench.mpc.masked.gadgets.gadget import PartDrawn, Parts
+from pibench.mpc.masked.gadgets.gadget import Parts
+from pibench.mpc.masked.gadgets.garbled import Garbled
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -51,22 +51,17 @@ class ClientHalf:
     held: Evaluator = field(init=False)
 
 
-class Circa(PartDrawn[SignedRelu, ServerHalf, ClientHalf]):
+class Circa(Garbled[SignedRelu, ServerHalf, ClientHalf]):
     """See SignedRelu; the server garbles."""
 
     server_half, client_half = ServerHalf, ClientHalf
 
     def __init__(self, plan: Plan, step: SignedRelu, backend: Backend) -> None:
         super().__init__(plan, step, backend)
-        source = plan.values[step.inputs[0]]
-        self.cut = Cut(source.scale + source.beyond + plan.options.range_bits + 1, step.shift, step.dropped)
+        self.cut = Cut(self.width, step.shift, step.dropped)
         self.compared = self.cut.width - step.dropped
         self.circuit = sign_circuit(self.compared, wraps=True)
         self.wrap_bytes = max(1, -(-(self.out.bits - self.cut.weight) // 8))
-
-    def layer(self, number: int = 0) -> Layer:
-        """Return the garbled layer, by its number in the life of a connection."""
-        return Layer(self.circuit, self.size, number)
 
     # offline
 

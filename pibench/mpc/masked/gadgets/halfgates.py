@@ -14,13 +14,13 @@ from typing import ClassVar
 from pibench.mpc.backends.backend import Backend, Host, Ints
 from pibench.mpc.crypto.garbling import layer as garbled
 from pibench.mpc.crypto.garbling import offline
-from pibench.mpc.crypto.garbling.circuit import Circuit
 from pibench.mpc.crypto.garbling.circuits import relu_circuit
 from pibench.mpc.crypto.garbling.garbling import table_bytes
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
-from pibench.mpc.crypto.garbling.layer import Layer, as_part, as_words
+from pibench.mpc.crypto.garbling.layer import as_part, as_words
 from pibench.mpc.crypto.garbling.offline import Acts, Ends
-from pibench.mpc.masked.gadgets.gadget import PartDrawn, Parts
+from pibench.mpc.masked.gadgets.gadget import Parts
+from pibench.mpc.masked.gadgets.garbled import Garbled
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -57,25 +57,15 @@ class ClientHalf:
     held: garbled.OfflineEvaluator | garbled.OfflineGarbler = field(init=False)
 
 
-class HalfGates(PartDrawn[GarbledRelu, ServerHalf, ClientHalf]):
-    """See GarbledRelu. A dealer draws the client's part; circuit and labels come from both parties (`make_*`)."""
+class HalfGates(Garbled[GarbledRelu, ServerHalf, ClientHalf]):
+    """See GarbledRelu."""
 
     server_half, client_half = ServerHalf, ClientHalf
 
     def __init__(self, plan: Plan, step: GarbledRelu, backend: Backend) -> None:
         super().__init__(plan, step, backend)
-        source = plan.values[step.inputs[0]]
-        self.width = source.scale + source.beyond + plan.options.range_bits + 1  # the range, and the sign
         self.client_garbles = step.garbler == "client"
-
-    @property
-    def circuit(self) -> Circuit:
-        """The circuit of one ReLU."""
-        return relu_circuit(self.width, self.out.bits, self.step.shift, self.client_garbles, self.step.gaps)
-
-    def layer(self, number: int = 0) -> Layer:
-        """Return the garbled layer, by its number in the life of a connection."""
-        return Layer(self.circuit, self.size, number)
+        self.circuit = relu_circuit(self.width, self.out.bits, step.shift, self.client_garbles, step.gaps)
 
     # offline
 

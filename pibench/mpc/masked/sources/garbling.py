@@ -12,16 +12,15 @@ from typing import Any
 
 from pibench.lowering.program import Weights
 from pibench.mpc.backends.backend import Ints
-from pibench.mpc.crypto.garbling.offline import Acts, Ends, waiting_bytes
+from pibench.mpc.crypto.garbling.offline import Acts, Ends
 from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.crypto.softspoken import OtReceiver, OtSender
-from pibench.mpc.masked.gadgets.circa import Circa
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
-from pibench.mpc.masked.gadgets.halfgates import HalfGates
+from pibench.mpc.masked.gadgets.garbled import Garbled
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources.source import Material
-from pibench.mpc.masked.sources.two_party import TwoPartyClient, TwoPartyServer
+from pibench.mpc.masked.sources.two_party import TwoParty, TwoPartyClient, TwoPartyServer
 from pibench.mpc.protocol import Cost, Party
 
 KIND = "garbled circuits"  # under which the meter books what they cost offline
@@ -38,11 +37,11 @@ class Garbling:
     def refuse(self, gadgets: Gadgets, inferences: int) -> None:
         """Raise MaterialError where circuits for so many inferences will not fit into the folder for them."""
         if self._party.is_server == _client_garbles(gadgets):
-            self._ends.store.refuse(inferences * sum(waiting(gadget) for gadget in garbled(gadgets)))
+            self._ends.store.refuse(inferences * sum(gadget.waiting_bytes for gadget in garbled(gadgets)))
 
     def begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints] | None = None) -> None:
         """Begin one gadget's circuit, if it has one; `inputs` are the client's parts, on the client."""
-        if not isinstance(gadget, HalfGates | Circa):
+        if not isinstance(gadget, Garbled):
             return
         number, self._layers = self._layers, self._layers + 1
         if inputs is None:
@@ -67,8 +66,8 @@ class Garbling:
         return left
 
 
-class GarblingServer(TwoPartyServer):
-    """The server's half: after the linear layers' correlations, all circuits, two messages whatever the depth."""
+class _Garbles(TwoParty):
+    """What both halves add to those of two parties alone."""
 
     def _set_up_linear(self, weights: Weights | None) -> None:
         super()._set_up_linear(weights)
@@ -77,13 +76,17 @@ class GarblingServer(TwoPartyServer):
     def make(self, inferences: int) -> Iterator[Material]:
         """Make material for one inference after another; raises MaterialError beforehand where it will not fit."""
         self._garbling.refuse(self.gadgets, inferences)
-        return super().make(inferences)
-
-    def _begin(self, gadget: AnyGadget, half: Any) -> None:
-        self._garbling.begin(gadget, half)
+        return super().make(inferences)  # type: ignore[safe-super]  # the other base has it
 
     def _complete(self) -> None:
         self._garbling.complete()
+
+
+class GarblingServer(_Garbles, TwoPartyServer):
+    """The server's half: after the linear layers' correlations, all circuits, two messages whatever the depth."""
+
+    def _begin(self, gadget: AnyGadget, half: Any) -> None:
+        self._garbling.begin(gadget, half)
 
     @classmethod
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
@@ -97,36 +100,19 @@ class GarblingServer(TwoPartyServer):
         return Cost(offline_rounds=max(2, linear + 2 * said))  # else the server's choices go with its answers
 
 
-class GarblingClient(TwoPartyClient):
+class GarblingClient(_Garbles, TwoPartyClient):
     """The client's half."""
-
-    def _set_up_linear(self, weights: Weights | None) -> None:
-        super()._set_up_linear(weights)
-        self._garbling = Garbling(self.party, self._sender, self._receiver, _folder(self.plan))
-
-    def make(self, inferences: int) -> Iterator[Material]:
-        """Make material for one inference after another; raises MaterialError beforehand where it will not fit."""
-        self._garbling.refuse(self.gadgets, inferences)
-        return super().make(inferences)
 
     def _begin(self, gadget: AnyGadget, half: Any, inputs: list[Ints]) -> None:
         self._garbling.begin(gadget, half, inputs)
-
-    def _complete(self) -> None:
-        self._garbling.complete()
 
 
 SERVER, CLIENT = GarblingServer, GarblingClient
 
 
-def garbled(gadgets: Gadgets) -> list[HalfGates | Circa]:
+def garbled(gadgets: Gadgets) -> list[Garbled[Any, Any, Any]]:
     """Return the gadgets that have circuits."""
-    return [gadget for gadget in gadgets.values() if isinstance(gadget, HalfGates | Circa)]
-
-
-def waiting(gadget: HalfGates | Circa) -> int:
-    """Return what one gadget's evaluator keeps for one inference."""
-    return waiting_bytes(gadget.layer(), isinstance(gadget, HalfGates) and gadget.client_garbles)
+    return [gadget for gadget in gadgets.values() if isinstance(gadget, Garbled)]
 
 
 def _folder(plan: Plan) -> str:
@@ -134,4 +120,4 @@ def _folder(plan: Plan) -> str:
 
 
 def _client_garbles(gadgets: Gadgets) -> bool:
-    return any(isinstance(gadget, HalfGates) and gadget.client_garbles for gadget in gadgets.values())
+    return any(gadget.client_garbles for gadget in garbled(gadgets))
