@@ -197,7 +197,8 @@ def randomised(module: nn.Module) -> nn.Module:
 class Judge:
     """Lowers networks one after the other; values are compared once for each structure."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], *, values: bool) -> None:
+        self._compares = values
         self._seen = {row.structure: row for row in rows if row.structure and not row.like}
 
     def judged(self, candidate: Candidate) -> Row:
@@ -216,6 +217,8 @@ class Judge:
         found = self._structure(row, module.to("meta"), shape)
         if found.outcome == "lowers" and (before := self._seen.get(found.structure)) is not None:
             return replace(found, like=before.name, outcome=before.outcome, error=before.error, said=before.said)
+        if found.outcome == "lowers" and not self._compares:
+            return found
         if found.outcome in ("large", "another task") or (found.outcome == "refused" and ANOTHER not in found.kinds):
             return found
         found = self._values(candidate, row, count=found.outcome != "lowers")
@@ -370,6 +373,7 @@ def main() -> int:
     parser.add_argument("--of", action="append", choices=("cifar", "imagenet"), help="which data's (default: both)")
     parser.add_argument("--mixture", action="store_true", help="the first network of each family alone")
     parser.add_argument("-k", default="", metavar="WORD", help="only names that hold this")
+    parser.add_argument("--structures", action="store_true", help="compare ReLU counts alone, and no values")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts of the names")
     parser.add_argument("--seconds", type=float, default=300.0, metavar="S", help="processor time a network (300)")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="keep rows here; what is there is not repeated")
@@ -383,7 +387,7 @@ def main() -> int:
     chosen = [c for c in chosen if arguments.k in c.name][number - 1 :: parts]
     known = _kept(arguments.rows)
     known = {key: row for key, row in known.items() if not _repeated(row, arguments.again)}
-    judge = Judge(list(known.values()))
+    judge = Judge(list(known.values()), values=not arguments.structures)
     for candidate in chosen:
         if (candidate.library, candidate.name) in known:
             continue
