@@ -2,7 +2,7 @@
 
     python -m venv zoos && zoos/bin/pip install pytorchcv timm && zoos/bin/pip install -e .
     zoos/bin/python ci/zoos.py --rows rows.jsonl                # every network: hours, and may be stopped and resumed
-    zoos/bin/python ci/zoos.py --rows rows.jsonl --mixture      # one of each family
+    zoos/bin/python ci/zoos.py --rows rows.jsonl --mixture      # those that people of this field start from
     zoos/bin/python ci/zoos.py --rows rows.jsonl --again wrong  # what was wrong, once more
 
 A network lowers if its program gives its logits (the largest error below 1e-3 of the largest logit; where float32 alone
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.machinery
-import inspect
 import json
 import signal
 import sys
@@ -51,6 +50,12 @@ OF_THE_NETWORK = {
     "looks at values": "branches on values",
 }
 ANOTHER = "another reason"
+CONVOLUTIONAL = {
+    "byobnet", "convmixer", "cspnet", "densenet", "dla", "dpn", "efficientnet", "ghostnet", "hardcorenas", "hrnet",
+    "inception_resnet_v2", "inception_v3", "inception_v4", "mobilenetv3", "nasnet", "pnasnet", "regnet", "repghost",
+    "res2net", "resnest", "resnet", "resnetv2", "rexnet", "selecsls", "senet", "sknet", "tresnet", "vgg", "vovnet",
+    "xception", "xception_aligned",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,11 @@ def build(candidate: Candidate) -> tuple[nn.Module, tuple[int, ...]]:
 
         module = timm.create_model(candidate.name, pretrained=False)
         return module.eval(), tuple(module.pretrained_cfg["input_size"])
-    from pytorchcv.model_provider import _models, get_model
+    from pytorchcv.model_provider import get_model
 
-    defaults = {key: given.default for key, given in inspect.signature(_models[candidate.name]).parameters.items()}
-    size = defaults.get("in_size") or ((32, 32) if candidate.data == "cifar" else (224, 224))
-    return get_model(candidate.name).eval(), (3, *size)
+    module = get_model(candidate.name).eval()
+    size = getattr(module, "in_size", (32, 32) if candidate.data == "cifar" else (224, 224))
+    return module, (3, *size)
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -322,13 +327,23 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def mixture(found: Sequence[Candidate]) -> list[Candidate]:
-    """Return the smallest set that has every family of each zoo once a data set: the first of its names."""
-    seen: set[tuple[str, str, str]] = set()
+    """Return what people of this field start from, chosen by name before anything was lowered.
+
+    Of pytorchcv every CIFAR-100 network (of the families that have none, CIFAR-10's) but those of more than 500 layers,
+    which repeat shallower ones, and the first two of each ImageNet family; of timm the first two of each family of
+    convolutional networks (CONVOLUTIONAL), with those among them that have sigmoid gates, SiLU or GELU.
+    """
+    hundred = {candidate.family for candidate in found if candidate.name.endswith("cifar100")}
+    seen: Counter[tuple[str, str]] = Counter()
     kept = []
     for candidate in found:
-        key = (candidate.library, candidate.family, candidate.data)
-        kept += [] if key in seen else [candidate]
-        seen.add(key)
+        if candidate.data == "cifar":
+            deep = any(word in candidate.name for word in ("542", "1001", "1202"))
+            wanted = candidate.name.endswith("cifar100") or candidate.family not in hundred
+            kept += [candidate] if wanted and not deep else []
+        elif candidate.library == "pytorchcv" or candidate.family in CONVOLUTIONAL:
+            seen[candidate.library, candidate.family] += 1
+            kept += [candidate] if seen[candidate.library, candidate.family] <= 2 else []
     return kept
 
 
@@ -371,7 +386,7 @@ def main() -> int:
     """Print the table; 1 where a network is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", action="append", choices=("cifar", "imagenet"), help="which data's (default: both)")
-    parser.add_argument("--mixture", action="store_true", help="the first network of each family alone")
+    parser.add_argument("--mixture", action="store_true", help="those that people of this field start from")
     parser.add_argument("-k", default="", metavar="WORD", help="only names that hold this")
     parser.add_argument("--structures", action="store_true", help="compare ReLU counts alone, and no values")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts of the names")

@@ -164,6 +164,9 @@ KINDS: dict[str, dict[str, nn.Module]] = {
         "pruned, not yet removed": _pruned(),
         "a forward hook": _hooked(),
         "Conv1d": nn.Sequential(nn.Flatten(2), nn.Conv1d(C, 6, 3, 2, 1), nn.BatchNorm1d(6), nn.ReLU()),
+        "Conv3d over channels": Net(
+            lambda s, x: s.m0(x[:, None]).relu().flatten(1, 2), nn.Conv3d(1, 2, (3, 1, 1), (2, 1, 1), (1, 0, 0))
+        ),
         "a linear layer a pixel": Net(lambda s, x: s.m0(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(C, 6)),
         "half precision": nn.Sequential(conv(), nn.ReLU()).double(),
     },

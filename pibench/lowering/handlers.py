@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from pibench.lowering.elementwise import POINTWISE
-from pibench.lowering.layers import batch_norm, conv1d, conv2d, linear, matmul
+from pibench.lowering.layers import batch_norm, conv1d, conv2d, conv3d, linear, matmul
 from pibench.lowering.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, mean, total
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     "conv2d": conv2d,
     "conv1d": conv1d,
+    "conv3d": conv3d,
     "linear": linear,
     "batch_norm": batch_norm,
     "matmul": matmul,

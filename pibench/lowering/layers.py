@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,25 @@ def conv1d(
     wide = dataclasses.replace(call, out=(call.out[0], 1, call.out[1]))
     made = conv2d(wide, row, weight.unsqueeze(2), bias, (1, pair(stride)[0]), around, (1, pair(dilation)[0]), groups)
     return reshaped(call, made, call.out)
+
+
+def conv3d(
+    call: Call, x: Ref, weight: Any, bias: Any = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+    groups: int = 1,
+) -> Ref:  # fmt: skip
+    """Lower a 3-d convolution along its first dimension alone, as over channels, as a 2-d one of one column."""
+    _constant(call, weight, bias)
+    steps, pads, spread = _triple(stride), _triple(0 if isinstance(padding, str) else padding), _triple(dilation)
+    if isinstance(padding, str) or (*weight.shape[3:], *steps[1:], *pads[1:]) != (1, 1, 1, 1, 0, 0):
+        call.refuse("a convolution over three dimensions at once; only one along the first")
+    flat = reshaped(call, x, (*x.shape[:2], math.prod(x.shape[2:])))
+    wide = dataclasses.replace(call, out=(*call.out[:2], flat.shape[2]))
+    made = conv2d(wide, flat, weight.flatten(3), bias, (steps[0], 1), (pads[0], 0), (spread[0], 1), groups)
+    return reshaped(call, made, call.out)
+
+
+def _triple(value: Size) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
 
 
 def linear(call: Call, x: Ref, weight: Any, bias: Any = None) -> Ref:
