@@ -19,6 +19,8 @@ from pibench.lowering.reference import evaluate
 
 C, H = 4, 8
 SHAPE = (C, H, H)
+MASK = torch.arange(C * H * H).reshape(1, C, H, H) % 3 == 0
+KEPT = int(MASK.sum())
 
 
 class Net(nn.Module):
@@ -125,6 +127,31 @@ def _shuffle(x: Tensor, groups: int = 2) -> Tensor:
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, -1, h, w)
 
 
+def _written_into(self: Any, x: Tensor) -> Tensor:
+    y = self.m0(x)
+    out = y.clone()
+    out[:, : C // 2] = F.relu(y[:, : C // 2])
+    return out
+
+
+def _written_by_mask(self: Any, x: Tensor) -> Tensor:
+    out = self.m0(x).clone()
+    out[:, MASK[0]] = F.relu(out[:, MASK[0]])
+    return out
+
+
+def _written_zero(x: Tensor) -> Tensor:
+    x[:, 1:3, ::2] = 0
+    return x
+
+
+def _summed_up(x: Tensor, *parts: Tensor) -> Tensor:
+    total = torch.zeros_like(x)
+    for part in parts:
+        total += part
+    return total
+
+
 def _hooked() -> nn.Module:
     module = nn.Sequential(conv(), nn.ReLU())
     module[1].register_forward_hook(lambda _module, _args, out: 2 * out)
@@ -182,6 +209,7 @@ KINDS: dict[str, dict[str, nn.Module]] = {
         "PReLU": nn.Sequential(conv(), nn.PReLU()),
         "PReLU a channel": nn.Sequential(conv(), nn.PReLU(C, init=0.3)),
         "RReLU": nn.RReLU(),
+        "threshold": nn.Sequential(conv(), nn.Threshold(0.2, 0.2)),
         "maximum": Net(lambda s, x: torch.max(s.m0(x), s.m1(x)), conv(), conv()),
         "minimum and abs": Net(lambda s, x: torch.minimum(s.m0(x), x).abs(), conv()),
     },
@@ -199,6 +227,10 @@ KINDS: dict[str, dict[str, nn.Module]] = {
         "stack and mean": Net(lambda s, x: torch.stack([s.m0(x), x], 1).mean(1), conv()),
         "unfolded to a flat value": Net(lambda s, x: s.m0(x.flatten(1).unflatten(1, (C, H, H))), conv()),
         "pixels cut": Net(lambda s, x: x[:, :, 1:-1, 2:5]),
+        "channels written": Net(_written_into, conv()),
+        "places written by a mask": Net(_written_by_mask, conv()),
+        "zeros written": Net(lambda s, x: _written_zero(s.m0(x)), conv()),
+        "masked_fill": Net(lambda s, x: s.m0(x).relu().masked_fill(~MASK, 0) + x.masked_fill(MASK, 0.0), conv()),
         "nearest upsampling": nn.Sequential(nn.Upsample(scale_factor=2), conv()),
         "broadcast": Net(lambda s, x: x + s.m0(x), nn.AdaptiveAvgPool2d(1)),
         "rows summed": Net(lambda s, x: s.m0(x).sum(-1).mean(-1), conv()),
@@ -223,6 +255,7 @@ KINDS: dict[str, dict[str, nn.Module]] = {
         "scaled and shifted": Net(lambda s, x: 2 * s.m0(x) + 1, conv()),
         "a difference": Net(lambda s, x: s.m0(x) - s.m1(x).relu(), conv(), conv()),
         "layer scale": Net(lambda s, x: x + torch.linspace(0.1, 1, C)[:, None, None] * s.m0(x), conv()),
+        "summed up from zeros": Net(lambda s, x: _summed_up(x, s.m0(x), s.m1(x).relu()), conv(), conv()),
         "three branches": Net(lambda s, x: s.m0(x) + s.m1(x).relu() + 0.5 * x, conv(), conv()),
         "weights of parameters": Net(lambda s, x: F.conv2d(x, s.m0.weight.abs() * 0.3 + 1), conv()),
         "a constant a pixel": Net(lambda s, x: s.m0(x * torch.rand(C, H, H, generator=torch.Generator().manual_seed(1)))
@@ -232,6 +265,9 @@ KINDS: dict[str, dict[str, nn.Module]] = {
         "rsub": Net(lambda s, x: 1 - s.m0(x), conv()),
         "swapped by a square": Net(lambda s, x: (0.2 * x + 0.5) * x + 0.2),
         "square and pow": Net(lambda s, x: torch.square(s.m0(x)) * 0.1 + s.m0(x) ** 2, conv()),
+        "addcmul": Net(lambda s, x: torch.addcmul(x, MASK.float(), s.m0(x).relu() - 1, value=0.5), conv()),
+        "addmm": Net(lambda s, x: torch.addmm(torch.arange(3.0), x.flatten(1), torch.ones(C * H * H, 3), beta=0.5)),
+        "einsum": Net(lambda s, x: torch.einsum("bc,oc->bo", s.m0(x).mean((2, 3)), s.m0.weight[:, :, 0, 0]), conv()),
         "matrix of numbers": Net(lambda s, x: x.flatten(1) @ torch.linspace(-1, 1, C * H * H * 3).reshape(-1, 3)),
     },
 }  # fmt: skip
@@ -254,8 +290,6 @@ def test_lowers_to_its_own_logits(module: nn.Module) -> None:
     checked(module)
 
 
-MASK = torch.arange(C * H * H).reshape(1, C, H, H) % 3 == 0
-KEPT = int(MASK.sum())
 
 
 class Alphas(nn.Module):
@@ -398,6 +432,33 @@ def test_one_output_in_a_tuple_needs_no_name() -> None:
         lower(Net(lambda s, x: Answer(x)), SHAPE)
 
 
+ROWS: dict[str, tuple[nn.Module, int]] = {
+    "pixels of one": (nn.Sequential(conv(C, 5), nn.AdaptiveAvgPool2d(1)), 5),
+    "softmax over pixels of one": (nn.Sequential(conv(C, 5), nn.AdaptiveAvgPool2d(1), nn.Softmax(1)), 5),
+    "one logit, squeezed": (Net(lambda s, x: s.m0(x).mean((2, 3)).squeeze(1), conv(C, 1)), 1),
+    "one logit, all flat, a sigmoid": (Net(lambda s, x: s.m0(x).mean((2, 3)).view(-1).sigmoid(), conv(C, 1)), 1),
+    "a row in a row": (Net(lambda s, x: s.m0(x).mean((2, 3))[:, None], conv(C, 5)), 5),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_output_is_a_row_of_logits(name: str) -> None:
+    module, classes = ROWS[name]
+    made = lowered(module.eval(), SHAPE)
+    images = torch.randn(3, *SHAPE)
+    got = evaluate(made.program, made.weights, images)
+    assert got.shape == (3, classes)
+    if not made.notes:
+        with torch.no_grad():
+            torch.testing.assert_close(got, module(images).reshape(3, classes))
+
+
+@pytest.mark.parametrize("module", [conv(), nn.Sequential(conv(), nn.Flatten(2))])
+def test_a_picture_is_no_row_of_logits(module: nn.Module) -> None:
+    with pytest.raises(UnsupportedLayer, match=r"returns values of shape \(4, .*no row of logits"):
+        lowered(module, SHAPE)
+
+
 @pytest.mark.parametrize("module", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
 def test_a_softmax_at_the_end_is_left_out_and_said(module: nn.Module) -> None:
     head = nn.Sequential(nn.Flatten(), nn.Linear(C * H * H, 5))
@@ -436,6 +497,32 @@ def test_an_error_in_forward_is_the_users_with_file_and_line() -> None:
         UsageError, match=r"Net fails in its forward: RuntimeError: no licence \(test_lower_public\.py:\d+\)"
     ):
         lower(Net(forward), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda s, x: torch.zeros(2, C, H, H).index_put_((torch.tensor([0]),), x[:1]), "into a tensor of constants"),
+        (lambda s, x: _into_constants(x), "into a tensor of constants.*\n.*torch.cat or torch.where"),
+        (lambda s, x: _written_one(s.m0(x)), "it writes 1 into a value"),
+        (lambda s, x: torch.einsum("bchw,bchw->bc", x, s.m0(x)), "multiplies two secret values"),
+        (lambda s, x: F.threshold(x, 0.1, 0.0), "it jumps from 0.0 to 0.1, which is no ReLU"),
+    ],
+)
+def test_what_only_looks_alike_is_refused(forward: Callable[..., Any], said: str) -> None:
+    with pytest.raises((UnsupportedLayer, UsageError), match=said):
+        lower(Net(forward, conv()), SHAPE)
+
+
+def _into_constants(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[:, 1:] = x[:, :-1]
+    return out
+
+
+def _written_one(x: Tensor) -> Tensor:
+    x[:, 0] = 1
+    return x
 
 
 def test_small_logits_are_compared_by_their_own_size() -> None:

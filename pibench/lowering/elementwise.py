@@ -106,6 +106,24 @@ def where(call: Call, condition: Any, x: Operand = 0.0, other: Operand = 0.0) ->
     return plain(rearranged(call, refs, index.flatten(), refs[0].shape))
 
 
+def masked_fill(call: Call, x: Form, mask: Any, value: Any) -> Form:
+    """Value where a constant mask is true, x elsewhere."""
+    return where(call, mask, value if isinstance(value, Form | Tensor) else float(value), x)
+
+
+def addcmul(call: Call, x: Operand, one: Operand, two: Operand, *, value: float = 1) -> Form:
+    """X + value one two."""
+    product = one * two if isinstance(one, Tensor) and isinstance(two, Tensor) else mul(call, one, two)
+    return _sum(call, x, _times(call, product, value))
+
+
+def threshold(call: Call, x: Form, threshold: float, value: float, inplace: bool = False) -> Form:
+    """X where it is above a threshold, a value elsewhere: a bound from below where both are one number."""
+    if threshold != value:
+        call.refuse(f"it jumps from {value} to {threshold}, which is no ReLU; give both one number")
+    return clamp(call, x, min=float(threshold))
+
+
 def lerp(call: Call, x: Operand, end: Operand, weight: Any) -> Form:
     """X + weight (end - x)."""
     rest = 1 - weight
@@ -272,6 +290,9 @@ POINTWISE: dict[str, Callable[..., Any]] = {
     "square": square,
     "where": where,
     "lerp": lerp,
+    "masked_fill": masked_fill,
+    "addcmul": addcmul,
+    "threshold": threshold,
     **dict.fromkeys(("clamp", "clip"), clamp),
     "clamp_min": clamp_min,
     "clamp_max": clamp_max,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pibench.lowering.elementwise import POINTWISE
-from pibench.lowering.layers import batch_norm, conv1d, conv2d, conv3d, linear, matmul
+from pibench.lowering.layers import addmm, batch_norm, conv1d, conv2d, conv3d, einsum, linear, matmul
 from pibench.lowering.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, mean, total
 
 HANDLERS: dict[str, Callable[..., Any]] = {
@@ -18,6 +18,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "batch_norm": batch_norm,
     "matmul": matmul,
+    "mm": matmul,
+    "addmm": addmm,
+    "einsum": einsum,
     "avg_pool2d": avg_pool2d,
     "adaptive_avg_pool2d": adaptive_avg_pool2d,
     "max_pool2d": max_pool2d,
@@ -28,12 +31,13 @@ HANDLERS: dict[str, Callable[..., Any]] = {
 
 # What only moves values, or makes none of them any other.
 MOVES = frozenset({
-    "view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "transpose",
-    "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "T", "mT", "flip", "roll", "rot90", "getitem",
-    "index_select", "select", "narrow", "chunk", "split", "split_with_sizes", "tensor_split", "unbind", "cat", "concat",
-    "concatenate", "stack", "hstack", "vstack", "pad", "expand", "expand_as", "broadcast_to", "repeat",
-    "repeat_interleave", "tile", "unfold", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-    "native_channel_shuffle", "upsample_nearest2d", "interpolate", "diagonal", "as_strided", "take_along_dim",
+    "view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze",
+    "transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "T", "mT", "flip", "roll", "rot90",
+    "getitem", "setitem", "index_select", "select", "narrow", "chunk", "split", "split_with_sizes", "tensor_split",
+    "unbind", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "pad", "expand", "expand_as",
+    "broadcast_to", "repeat", "repeat_interleave", "tile", "unfold", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "native_channel_shuffle", "upsample_nearest2d", "interpolate", "diagonal", "as_strided",
+    "take_along_dim",
 })  # fmt: skip
 
 SAME = frozenset({
@@ -52,10 +56,10 @@ ENDINGS = frozenset({"softmax", "log_softmax", "sigmoid", "logsigmoid"})
 
 _WHY = {
     "sigmoid": "silu gelu tanh hardswish hardsigmoid mish softplus elu selu celu erf exp log sqrt rsqrt reciprocal "
-    "sin cos softmax softmin logsigmoid hardshrink softshrink threshold",
+    "sin cos softmax softmin logsigmoid hardshrink softshrink",
     "statistics": "layer_norm group_norm instance_norm local_response_norm normalize native_layer_norm rms_norm norm "
     "var std var_mean std_mean cosine_similarity vector_norm",
-    "product": "bmm einsum scaled_dot_product_attention baddbmm addmm mm tensordot multi_head_attention_forward "
+    "product": "bmm scaled_dot_product_attention baddbmm tensordot multi_head_attention_forward "
     "grid_sample bilinear",
     "order": "sort topk argmax argmin argsort kthvalue median",
     "comparison": "gt lt ge le eq ne sign heaviside",

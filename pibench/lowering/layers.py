@@ -16,6 +16,8 @@ from pibench.lowering.pointwise import scaling
 from pibench.lowering.program import Conv, Linear, Pair
 
 Size = int | Sequence[int]
+_TWO_SECRETS = "only a value of the network times a constant matrix; it multiplies two secret values otherwise"
+MOST_WEIGHTS = 1 << 24  # of a matrix that a sum of products is written as
 _SECRET_WEIGHT = "its weights are computed from the image: a product of two secret values"
 
 
@@ -128,8 +130,34 @@ def _constant(call: Call, *weights: Any) -> None:
         call.refuse(_SECRET_WEIGHT)
 
 
+def addmm(call: Call, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha: float = 1) -> Ref:
+    """Lower beta bias + alpha x weight, where the matrix and the bias are constant."""
+    if not isinstance(x, Ref) or isinstance(bias, Ref):
+        call.refuse(_TWO_SECRETS)
+    _constant(call, weight)
+    return linear(call, x, alpha * weight.T, (beta * bias).expand(weight.shape[1]))
+
+
+def einsum(call: Call, equation: str, *operands: Any) -> Ref:
+    """Lower a sum of products of one value and constants: a matrix, whose rows are what it makes of each scalar."""
+    operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    values = [operand for operand in operands if isinstance(operand, Ref)]
+    if len(values) != 1:
+        call.refuse(_TWO_SECRETS)
+    x = values[0]
+    if x.count * math.prod(call.out) > MOST_WEIGHTS:
+        call.refuse(f"as a matrix it would have {x.count * math.prod(call.out):,} weights; write it as a convolution")
+    ones = torch.eye(x.count, dtype=torch.float64).reshape(x.count, *x.shape)
+    constants = [ones if isinstance(operand, Ref) else operand.double() for operand in operands]
+    if any(constant.is_meta for constant in constants):
+        constants = [constant.to("meta") for constant in constants]
+    rows = torch.einsum(equation, *constants).reshape(x.count, -1)
+    flat = dataclasses.replace(call, out=(rows.shape[1],))
+    return reshaped(call, linear(flat, reshaped(call, x, (x.count,)), rows.T), call.out)
+
+
 def matmul(call: Call, x: Any, other: Any) -> Ref:
     """Lower a product with a constant matrix on the right."""
     if not isinstance(x, Ref) or not isinstance(other, Tensor) or other.dim() != 2:
-        call.refuse("only a value of the network times a constant matrix; of two secret values it is no product here")
+        call.refuse(_TWO_SECRETS)
     return linear(call, x, other.T)

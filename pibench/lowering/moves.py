@@ -51,10 +51,31 @@ def move(call: Call, func: Any, args: Any, kwargs: dict[str, Any], traced: Mappi
     return type(moved)(_placed(call, refs, part, total) for part in moved)
 
 
+def written(target: Tensor, index: Any, values: Any) -> Tensor:
+    """Return what a tensor is after target[index] = values."""
+    made = target.clone()
+    made[index] = values
+    return made
+
+
+def whole_numbers(index: Any) -> Any:
+    """Return an index whose boolean masks are positions: how many there are is known without data then."""
+    parts = index if isinstance(index, tuple) else (index,)
+    found: list[Any] = []
+    for part in parts:
+        is_mask = isinstance(part, Tensor) and part.dtype == torch.bool and not part.is_meta and part.dim()
+        found += part.nonzero(as_tuple=True) if is_mask else [part]
+    return tuple(found)
+
+
 def _zeros_are_nowhere(call: Call, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Let padding put positions that are nowhere, where it would put zeros."""
     if call.function == "interpolate" and kwargs.get("mode", "nearest") not in ("nearest", "nearest-exact"):
         call.refuse("it weighs neighbours; only mode='nearest' moves values")
+    if call.function == "setitem" and isinstance(args[2], int | float):
+        if args[2] != 0:
+            call.refuse(f"it writes {args[2]} into a value; only zeros, or values of the network")
+        return (*args[:2], _NOWHERE), kwargs
     if call.function != "pad":
         return args, kwargs
     mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")

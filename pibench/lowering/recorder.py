@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from pibench.errors import UnsupportedLayer, UsageError
 from pibench.lowering.builder import Builder, Call, Ref
 from pibench.lowering.handlers import ENDINGS, FRESH, HANDLERS, LIKE, MOVES, POINTWISE, READS, SAME, why_not
-from pibench.lowering.moves import move
+from pibench.lowering.moves import move, whole_numbers, written
 from pibench.lowering.pointwise import Form, plain, value_of
 from pibench.lowering.program import Shape
 
@@ -84,7 +84,18 @@ class Recorder:
         name, in_place = _spelled(func, kwargs)
         if not args and "input" in kwargs:
             args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+        if name in ("getitem", "setitem"):
+            args = (args[0], whole_numbers(args[1]), *args[2:])
         site = self._site(name)
+        if name == "setitem":
+            func, in_place = written, True
+        if in_place and not isinstance(args[0], Traced):
+            in_place = name not in POINTWISE  # += hands its result over; whoever does not take it is found by comparing
+            if in_place:
+                raise UnsupportedLayer(
+                    "it writes values of the network into a tensor of constants", where=f"module {site}",
+                    remedy="put them together by torch.cat or torch.where, or write into a clone of the value",
+                )  # fmt: skip
         if str(getattr(func, "__name__", "")) in READS:
             raise UnsupportedLayer(
                 f"{self._operation(name)} looks at values of the image, which nobody knows in private inference",
@@ -99,7 +110,7 @@ class Recorder:
             return result
         made = self._made(func, name, site, args, kwargs, result)
         if in_place:
-            args[0].value = made
+            args[0].value = made if isinstance(made, Value) else plain(made)
             return args[0]
         return self._wrapped(result, made)
 
