@@ -20,6 +20,7 @@ from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.image import Image
+from pibench.mpc.masked.gadgets.offers import Offers
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
@@ -45,6 +46,8 @@ def to_client(gadget: AnyGadget, stream: Stream) -> list[Draw]:
         return np.packbits(stream.small(gadget.size, 1))
 
     match gadget:
+        case Offers():  # opening, the server's six bits and its share of lt3
+            return [stream.bytes, lambda size: stream.small(size, 127)]
         case Tables():  # opening, the server's six bits, masked sign
             return [stream.bytes, lambda size: stream.small(size, 63), bits]
         case Squares():  # opening
@@ -57,6 +60,8 @@ def to_client(gadget: AnyGadget, stream: Stream) -> list[Draw]:
 def to_server(gadget: AnyGadget, stream: Stream) -> list[Draw]:
     """Return how to draw each message that a step's server gets: all of them uniform."""
     match gadget:
+        case Offers():  # the client's six bits with its share of the sign; two offers
+            return [lambda size: stream.small(size, 127), stream.bytes, stream.bytes]
         case Tables():  # the client's six bits with its share of the sign; masked output
             return [lambda size: stream.small(size, 127), stream.bytes]
         case Squares() | Image() | Extension():  # masked outputs; masked image; two offers

@@ -195,6 +195,21 @@ class Backend(ABC):
         """Server: the masked sign, public from here on."""
 
     @abstractmethod
+    def entry_pads(self, key: Bytes, bits: Bytes, theirs: Bytes) -> tuple[Ints, Ints]:
+        """Client: both pads of each element's entry, which the opened six bits name: `blocks_at` of 64 i + entry."""
+
+    @abstractmethod
+    def offer_signs(self, bits: Bytes, reply: Bytes, c: Ints, sign_bit: int) -> Bytes:
+        """Client: the masked sign for which its offer at place 0 is; `bits` are the server's, `reply` its own."""
+
+    @abstractmethod
+    def take_offer(
+        self, bits: Bytes, reply: Bytes, table: Words, flip: Bytes, pads: Bytes, width: int,
+        offers: tuple[Ints, Ints], y: Ints,
+    ) -> Ints:  # fmt: skip
+        """Server: return y with the one of two offers that its pad opens; may change y in place."""
+
+    @abstractmethod
     def select(
         self, c: Ints, sign: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
         sign_bit: int, raised: int, own: int,
@@ -232,6 +247,10 @@ class Backend(ABC):
     @abstractmethod
     def deal_choice(self, r: Ints, mask: Bytes, s: Bytes, sign_bit: int, share: Words) -> None:
         """Put the one-time table of the combination, permuted by the mask, onto a share by XOR."""
+
+    @abstractmethod
+    def deal_pads(self, key: Bytes, table: Words, flip: Bytes, width: int, pads: Bytes) -> None:
+        """Fill (64 width n) bytes with the pads that the server's table opens, one of two for each entry."""
 
     @abstractmethod
     def other_share(self, total: Ints, share: Ints | Halves) -> None:

@@ -92,6 +92,45 @@ def decide(bits: Bytes, reply: Bytes, table: Words, c: Ints, sign_bit: int, beta
 
 
 @njit(cache=True, nogil=True)
+def offer_signs(bits: Bytes, reply: Bytes, c: Ints, sign_bit: int, signs: Bytes) -> None:
+    """Client: the masked sign for which its offer at place 0 is; at place 1 lies that for the other one."""
+    for i in range(bits.size):
+        signs[i] = ((bits[i] >> 6) ^ (reply[i] >> 6) ^ np.uint8((c[i] >> sign_bit) & 1)) & 1
+
+
+@njit(cache=True, nogil=True)
+def deal_pads(table: Words, flip: Bytes, blocks: Words, width: int, pads: Bytes) -> None:
+    """Dealer: of two pads of every element and entry (n, 64, 2), the one that the server's table bit opens.
+
+    `pads` (n, 64 width) takes the lowest `width` bytes of each.
+    """
+    ones = ~np.uint64(0)
+    for i in range(table.size):
+        chosen = table[i] ^ (ones if flip[i] else np.uint64(0))
+        for u in range(64):
+            pad = blocks[i, u, (chosen >> np.uint64(u)) & np.uint64(1)]
+            for b in range(width):
+                pads[i, u * width + b] = np.uint8(pad >> np.uint64(8 * b))
+
+
+@njit(cache=True, nogil=True)
+def take_offer(
+    bits: Bytes, reply: Bytes, table: Words, flip: Bytes, pads: Bytes, width: int, first: Ints, second: Ints, out: Ints
+) -> None:  # fmt: skip
+    """Server: add to `out` the one of two offers that the pad of the entry at hand opens.
+
+    The entry is at the six bits that are opened by now, the offer's place by the server's own bit of the table there.
+    """
+    for i in range(bits.size):
+        u = np.uint64((bits[i] ^ reply[i]) & BITS_MASK)
+        place = ((table[i] >> u) ^ np.uint64(flip[i])) & np.uint64(1)
+        pad, at = np.uint64(0), np.int64(u) * width
+        for b in range(width):
+            pad |= np.uint64(pads[i, at + b]) << np.uint64(8 * b)
+        out[i] += (second[i] if place else first[i]) - np.int64(pad)
+
+
+@njit(cache=True, nogil=True)
 def select(
     c: Ints, beta: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
     sign_bit: int, raised: int, own: int, out: Ints,

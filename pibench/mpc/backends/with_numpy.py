@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pibench.lowering.program import Pair, Shape
 from pibench.mpc.backends import kernels
-from pibench.mpc.backends.backend import Backend, Digits, Kind, Multiply
+from pibench.mpc.backends.backend import BITS_MASK, Backend, Digits, Kind, Multiply
 from pibench.mpc.ring import packing
 from pibench.mpc.ring.conv import RingConv, compile_convolutions
-from pibench.mpc.ring.randomness import Stream
+from pibench.mpc.ring.randomness import Stream, blocks_at
 from pibench.mpc.ring.words import RingMatrix, conv_words
 
 Ints = NDArray[np.int64]
@@ -28,6 +28,7 @@ Array = NDArray[Any]
 Places = tuple[NDArray[np.int64], NDArray[np.int64], bool]  # positions, where there is none, whether all stay in place
 
 _COMBINATION = kernels.combination()
+_AT_ONCE = 1024  # elements whose pads are made together: a megabyte of blocks, which caches hold
 
 
 class NumpyBackend(Backend):
@@ -168,6 +169,23 @@ class NumpyBackend(Backend):
         kernels.decide(bits, reply, table, c, sign_bit, sign)
         return sign
 
+    def entry_pads(self, key: Bytes, bits: Bytes, theirs: Bytes) -> tuple[Ints, Ints]:
+        entries = np.arange(0, 64 * bits.size, 64) + ((bits ^ theirs) & BITS_MASK)
+        blocks = blocks_at(key.tobytes(), entries).view(np.int64)
+        return blocks[:, 0], blocks[:, 1]
+
+    def offer_signs(self, bits: Bytes, reply: Bytes, c: Ints, sign_bit: int) -> Bytes:
+        signs = np.empty(bits.size, np.uint8)
+        kernels.offer_signs(bits, reply, c, sign_bit, signs)
+        return signs
+
+    def take_offer(
+        self, bits: Bytes, reply: Bytes, table: Words, flip: Bytes, pads: Bytes, width: int,
+        offers: tuple[Ints, Ints], y: Ints,
+    ) -> Ints:  # fmt: skip
+        kernels.take_offer(bits, reply, table, flip, pads.reshape(bits.size, -1), width, *offers, y)
+        return y
+
     def select(
         self, c: Ints, sign: Bytes, s: Ints, rp: Ints, srp: Ints, rt: Halves, srt: Halves,
         sign_bit: int, raised: int, own: int,
@@ -210,6 +228,13 @@ class NumpyBackend(Backend):
     def deal_choice(self, r: Ints, mask: Bytes, s: Bytes, sign_bit: int, share: Words) -> None:
         kernels.deal_choice(r, mask, s, sign_bit, _COMBINATION, share)
 
+    def deal_pads(self, key: Bytes, table: Words, flip: Bytes, width: int, pads: Bytes) -> None:
+        seed, rows = key.tobytes(), pads.reshape(table.size, -1)
+        for first in range(0, table.size, _AT_ONCE):
+            last = min(first + _AT_ONCE, table.size)
+            blocks = blocks_at(seed, np.arange(64 * first, 64 * last)).reshape(-1, 64, 2)
+            kernels.deal_pads(table[first:last], flip[first:last], blocks, width, rows[first:last])
+
     def other_share(self, total: Ints, share: Ints | Halves) -> None:
         np.subtract(total.astype(share.dtype, copy=False), share, out=share)
 
@@ -226,6 +251,10 @@ def _compile_kernels() -> None:
     kernels.answer(bits, bits, table, bits)
     kernels.decide(bits, bits, table, one, 0, bits)
     kernels.select(one, bits, one, one, one, half, half, 24, 0, 1, one)
+    kernels.offer_signs(bits, bits, one, 0, bits)
+    pads = np.zeros((1, 384), np.uint8)
+    kernels.deal_pads(table, bits, np.zeros((1, 64, 2), np.uint64), 6, pads)
+    kernels.take_offer(bits, bits, table, bits, pads, 6, one, one, one)
     kernels.square(one, one, one, half, half, 24, 16, 1, np.zeros(2, np.int64))
     kernels.deal_digits(one, digits, words)
     kernels.deal_choice(one, bits, bits, 0, np.zeros(64, np.uint64), table)

@@ -34,6 +34,8 @@ class DelphiOptions(Options):
             )
         if self.keep_dir:
             raise UsageError("garbled circuits are not kept from run to run", remedy="leave keep_dir out")
+        if self.relu_messages != 4:
+            raise UsageError("relu_messages chooses between kinds of tables", remedy="leave it out")
         if self.check_ranges:
             raise UsageError("a garbled circuit shows no range", remedy="check ranges under masked")
 

@@ -73,6 +73,7 @@ class Options:
     provider: Literal["dealer", "first-party", "two-party"] = "dealer"  # who makes the correlated randomness
     weight_bits: WeightBits = 0  # two-party: log2 of what one output's absolute weights sum to at most, public
     overlap: bool = False  # the next inference's offline phase runs while this one is online
+    relu_messages: Literal[4, 2] = 4  # of a ReLU; two are dealt 384 bytes more a ReLU, and send 5 more
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
@@ -101,11 +102,18 @@ class Options:
             )
         if self.provider not in SOURCES:
             raise UsageError(f"provider is {self.provider!r}", remedy=f"choose one of {', '.join(SOURCES)}")
+        if self.relu_messages not in (4, 2):
+            raise UsageError(f"relu_messages is {self.relu_messages!r}", remedy="choose 4 or 2")
+        if self.relu_messages == 2 and self.provider == "two-party":
+            raise UsageError(
+                "ReLUs of two messages need pads that only a dealer makes",
+                remedy="set relu_messages: 4, or another provider",
+            )
 
     @property
     def relu(self) -> str:
         """The gadget that ReLUs go through."""
-        return "tables"
+        return "tables" if self.relu_messages == 4 else "offers"
 
     @property
     def relu_choices(self) -> dict[str, Any]:
@@ -114,7 +122,7 @@ class Options:
 
     def key(self) -> str:
         """Return what kept material depends on; who made it too, since what the server dealt hides nothing from it."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.provider}"
+        return f"{self.fraction_bits}/{self.range_bits}/{self.provider}/{self.relu_messages}"
 
     @property
     def headroom_bits(self) -> int:

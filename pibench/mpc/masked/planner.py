@@ -20,6 +20,7 @@ from pibench.mpc.masked.gadgets.circa import SignedRelu
 from pibench.mpc.masked.gadgets.halfgates import GarbledRelu
 from pibench.mpc.masked.gadgets.image import Receive
 from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
+from pibench.mpc.masked.gadgets.offers import OfferedRelu
 from pibench.mpc.masked.gadgets.product import Product
 from pibench.mpc.masked.gadgets.remask import Remask
 from pibench.mpc.masked.gadgets.square import Square
@@ -27,7 +28,7 @@ from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Index, Plan, Step, Value
 
-RELUS: dict[str, type[Any]] = {"tables": ReluStep, "halfgates": GarbledRelu, "sign": SignedRelu}
+RELUS: dict[str, type[Any]] = {"tables": ReluStep, "offers": OfferedRelu, "halfgates": GarbledRelu, "sign": SignedRelu}
 
 
 def plan_program(program: Program, options: Options, batch: int = 1) -> Plan:

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.ciphers.modes import CTR, ECB
 from numpy.typing import NDArray
 
 SEED_BYTES = 16
@@ -52,6 +52,18 @@ class Stream:
     def halves(self, count: int) -> NDArray[np.uint32]:
         """Return `count` uniform 32-bit words."""
         return self.bytes(4 * count).view(np.uint32)
+
+
+def blocks_at(key: bytes, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return (places, 2) uniform words: AES-128 of each place, so that whoever has the key finds any of them alone.
+
+    A place of a key serves once; a key that is read so is no seed of a stream.
+    """
+    counters = np.zeros((places.size, 2), np.uint64)
+    counters[:, 0] = places.view(np.uint64)
+    out = np.empty(counters.nbytes + _SLACK, np.uint8)
+    Cipher(AES(key), ECB()).encryptor().update_into(counters.data.cast("B"), memoryview(out.data))
+    return out[: counters.nbytes].view(np.uint64).reshape(-1, 2)
 
 
 def _zero_bytes(count: int) -> memoryview:

@@ -12,6 +12,7 @@ from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.gadgets.halfgates import GarbledRelu, HalfGates
 from pibench.mpc.masked.gadgets.image import Image, Receive
 from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Gathering, Pooling, PoolSum, Sum, Summing
+from pibench.mpc.masked.gadgets.offers import OfferedRelu, Offers
 from pibench.mpc.masked.gadgets.product import LinearLayer, Product
 from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
 from pibench.mpc.masked.gadgets.square import Square, Squares
@@ -22,6 +23,7 @@ GADGETS: dict[type[Step], type[Any]] = {
     Receive: Image,
     Product: LinearLayer,
     ReluStep: Tables,
+    OfferedRelu: Offers,
     GarbledRelu: HalfGates,
     SignedRelu: Circa,
     Square: Squares,

@@ -88,13 +88,13 @@ class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
         super().__init__(plan, step, backend)
         self.source, self.window = plan.values[step.inputs[0]], plan.windows[step.inputs[0]]
         self.told_width, self.told_count = self.window.told_bytes, self.size
-        self.dealt_bytes = share_bytes(self.size, self.window.digit_words)
+        self.share_bytes = self.dealt_bytes = share_bytes(self.size, self.window.digit_words)
         self.sign_bit = sum(self.window.digits)  # of what is opened
         self.raised = self.window.low - step.shift  # low bits of the output that were never opened: zeros
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw share, masks and part."""
-        share = self._share(stream.bytes(self.dealt_bytes))
+        share = self._share(stream.bytes(self.share_bytes))
         return ClientHalf(share, stream.words(self.size), stream.small(self.size, BITS_MASK), stream.words(self.size))
 
     def draw_server(self, stream: Stream) -> ServerHalf:
