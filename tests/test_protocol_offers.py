@@ -47,7 +47,7 @@ def test_every_operation_agrees_with_plaintext_and_costs_what_is_declared(name, 
 def test_a_relu_is_within_one_unit_over_its_whole_range(range_bits):
     n, limit = 4096, float(2**range_bits)
     x = ((torch.rand(n, dtype=torch.float64) * 2 - 1) * limit).float().double()
-    x[:6] = torch.tensor([0.0, 2.0**-16, -(2.0**-16), limit - 2.0**-16, -limit, 1.0])
+    x[:6] = torch.tensor([0.0, 2.0**-16, -(2.0**-16), limit - limit * 2.0**-23, -limit, 1.0])
     x = (x * 2**16).round() / 2**16
     program, weights = identity_relu(n)
     outcome = run_masked(program, weights, [x.view(1, 1, 1, n).float()], range_bits=range_bits, **TWO)
@@ -83,18 +83,16 @@ def test_the_offer_that_the_server_holds_no_pad_for_is_uniform_under_all_that_it
     name = plan_program(program, Options(**TWO)).steps[2].out
     closed, opened = [], []
     for heard, material in zip(outcome.heard[SERVER], outcome.material[SERVER], strict=True):
-        reply, first, second = (np.frombuffer(m, np.uint8) for m in heard[1:4])
+        reply, first, second = (np.frombuffer(m, np.uint8).copy() for m in heard[1:4])
         half = material.halves[name]
         offers = np.stack([unpack(first, first.size // n), unpack(second, second.size // n)])
-        opened_bits = np.frombuffer(reply, np.uint8)
-        assert opened_bits.max() < 128
         width = first.size // n
         rows = half.pads.reshape(n, ENTRIES, width)
         own = np.frombuffer(outcome.heard[CLIENT][len(closed)][1], np.uint8)
         entry = ((own ^ reply) & 63).astype(np.int64)
         place = ((half.share.table >> entry.astype(np.uint64)) & np.uint64(1)).astype(np.int64) ^ half.flip
-        pad = unpack(np.ascontiguousarray(rows[np.arange(n), entry]).reshape(-1, 1).view(np.uint8), 1).reshape(n, width)
-        value = sum((pad[:, k].astype(np.int64) & 255) << (8 * k) for k in range(width))
+        held = rows[np.arange(n), entry].astype(np.int64)
+        value = sum(held[:, k] << (8 * k) for k in range(width))
         at = np.arange(n)
         closed.append((offers[1 - place, at] - value) & 255)
         opened.append((offers[place, at] - value) & 255)
