@@ -30,7 +30,7 @@ class Operations:
 
     def run(self) -> Iterator[tuple[str, Outcome]]:
         """Yield the name and outcome of each operation."""
-        for part in (self._places, self._messages, self._moves, self._steps, self._dealing, self._products):
+        for part in (self._places, self._messages, self._moves, self._steps, self._offers, self._dealing, self._products):
             for name, made in part():
                 yield name, [self._backend.host(one) if not isinstance(one, np.ndarray) else one for one in made]
 
@@ -89,6 +89,7 @@ class Operations:
             yield f"read_digits {digits}", [bits]
             theirs, table = self._small(127), b.view(b.lift(self._draw.bytes(8 * n)), "uint64")
             yield f"answer {digits}", [b.answer(bits, theirs, table), b.decide(bits, theirs, table, c, sign_bit)]
+            yield f"offer_signs {digits}", [b.offer_signs(bits, theirs, c, sign_bit)]
             for own in (0, 1):
                 made = b.select(
                     c, self._small(1), self._ints(), self._ints(), self._ints(), self._halves(), self._halves(),
@@ -103,6 +104,18 @@ class Operations:
             offers = b.wrap_offers(top, self._small(1), self._halves(), self._halves(), self._halves())
             taken = b.wrap_take(top, offers, self._halves(), bits_ - shift - 1, self._ints())
             yield f"wrap {shift}", [offers, taken, b.drop_and_mask(self._ints(), shift, self._ints())]
+
+    def _offers(self) -> Iterator[tuple[str, list[Any]]]:
+        b, n = self._backend, self._size
+        key, table = b.lift(self._draw.bytes(16)), b.view(b.lift(self._draw.bytes(8 * n)), "uint64")
+        bits, reply, flip = self._small(127), self._small(127), self._small(1)
+        yield "entry_pads", [b.flat(pad) for pad in b.entry_pads(key, bits, reply)]
+        for width in (4, 6, 8):
+            pads = b.lift(np.zeros(64 * width * n, np.uint8))
+            b.deal_pads(key, table, flip, width, pads)
+            offers = self._ints(), self._ints()
+            taken = b.take_offer(bits, reply, table, flip, pads, width, offers, self._ints())
+            yield f"take_offer {width}", [pads, taken]
 
     def _dealing(self) -> Iterator[tuple[str, list[Any]]]:
         b, n, digits = self._backend, self._size, (7, 7, 7, 6)

@@ -24,7 +24,7 @@ from pibench.mpc.backends import kernels, torch_words
 from pibench.mpc.backends.backend import BITS_MASK, DIGITS, Backend, Digits, Host, Kind, Multiply, rounding_up
 from pibench.mpc.backends.torch_products import LimbConv, conv_words
 from pibench.mpc.backends.torch_words import as_halves, from_halves, parity, right
-from pibench.mpc.ring.randomness import Stream
+from pibench.mpc.ring.randomness import Stream, blocks_at
 
 Places = tuple[Tensor, Tensor, bool]  # positions, where there is none, whether all stay in place
 
@@ -226,6 +226,25 @@ class TorchBackend(Backend):
         sign = (table >> ((bits ^ reply) & BITS_MASK).to(torch.int64)) & 1
         return (sign ^ (bits >> 6) ^ (reply >> 6) ^ ((c >> sign_bit) & 1)).to(torch.uint8) & 1
 
+    def entry_pads(self, key: Tensor, bits: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        entries = self.host((bits ^ theirs) & BITS_MASK).astype(np.int64)
+        blocks = blocks_at(self.host(key).tobytes(), np.arange(0, 64 * len(bits), 64) + entries).view(np.int64)
+        first, second = self.lift(np.ascontiguousarray(blocks.T))
+        return first, second
+
+    def offer_signs(self, bits: Tensor, reply: Tensor, c: Tensor, sign_bit: int) -> Tensor:
+        return ((bits >> 6) ^ (reply >> 6) ^ ((c >> sign_bit) & 1).to(torch.uint8)) & 1
+
+    def take_offer(
+        self, bits: Tensor, reply: Tensor, table: Tensor, flip: Tensor, pads: Tensor, width: int,
+        offers: tuple[Tensor, Tensor], y: Tensor,
+    ) -> Tensor:  # fmt: skip
+        entry = ((bits ^ reply) & BITS_MASK).to(torch.int64)
+        place = ((table >> entry) ^ flip) & 1
+        held = pads.reshape(len(bits), -1, width)[torch.arange(len(bits), device=bits.device), entry].to(torch.int64)
+        pad = (held << torch.arange(0, 8 * width, 8, device=bits.device)).sum(1)
+        return y + torch.where(place.bool(), offers[1], offers[0]) - pad
+
     def select(
         self, c: Tensor, sign: Tensor, s: Tensor, rp: Tensor, srp: Tensor, rt: Tensor, srt: Tensor,
         sign_bit: int, raised: int, own: int,
@@ -276,6 +295,13 @@ class TorchBackend(Backend):
     def deal_choice(self, r: Tensor, mask: Tensor, s: Tensor, sign_bit: int, share: Tensor) -> None:
         flip = ((r >> sign_bit) & 1) ^ s
         share ^= self._permuted[mask.to(torch.int64)] ^ -flip
+
+    def deal_pads(self, key: Tensor, table: Tensor, flip: Tensor, width: int, pads: Tensor) -> None:
+        n = len(table)
+        each = self.lift(blocks_at(self.host(key).tobytes(), np.arange(64 * n)).view(np.int64)).reshape(n, 64, 2)
+        place = ((table[:, None] >> torch.arange(64, device=table.device)) ^ flip[:, None]) & 1
+        chosen = each.gather(2, place[:, :, None]).reshape(-1)
+        pads.copy_(chosen.view(torch.uint8).reshape(-1, 8)[:, :width].reshape(-1))
 
     def other_share(self, total: Tensor, share: Tensor) -> None:
         torch.sub(total.to(share.dtype), share, out=share)
