@@ -14,7 +14,7 @@ from test_protocol_masked import close, identity_relu
 
 from pibench.errors import UsageError
 from pibench.lowering.reference import evaluate
-from pibench.mpc.backends import backend_for
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.gadgets.offers import ENTRIES
 from pibench.mpc.masked.options import Options

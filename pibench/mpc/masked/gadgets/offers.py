@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pibench.mpc.backends.backend import Backend, Bytes, Ints, Stream, ring_mask
-from pibench.mpc.masked.gadgets import tables
 from pibench.mpc.masked.gadgets.gadget import Parts
+from pibench.mpc.masked.gadgets.tables import ClientHalf as TablesClientHalf
 from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
+from pibench.mpc.masked.gadgets.tables import ServerHalf as TablesServerHalf
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -30,7 +31,7 @@ class OfferedRelu(ReluStep):
 
 
 @dataclass
-class ServerHalf(tables.ServerHalf):
+class ServerHalf(TablesServerHalf):
     """As for tables; a mask of its share of lt3 (uniform bits); and one of the two pads of each entry, by element.
 
     Which one: the bit of its share of the table, xor the mask.
@@ -41,7 +42,7 @@ class ServerHalf(tables.ServerHalf):
 
 
 @dataclass
-class ClientHalf(tables.ClientHalf):
+class ClientHalf(TablesClientHalf):
     """As for tables; and the key that all pads follow from."""
 
     key: Bytes = field(kw_only=True)
@@ -66,7 +67,7 @@ class Offers(Tables):
         drawn = super().draw_server(stream)
         return ServerHalf(drawn.pre, drawn.mu, flip=stream.small(self.size, 1))
 
-    def deal(self, client: tables.ClientHalf, server: tables.ServerHalf, secret: Stream) -> Bytes:
+    def deal(self, client: TablesClientHalf, server: TablesServerHalf, secret: Stream) -> Bytes:
         """Return the server's share, then the pads that it opens."""
         assert isinstance(client, ClientHalf)
         assert isinstance(server, ServerHalf)
@@ -76,13 +77,13 @@ class Offers(Tables):
         self.backend.deal_pads(client.key, table, server.flip, self.width, dealt[self.share_bytes :])
         return dealt
 
-    def receive(self, half: tables.ServerHalf, correction: Bytes) -> None:
+    def receive(self, half: TablesServerHalf, correction: Bytes) -> None:
         """Take share and pads."""
         assert isinstance(half, ServerHalf)
         super().receive(half, correction[: self.share_bytes])
         half.pads = correction[self.share_bytes :]
 
-    def server(self, parts: Parts, half: tables.ServerHalf) -> Conversation:
+    def server(self, parts: Parts, half: TablesServerHalf) -> Conversation:
         """Hold the server's half of two messages.
 
         1. to the client: c = x + offset + r without its low bits; its share of the six bits and of lt3, masked.
@@ -107,7 +108,7 @@ class Offers(Tables):
         y = backend.take_offer(bits, reply, share.table, half.flip, half.pads, self.width, offers, y)
         parts[self.step.out] = y.reshape(self.shape)
 
-    def client(self, half: tables.ClientHalf) -> Conversation:
+    def client(self, half: TablesClientHalf) -> Conversation:
         """Hold the other half of the two messages of `server`."""
         assert isinstance(half, ClientHalf)
         window, share, n, backend = self.window, half.share, self.size, self.backend
@@ -124,7 +125,7 @@ class Offers(Tables):
         for sign, pad in zip((first, first ^ 1), backend.entry_pads(half.key, bits, theirs), strict=True):
             yield Send(backend.pack(self._offer(c, sign, half) + pad, self.width))
 
-    def _offer(self, c: Ints, sign: Bytes, half: tables.ClientHalf) -> Ints:
+    def _offer(self, c: Ints, sign: Bytes, half: TablesClientHalf) -> Ints:
         return self._select(c, sign, half.share, 0) - half.part
 
     @property
