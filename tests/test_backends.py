@@ -143,7 +143,9 @@ def test_every_other_operation_says_the_same_words(name, monkeypatch):
     assert run_on(monkeypatch, (both, both), name, 1).heard == run_on(monkeypatch, (HOST, HOST), name, 1).heard
 
 
-@pytest.mark.parametrize("options", [{"provider": "dealer"}, {"provider": "two-party"}, {"check_ranges": True}, {"relu_messages": 2}])
+@pytest.mark.parametrize(
+    "options", [{"provider": "dealer"}, {"provider": "two-party"}, {"check_ranges": True}, {"relu_messages": 2}]
+)
 @pytest.mark.timeout(300)
 def test_material_from_any_source_serves_a_device(options, monkeypatch):
     both = Elsewhere()

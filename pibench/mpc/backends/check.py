@@ -30,7 +30,8 @@ class Operations:
 
     def run(self) -> Iterator[tuple[str, Outcome]]:
         """Yield the name and outcome of each operation."""
-        for part in (self._places, self._messages, self._moves, self._steps, self._offers, self._dealing, self._products):
+        basic = self._places, self._messages, self._moves
+        for part in (*basic, self._steps, self._offers, self._dealing, self._products):
             for name, made in part():
                 yield name, [self._backend.host(one) if not isinstance(one, np.ndarray) else one for one in made]
 

@@ -8,7 +8,7 @@ pads of the entry at hand the server holds one: that of the offer which its shar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pibench.mpc.backends.backend import Backend, Bytes, Ints, Stream, ring_mask
 from pibench.mpc.masked.gadgets.gadget import Parts
@@ -51,7 +51,8 @@ class ClientHalf(TablesClientHalf):
 class Offers(Tables):
     """See OfferedRelu."""
 
-    server_half, client_half = ServerHalf, ClientHalf
+    server_half: ClassVar[type[Any] | None] = ServerHalf
+    client_half: ClassVar[type[Any] | None] = ClientHalf
 
     def __init__(self, plan: Plan, step: OfferedRelu, backend: Backend) -> None:
         super().__init__(plan, step, backend)

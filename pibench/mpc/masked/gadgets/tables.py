@@ -82,7 +82,8 @@ class ClientHalf:
 class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
     """See ReluStep."""
 
-    server_half, client_half = ServerHalf, ClientHalf
+    server_half: ClassVar[type[Any] | None] = ServerHalf
+    client_half: ClassVar[type[Any] | None] = ClientHalf
 
     def __init__(self, plan: Plan, step: ReluStep, backend: Backend) -> None:
         super().__init__(plan, step, backend)
