@@ -16,7 +16,7 @@ class DelphiOptions(Options):
     """ReLUs in garbled circuits; the ring of a ReLU has 2 fraction_bits + range_bits + 1 bits."""
 
     provider: Literal["garbling"] = "garbling"  # type: ignore[assignment]
-    relu_messages: Literal[2] = 2  # type: ignore[assignment]
+    relu_messages: Literal[2] = 2
     garbler: Literal["server", "client"] = "server"  # the server as in DELPHI; else circuits wait at the server
     sign_only: bool = False  # Circa: a garbled sign and a product, within one unit
     circuits_dir: str = ""  # folder where circuits wait, in files without a name; empty: they wait in memory
