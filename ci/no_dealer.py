@@ -66,17 +66,17 @@ def prepared(names: list[str], structures: bool, images: int, folder: Path) -> I
         yield kind, prepare_instance(kind, other_peoples.network(kind), drawn, None, folder / kind, needs)
 
 
-def private_logits(network: Prepared, provider: str, images: int, batch: int, launch: Any, folder: Path) -> Logits:
-    """Return the logits of the first images, a batch at a time, between two processes."""
+def private_logits(network: Prepared, provider: str, chosen: range, batch: int, launch: Any, folder: Path) -> Logits:
+    """Return the logits of these images, a batch at a time, between two processes."""
     from pibench.run.prepare import write_images
 
-    path = write_images(folder / "images.safetensors", network.images, range(images))
+    path = write_images(folder / "images.safetensors", network.images, chosen)
     plan = SessionPlan(
         protocol="masked", program=network.ops, weights=str(network.weights_path), images=str(path),
         masks=str(network.masks_path) if network.masks_path else None, options={"provider": provider}, batch=batch,
-        warmups=0, inferences=images // batch, offline_chunk=1, timeout_s=600.0, deadline_s=7200.0,
+        warmups=0, inferences=len(chosen) // batch, offline_chunk=1, timeout_s=600.0, deadline_s=7200.0,
     )  # fmt: skip
-    return np.array(run_session(plan, None, launch).logits, np.float64).reshape(images, -1)
+    return np.array(run_session(plan, None, launch).logits, np.float64).reshape(len(chosen), -1)
 
 
 def compare(name: str, plain: Logits, dealt: Logits, alone: Logits) -> Row:
@@ -97,6 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="CARD")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="the first of these images: a long run in pieces")
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--structures", action="store_true")
     args = parser.parse_args()
@@ -105,13 +106,14 @@ def main() -> int:
     fine = True
     with tempfile.TemporaryDirectory() as folder, Nurseries(modules) as nurseries:
         print(f"{'network':24} images  changed  not plaintext's  unexplained  apart    off plaintext")
-        for name, network in prepared(args.names, args.structures, args.images, Path(folder)):
-            images = min(args.images, len(network.images)) // args.batch * args.batch
+        for name, network in prepared(args.names, args.structures, args.first + args.images, Path(folder)):
+            chosen = range(args.first, min(args.first + args.images, len(network.images)))
+            chosen = chosen[: len(chosen) // args.batch * args.batch]
             dealt, alone = (
-                private_logits(network, provider, images, args.batch, nurseries.start, Path(folder))
+                private_logits(network, provider, chosen, args.batch, nurseries.start, Path(folder))
                 for provider in PROVIDERS
             )
-            row = compare(name, network.reference[:images], dealt, alone)
+            row = compare(name, network.reference[chosen.start : chosen.stop], dealt, alone)
             fine &= row.fine
             print(
                 f"{row.name:24} {row.images:6}  {row.changed:7}  {row.wrong:15}  {row.unexplained:11}  "
