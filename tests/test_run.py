@@ -97,11 +97,13 @@ def test_random_weights_have_no_accuracy(tmp_path: Path, monkeypatch: pytest.Mon
 def test_sessions_take_different_images_and_only_their_owner_is_told_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pibench.mpc.spec import spec_of
     from pibench.session.session import _job
 
     parties = FakeParties()
     make_run(make_plan(("plaintext",)), tmp_path / "run.json", parties, monkeypatch).execute()
-    server, client = (_job(parties.plans[0], role, {}, False, "t") for role in ("server", "client"))
+    arrangement = spec_of("plaintext").arrangement({})
+    server, client = (_job(parties.plans[0], role, {}, arrangement, "t") for role in ("server", "client"))
     assert server.images is None
     assert client.weights is None
     assert server.weights
