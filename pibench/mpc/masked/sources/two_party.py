@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from pibench.lowering.program import Weights
-from pibench.mpc.backends.backend import Bytes, Ints
+from pibench.mpc.backends.backend import Backend, Bytes, Ints
 from pibench.mpc.crypto.rlwe.layer import Layer
 from pibench.mpc.crypto.rlwe.linear import Exchange as LinearSizes
 from pibench.mpc.crypto.rlwe.linear import LinearClient, LinearServer, weight_class
@@ -31,9 +31,11 @@ from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, Product,
 from pibench.mpc.masked.gadgets.square import Squares
 from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources import transferred
 from pibench.mpc.masked.sources.exchange import ClientExchange, ServerExchange, Talk
 from pibench.mpc.masked.sources.source import Material, Source, hear, lifted, walk
+from pibench.mpc.masked.sources.weighing import Laid
 from pibench.mpc.protocol import Cost
 from pibench.mpc.ring.fixedpoint import encode
 from pibench.mpc.ring.randomness import Stream, fresh_seed
@@ -51,16 +53,16 @@ class ClientLinear(ClientExchange[LinearLayer]):
 
     def __init__(self, gadget: LinearLayer, talk: Talk, linear: LinearClient, part: Ints) -> None:
         super().__init__(gadget, talk)
-        self._linear, self._part, self._name = linear, part, gadget.step.out
+        self._linear, self._part, self._name, self._laid = linear, part, gadget.step.out, Laid.of(gadget)
 
     def ask(self) -> None:
         """Send the ciphertexts."""
-        self.talk.channel.send(self._linear.request(self._name, self._part))
+        self.talk.channel.send(self._linear.request(self._name, self._laid.part(self._part)))
 
     def take(self) -> None:
         """Decrypt the answer."""
         message = self.talk.hear(self._linear.exchange.answer_bytes(self._name))
-        self.half = ClientHalf(self._linear.take(self._name, message).reshape(-1))
+        self.half = ClientHalf(self._laid.share(self._linear.take(self._name, message)))
 
 
 class ServerLinear(ServerExchange[LinearLayer]):
@@ -68,7 +70,7 @@ class ServerLinear(ServerExchange[LinearLayer]):
 
     def __init__(self, gadget: LinearLayer, talk: Talk, linear: LinearServer) -> None:
         super().__init__(gadget, talk)
-        self._linear, self._name = linear, gadget.step.out
+        self._linear, self._name, self._laid = linear, gadget.step.out, Laid.of(gadget)
         self._request: Bytes
 
     def hear(self) -> None:
@@ -80,17 +82,13 @@ class ServerLinear(ServerExchange[LinearLayer]):
         answer, share = self._linear.answer(self._name, self._request)
         self.talk.channel.send(answer)
         self.half = ServerHalf()
-        self.half.pre = share.reshape(self.gadget.shape)
+        self.half.pre = self._laid.share(share).reshape(self.gadget.shape)
         del self._request
 
 
 def described(gadgets: Gadgets) -> list[Layer]:
     """Return the linear layers as the encryption knows them, by the names of what they make."""
-    layers = []
-    for name, gadget in gadgets.items():
-        if isinstance(gadget, LinearLayer):
-            layers.append(Layer.of(name, gadget.layer, gadget.source.shape, gadget.out.bits))
-    return layers
+    return [Laid.of(gadget).layer for gadget in layers_of(gadgets)]
 
 
 class TwoParty(Source):
@@ -121,9 +119,11 @@ class TwoParty(Source):
     def step_cost(cls, gadget: AnyGadget) -> Cost:
         """Declare what a step's exchange sends."""
         if isinstance(gadget, LinearLayer):
-            sizes = assumed_sizes({gadget.step.out: gadget}, gadget.plan.batch)
-            asked, answered = sizes.request_bytes(gadget.step.out), sizes.answer_bytes(gadget.step.out)
-            return Cost(offline_client_bytes=asked, offline_server_bytes=answered)
+            name, all_of_it = gadget.step.out, answered(gadget.plan, gadget.backend)
+            sizes = assumed_sizes({name: gadget}, gadget.plan.batch, all_of_it)
+            return Cost(
+                offline_client_bytes=sizes.request_bytes(name), offline_server_bytes=sizes.answer_bytes(name)
+            )
         return _transfer_cost(gadget)
 
     @classmethod
@@ -301,12 +301,22 @@ def _options(gadgets: Gadgets) -> Options:
 def _integers(gadgets: Gadgets, weights: Weights) -> dict[str, Ints]:
     """Return the linear layers' weights as the encryption takes them, by the names of what they make."""
     f, layers = _options(gadgets).fraction_bits, layers_of(gadgets)
-    return {layer.step.out: encode(weights[layer.layer.weight], f).numpy() for layer in layers}
+    return {
+        layer.step.out: Laid.of(layer).weights(encode(weights[layer.layer.weight], f).numpy()) for layer in layers
+    }
 
 
-def assumed_sizes(gadgets: Gadgets, batch: int) -> LinearSizes:
-    """Return the sizes of linear layers' messages for the class of weights in the options, the smallest if none is."""
-    sizes, plan = LinearSizes(described(gadgets), batch), next(iter(gadgets.values())).plan
-    answered = sum(plan.count(step.out) for step in plan.steps if isinstance(step, Product))
-    sizes.settle(plan.options.weight_bits or LIMITS[0], answered)
+def answered(plan: Plan, backend: Backend) -> int:
+    """Return the coefficients that one inference of a whole plan answers."""
+    layers = [Laid.of(LinearLayer(plan, step, backend)).layer for step in plan.steps if isinstance(step, Product)]
+    return plan.batch * sum(layer.outputs for layer in layers)
+
+
+def assumed_sizes(gadgets: Gadgets, batch: int, coefficients: int = 0) -> LinearSizes:
+    """Return the sizes of linear layers' messages for the class of weights in the options, the smallest if none is.
+
+    `coefficients` is what the whole inference answers, where these are not all of its layers.
+    """
+    sizes = LinearSizes(described(gadgets), batch)
+    sizes.settle(_options(gadgets).weight_bits or LIMITS[0], coefficients)
     return sizes
