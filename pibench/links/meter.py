@@ -34,6 +34,7 @@ class Tally:
         self.received_bytes += other.received_bytes
         self.rounds += other.rounds
 
+
 @dataclass
 class PhaseTally:
     """One run of one phase: its total and its parts."""

@@ -80,9 +80,9 @@ class Extension(Gadget[Extend, ServerHalf, ClientHalf]):
         bits, backend = self.window.bits, self.backend
         x = backend.flat(parts[self.step.inputs[0]])
         offset = self.window.offset + rounding_up(self.step.shift)  # fits: see Window
-        y, top = backend.cut_part(x, self.step.shift, bits, offset)
+        y, top = backend.cut_part(x, self.step.shift, bits, offset)  # (n,) words, (n,) of 0 and 1
         yield Send(backend.pack_bits(top ^ half.held))
-        offers = backend.unpack_halves((yield Await(2 * self.size * self.offer_bytes)), self.offer_bytes)
+        offers = backend.unpack_halves((yield Await(2 * self.size * self.offer_bytes)), self.offer_bytes)  # (2 n,)
         y = backend.wrap_take(top, offers, half.pad, bits - self.step.shift, y)
         parts[self.step.out] = y.reshape(self.shape)
 
@@ -90,7 +90,7 @@ class Extension(Gadget[Extend, ServerHalf, ClientHalf]):
         """Offer both possible products of the top bits, each less its share and under one of the pads."""
         assert half.top is not None
         d = self.backend.unpack_bits((yield Await(-(-self.size // 8))), self.size)
-        offers = self.backend.wrap_offers(half.top, d, half.x, half.p0, half.p1)
+        offers = self.backend.wrap_offers(half.top, d, half.x, half.p0, half.p1)  # (2 n,)
         yield Send(self.backend.pack_halves(offers, self.offer_bytes))
 
     @property

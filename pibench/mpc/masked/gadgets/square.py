@@ -104,15 +104,16 @@ class Squares(Opens[Square, ServerHalf, ClientHalf]):
         backend, window, width = self.backend, self.window, self.out.wire_bytes
         c = backend.open_masked(backend.flat(parts[self.step.inputs[0]]), half.pre, window.low)
         yield Send(backend.pack(c, window.open_bytes))
-        y = self._select(c & ring_mask(window.open_bits), half.share, 1)  # a new array: the old one may be going out
+        c = c & ring_mask(window.open_bits)  # (n,), a new array: the old one may be going out
+        y = self._select(c, half.share, 1)  # (2 n,): t^2 and t, alternating
         y += backend.unpack((yield Await(2 * self.n * width)), width)
         parts[self.step.out] = y.reshape(self.shape)
 
     def client(self, half: ClientHalf) -> Conversation:
         """Hold the other half of the two messages."""
         window = self.window
-        c = self.backend.unpack((yield Await(self.n * window.open_bytes)), window.open_bytes)
-        y = self._select(c & ring_mask(window.open_bits), half.share, 0)
+        c = self.backend.unpack((yield Await(self.n * window.open_bytes)), window.open_bytes)  # (n,)
+        y = self._select(c & ring_mask(window.open_bits), half.share, 0)  # (2 n,)
         y -= half.part
         yield Send(self.backend.pack(y, self.out.wire_bytes))
 

@@ -139,18 +139,18 @@ class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
         4. from the client: its share of y minus the part that it will hold.
         """
         window, share, n, backend = self.window, half.share, self.size, self.backend
-        x = backend.flat(parts[self.step.inputs[0]])
+        x = backend.flat(parts[self.step.inputs[0]])  # (n,)
         if self.options.check_ranges:
             yield from self._check_range(x)
-        c = backend.open_masked(x, half.pre, window.low)
+        c = backend.open_masked(x, half.pre, window.low)  # (n,), `open_bits` of them
         yield Send(backend.pack(c, window.open_bytes))
         c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
-        bits = backend.read_digits(c, share.words, half.mu, window.digits)
+        bits = backend.read_digits(c, share.words, half.mu, window.digits)  # (n,) from words (planes, n)
         yield Send(backend.host(bits & BITS_MASK))
-        reply = backend.lift((yield Await(n)))
-        beta = backend.decide(bits, reply, share.table, c, self.sign_bit)
+        reply = backend.lift((yield Await(n)))  # (n,): six bits, and the sign's share as bit 6
+        beta = backend.decide(bits, reply, share.table, c, self.sign_bit)  # (n,) of 0 and 1
         yield Send(backend.pack_bits(beta))
-        y = self._select(c, beta, share, 1)
+        y = self._select(c, beta, share, 1)  # (n,)
         y += backend.unpack((yield Await(n * self.out.wire_bytes)), self.out.wire_bytes)
         parts[self.step.out] = y.reshape(self.shape)
 
@@ -165,8 +165,8 @@ class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
         bits = backend.read_digits(c, share.words, half.mu, window.digits)
         theirs = backend.lift((yield Await(n)))
         yield Send(backend.host(backend.answer(bits, theirs, share.table)))
-        beta = backend.unpack_bits((yield Await(-(-n // 8))), n)
-        y = self._select(c, beta, share, 0)
+        beta = backend.unpack_bits((yield Await(-(-n // 8))), n)  # (n,) of 0 and 1
+        y = self._select(c, beta, share, 0)  # (n,)
         y -= half.part
         yield Send(backend.pack(y, self.out.wire_bytes))
 
