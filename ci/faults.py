@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -155,30 +155,6 @@ class Watch(Listener):
         self._timer.cancel()
 
 
-class CampaignRun(runner.Run):
-    """A run whose parties are forked from processes that outlast it."""
-
-    nurseries: Nurseries
-    scene: Scene
-
-    def execute(self) -> Record:
-        """Run everything, as a run does."""
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                self._save()
-                self._prepare_all(Path(scratch))
-                self._launch = self.nurseries.start
-                self._run_all(Path(scratch))
-                self._close_cases(finished=True)
-            except BaseException as error:
-                self._close_cases(finished=False, why=runner._word(error))
-                raise
-            finally:
-                for up, _ in self._links.values():
-                    up.close()
-        return self.record
-
-
 class Campaign:
     """Strike after strike."""
 
@@ -216,8 +192,8 @@ class Campaign:
         before = self._record()
         scene = self.scene = Scene(self._chance)
         watch = Watch(kind, scene, self._chance.uniform(0.0, self.session_s))
-        run = CampaignRun(self._plan, self._path, before, preparer(self._plan.sources, lambda _: None), watch)
-        run.nurseries, run.scene = nurseries, scene
+        run = runner.Run(self._plan, self._path, before, preparer(self._plan.sources, lambda _: None), watch)
+        run.nurseries = lambda _: nullcontext(nurseries)  # these outlast the run
         run.opener = lambda link, any_socket: setattr(scene, "link", Saboteur(link)) or scene.link  # type: ignore[func-returns-value,return-value]
         start, said = time.monotonic(), ""
         try:

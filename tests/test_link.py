@@ -27,8 +27,9 @@ from pibench.links.veth import netem_command
 
 def namespaces_refused() -> str:
     """Why this machine makes no namespaces, or nothing."""
-    code = "from pibench.mpc import wire; wire.build(9000)"
+    code = "from pibench.links import tun; tun.build(9000)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
+    assert "ImportError" not in done.stderr, done.stderr  # that would be no fault of the machine's
     return (done.stderr.strip().splitlines() or ["?"])[-1] if done.returncode else ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Run:
     prepare: Prepare
     listener: Listener = field(default_factory=Listener)
     opener: Callable[[LinkAsked, bool], LinkUp] = open_link
+    nurseries: Callable[[list[str]], AbstractContextManager[Nurseries]] = Nurseries  # what parties are forked from
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _needs: dict[str, Needs] = field(default_factory=dict)
     _links: dict[tuple[str, bool], tuple[LinkUp, Link]] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Run:
             self._save()
             self._prepare_all(scratch)
             self._open_all()
-            with Nurseries(self._modules()) as nurseries:
+            with self.nurseries(self._modules()) as nurseries:
                 self._launch = nurseries.start
                 self._run_all(scratch)
             self._advise()

@@ -1,0 +1,159 @@
+"""Every script of ci/ in short form, so that none can rot: each runs as a user calls it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from ci_scripts import CI, script
+from fakes import fake_record
+from test_link import REFUSED
+
+from pibench.cli import build_parser
+from pibench.records.record import load_record, save_record
+
+pytestmark = pytest.mark.timeout(240)
+TREE = CI.parent
+ZOO = {  # a zoo of two networks, where the real ones are not installed
+    "pytorchcv/model_provider.py": """
+import torch
+def small_cifar10(in_size=(8, 8)):
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+                               torch.nn.Linear(144, 10))
+def gelu_cifar10(in_size=(8, 8)):
+    return torch.nn.Sequential(torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(192, 10))
+_models = {made.__name__: made for made in (small_cifar10, gelu_cifar10)}
+def get_model(name):
+    return _models[name]()
+""",
+    "timm/__init__.py": "def list_models():\n    return []\n",
+    "pytorchcv/__init__.py": "",
+}
+
+
+@dataclass(frozen=True)
+class Short:
+    """A short form: the arguments, what must be printed, exit statuses that are fine, and what must lie there before."""
+
+    arguments: str
+    prints: str
+    statuses: tuple[int, ...] = (0,)
+    before: Callable[[], None] = lambda: None
+    skip: str = ""
+
+
+def record() -> None:
+    save_record(fake_record(), Path("record.json"))
+
+
+def zoo() -> None:
+    for name, text in ZOO.items():
+        path = Path("zoo", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+SHORT = {
+    "experiments": Short("overhead --keep kept --network digits-tiny --inferences 2", r"null protocol: online [\d.]+ ms"),
+    "explain_links": Short("record.json", r"case +measured +explained"),
+    "faults": Short("--faults 1", r"1 faults \(.*; 0 problems"),
+    "fuzz": Short("--inputs 20 --format card", r"card: 20 inputs .* 0 finds"),
+    "linear_offline": Short("digits-tiny --check", r"digits-tiny: \d+ layers"),
+    "no_dealer": Short("digits-tiny --images 2 --batch 2", r"digits-tiny +2 +0 +0 +0 "),
+    "papers": Short("record.json --figure figure.svg", r"masked over loopback.*R² = "),
+    "soak": Short("--inferences 40", r"41 inferences in .*worst logit error [\d.e-]+\n", (0, 1)),  # too short to judge
+    "truncations": Short("--values 2000 --planted 10000", r"2,000 values, 0 off"),
+    "two_hosts": Short("", r"bytes and rounds are the same; [6-9] strangers refused", skip=REFUSED),
+    "zoos": Short("--of cifar", r"2 networks: 1 lowers, 1 refused, 0 wrong", before=zoo),
+}  # fmt: skip
+
+
+def test_every_script_has_a_short_form():
+    assert SHORT.keys() == {path.stem for path in CI.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_it_runs_and_prints_what_it_is_for(name, tmp_path, monkeypatch):
+    short = SHORT[name]
+    if short.skip:
+        pytest.skip(f"no namespaces here: {short.skip}")
+    monkeypatch.chdir(tmp_path)
+    record()
+    short.before()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "zoo"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(CI / f"{name}.py"), *shlex.split(short.arguments)],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    assert done.returncode in short.statuses, said
+    assert re.search(short.prints, said, re.DOTALL), said
+
+
+def test_every_change_that_the_experiments_plant_still_has_its_place(tmp_path):
+    """Slowdowns, a byte, a round: each text that is replaced occurs once, and what comes of it is Python."""
+    experiments = script("experiments")
+    for number, changes in enumerate([*experiments.CHANGES.values(), experiments.ROUND, experiments.BYTE]):
+        tree = experiments.patched(tmp_path / str(number), *changes)
+        for name in {name for name, *_ in changes}:
+            compile((tree / name).read_text("utf-8"), name, "exec")
+        shutil.rmtree(tree)
+
+
+def test_the_experiments_verdicts_come_of_kept_records(tmp_path, monkeypatch, capsys):
+    experiments = script("experiments")
+    monkeypatch.setattr(sys, "argv", ["experiments.py", "judge", "--keep", str(tmp_path), "--size", "6"])
+    for kind, factor in (("same", 1.0), ("slower10", 1.1)):
+        for side in ("base", "head"):
+            slower = {"tiny/masked": factor if side == "head" else 1.0}
+            made = fake_record(["tiny"], ["masked"], slowdown=slower, seed=len(side), session_noise=0.001)
+            (tmp_path / f"{kind}-0000").mkdir(exist_ok=True)
+            save_record(made, tmp_path / f"{kind}-0000" / f"{side}.json")
+    experiments.main()
+    assert '"experiment": "slower10, real, 6 pairs"' in capsys.readouterr().out
+
+
+def test_the_baseline_can_be_made_anew(tmp_path):
+    """Beside a copy of the folder."""
+    shutil.copytree(CI, tmp_path / "ci")
+    pibench = tmp_path / "pibench-here"  # measures nothing, and gates as the real one
+    pibench.write_text(
+        f'#!/bin/sh\necho "$@" >> calls\n[ "$1" = run ] && mkdir -p .pibench/records && '
+        f'exec cp measured.json .pibench/records/measured.json\nexec "{sys.executable}" -m pibench "$@"\n'
+    )
+    pibench.chmod(0o755)
+    save_record(fake_record(["tiny"], ["masked"]), tmp_path / "measured.json")
+    done = subprocess.run(
+        [str(tmp_path / "ci" / "update_baseline.sh"), "--sessions", "1"],
+        env=os.environ | {"PIBENCH": str(pibench)}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [case.network.card for case in load_record(tmp_path / "ci" / "baseline.json").cases] == ["tiny"]
+    for call in (tmp_path / "calls").read_text().splitlines():
+        build_parser(call.split()[0]).parse_args(call.split())
+
+
+def test_the_baseline_is_of_the_suite_that_ci_measures():
+    baseline = load_record(CI / "baseline.json")
+    assert yaml.safe_load((TREE / "suites" / "ci.yaml").read_text())["name"] == baseline.suite.name
+    assert all(case.status == "done" and case.sessions for case in baseline.cases)
+
+
+def test_the_ready_workflow_calls_commands_that_there_are():
+    jobs = yaml.safe_load((CI / "github-actions.yml").read_text())["jobs"]
+    lines = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    commands = re.findall(r"\.venv/bin/pibench ([^|\n]*)", lines)
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command.replace("${{ github.base_ref }}", "main"))
+        build_parser(words[0]).parse_args(words)
