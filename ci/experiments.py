@@ -101,7 +101,8 @@ def patched(folder: Path, *changes: tuple[str, str, str]) -> Path:
 def side(name: str, tree: Path, args: argparse.Namespace) -> Side:
     """Return one side of an experiment."""
     text = SUITE.format(network=args.network, protocol=args.protocol, inferences=args.inferences)
-    return Side(name, str(tree), tree, sys.executable, adapted_suite(text, tree / ".pibench" / "ab-suites" / name))
+    suite = adapted_suite(text, TREE / "suites" / "experiment.yaml", tree / ".pibench" / "ab-suites" / name)
+    return Side(name, str(tree), tree, sys.executable, suite)
 
 
 def run_side_by_side(kind: str, pairs: int, args: argparse.Namespace) -> None:

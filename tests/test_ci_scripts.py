@@ -19,7 +19,7 @@ from fakes import fake_record
 from test_link import REFUSED
 
 from pibench.cli import build_parser
-from pibench.records.record import load_record, save_record
+from pibench.records.files import load_record, save_record
 
 pytestmark = pytest.mark.timeout(240)
 TREE = CI.parent
@@ -42,7 +42,7 @@ def get_model(name):
 
 @dataclass(frozen=True)
 class Short:
-    """A short form: the arguments, what must be printed, exit statuses that are fine, and what must lie there before."""
+    """A short form: the arguments, what must be printed, statuses that are fine, and what must lie there before."""
 
     arguments: str
     prints: str
@@ -52,7 +52,19 @@ class Short:
 
 
 def record() -> None:
-    save_record(fake_record(), Path("record.json"))
+    """Write a record whose link was probed."""
+    made = fake_record()
+    probe = {"rtt_ms": 0.04, "floor_ms": 0.04, "up_mbit_s": 1e4, "down_mbit_s": 1e4, "gloo_round_ms": 0.4}
+    for case in made.cases:
+        made = made.with_case(case.model_copy(update={"link": case.link.model_copy(update={"probe": probe})}))
+    save_record(made, Path("record.json"))
+
+
+def suite() -> None:
+    """Write a suite of random weights, which are the same on both hosts."""
+    Path("suite.yaml").write_text(
+        "{name: two-hosts, networks: [digits-tiny], protocols: [masked], sessions: 1, accuracy_images: 0}"
+    )
 
 
 def zoo() -> None:
@@ -63,8 +75,8 @@ def zoo() -> None:
 
 
 SHORT = {
-    "experiments": Short("overhead --keep kept --network digits-tiny --inferences 2", r"null protocol: online [\d.]+ ms"),
-    "explain_links": Short("record.json", r"case +measured +explained"),
+    "experiments": Short("overhead --keep kept --network digits-tiny --inferences 2", r"null protocol: online [\d.]+"),
+    "explain_links": Short("record.json", r"tiny/masked/loopback/cpu/b1 +[\d.]+s +[\d.]+s =", (0, 1)),  # no real link
     "faults": Short("--faults 1", r"1 faults \(.*; 0 problems"),
     "fuzz": Short("--inputs 20 --format card", r"card: 20 inputs .* 0 finds"),
     "linear_offline": Short("digits-tiny --check", r"digits-tiny: \d+ layers"),
@@ -72,7 +84,7 @@ SHORT = {
     "papers": Short("record.json --figure figure.svg", r"masked over loopback.*R² = "),
     "soak": Short("--inferences 40", r"41 inferences in .*worst logit error [\d.e-]+\n", (0, 1)),  # too short to judge
     "truncations": Short("--values 2000 --planted 10000", r"2,000 values, 0 off"),
-    "two_hosts": Short("", r"bytes and rounds are the same; [6-9] strangers refused", skip=REFUSED),
+    "two_hosts": Short("suite.yaml", r"are the same; [6-9] strangers refused", before=suite, skip=REFUSED),
     "zoos": Short("--of cifar", r"2 networks: 1 lowers, 1 refused, 0 wrong", before=zoo),
 }  # fmt: skip
 
@@ -128,8 +140,8 @@ def test_the_baseline_can_be_made_anew(tmp_path):
     shutil.copytree(CI, tmp_path / "ci")
     pibench = tmp_path / "pibench-here"  # measures nothing, and gates as the real one
     pibench.write_text(
-        f'#!/bin/sh\necho "$@" >> calls\n[ "$1" = run ] && mkdir -p .pibench/records && '
-        f'exec cp measured.json .pibench/records/measured.json\nexec "{sys.executable}" -m pibench "$@"\n'
+        f'#!/bin/sh\necho "$@" >> calls\n[ "$1" = run ] && mkdir -p .pibench/runs && '
+        f'exec cp measured.json .pibench/runs/measured.json\nexec "{sys.executable}" -m pibench "$@"\n'
     )
     pibench.chmod(0o755)
     save_record(fake_record(["tiny"], ["masked"]), tmp_path / "measured.json")

@@ -11,23 +11,31 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from fakes import FakeParties
+from safetensors.torch import save_file
 from test_link_sessions import counts
+from test_run import make_plan, make_run
 from test_session import plan, small_program
 from test_tls import no_certificate, no_tls, old_tls
 
 from pibench.cli import main
 from pibench.errors import PartyError, PibenchError, UsageError
+from pibench.hosts import dealing as dealing_module
 from pibench.hosts import hosts
 from pibench.hosts import lender as lender_module
-from pibench.hosts.asked import wanted
+from pibench.hosts.asked import structure, wanted
 from pibench.hosts.conversation import Talk
+from pibench.hosts.dealing import DealingHost, structure_of
 from pibench.hosts.hosts import (
     LOCAL_OPTIONS,
     NETWORK,
+    Elsewhere,
     HostsUp,
     Peer,
     accepted,
     carried,
+    deals,
     identity,
     over_network,
     parse_address,
@@ -55,7 +63,7 @@ def _registered(monkeypatch):
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
-    for name in ("alice", "bob", "mallory"):
+    for name in ("alice", "bob", "carol", "mallory"):
         generate(name, folder)
     return folder
 
@@ -479,3 +487,86 @@ def test_between_hosts_nobody_deals_unless_asked() -> None:
     ]
     (case,) = over_network(dataclasses.replace(plan, cases=tuple(asked))).cases
     assert case.options == {"provider": "dealer"}
+
+
+@pytest.fixture
+def dealing(keys, tmp_path):
+    """A third host, which deals, and is dialled by the parties of the other two."""
+    log = []
+    lender = DealingHost(("127.0.0.1", 0), 0, who(keys, "carol", "alice", "bob"), log.append)
+    thread = threading.Thread(target=lender.serve)
+    thread.start()
+    yield SimpleNamespace(lender=lender, log=log, address=lender.address)
+    lender.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def masked_plan(host, dealing, keys, folder, dealer_key="carol", **changes):
+    dealer = Elsewhere(dealing.address, who(keys, "bob", dealer_key))
+    link = HostsUp(NETWORK, Peer(host.address, who(keys, "bob", "alice"), dealer))
+    remote = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program": small_program()[0].sha256}
+    made, expected = plan(
+        folder, link=link, remote=remote, protocol="masked", options={"provider": "dealer"},
+        **{"weights": str(folder / "none.safetensors"), **changes},
+    )  # fmt: skip
+    return made, expected
+
+
+def test_a_dealer_on_a_third_host_is_dialled_by_both_others(host, dealing, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    host.lender.dealer = Elsewhere(("127.0.0.1", 0), who(keys, "alice", "carol"))
+    alone = run_session(plan(tmp_path, protocol="masked", options={"provider": "dealer"})[0])
+    made, expected = masked_plan(host, dealing, keys, tmp_path / "client")
+    result = run_session(made)
+    assert counts(result) == counts(alone)
+    assert (torch.tensor(result.logits).flatten(0, 1) - expected).abs().max() < 2**-8
+    assert result.offline["dealer"][0]["sent_bytes"] == alone.offline["dealer"][0]["sent_bytes"] > 0
+    assert any("session 1 for" in line and "dealing, masked" in line for line in dealing.log)
+
+
+def test_a_host_that_names_no_dealer_takes_none(host, dealing, keys, tmp_path):
+    (tmp_path / "client").mkdir()
+    with pytest.raises(PartyError, match="this host knows no dealer"):
+        run_session(masked_plan(host, dealing, keys, tmp_path / "client")[0])
+
+
+def test_nobody_else_can_stand_in_for_the_dealer(host, dealing, keys, tmp_path):
+    """The server's host pins the dealer's key: whoever it trusts as a caller is not thereby a dealer."""
+    (tmp_path / "client").mkdir()
+    host.lender.dealer = Elsewhere(("127.0.0.1", 0), who(keys, "alice", "bob"))
+    with pytest.raises(PartyError, match=r"server: .*(certificate|handshake)"):
+        run_session(masked_plan(host, dealing, keys, tmp_path / "client")[0])
+
+
+def test_a_dealing_host_has_a_dealer_and_nothing_else(dealing, host, keys, tmp_path):
+    made = remote_plan(dealing, keys, tmp_path)
+    made = dataclasses.replace(made, link=HostsUp(NETWORK, Peer(dealing.address, who(keys, "bob", "carol"))))
+    with pytest.raises(PartyError, match="another host may have a dealer here, and nothing else"):
+        run_session(made)
+
+
+def test_masks_travel_to_a_dealer_as_bits(tmp_path):
+    masks = {"m": torch.rand(1, 3, 5) < 0.5, "n": torch.ones(7, dtype=torch.bool)}
+    save_file(masks, tmp_path / "masks.safetensors")
+    path = str(tmp_path / "masks.safetensors")
+    job = Job(role="dealer", protocol="masked", module="m", program=[{}], masks=path, token="t")
+    told = structure(json.loads(json.dumps(structure_of(job))))
+    for name, mask in masks.items():
+        assert (dealing_module._unpacked(told.masks[name]) == mask.numpy()).all()
+    short = {"shape": [9, 9], "bits": told.masks["n"].bits}
+    with pytest.raises(UsageError, match="another size than its shape says"):
+        dealing_module._unpacked(structure({"program": [{}], "masks": {"n": short}}).masks["n"])
+
+
+def test_a_case_says_where_its_dealer_is(tmp_path, monkeypatch):
+    made = make_plan(("masked",))
+    asked = [dataclasses.replace(case, options={"provider": "dealer"}) for case in made.cases]
+    made = over_network(dataclasses.replace(made, cases=tuple(asked)))
+    (case,) = made.cases
+    assert deals(case)
+    run = make_run(made, tmp_path / "record.json", FakeParties(), monkeypatch)
+    assert run._trust(case).short == "client's host"
+    assert "can compute the server's weights" in run._trust(case).line
+    run.dealer_elsewhere = True
+    assert run._trust(case).line.startswith("a dealer who colludes with neither")

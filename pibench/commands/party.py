@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_own_networks(parser, "modules of this host that callers may use; none unless named")
     parser.add_argument(
+        "--deal", action="store_true", help="with --listen: deal for sessions of two other hosts, and lend no card"
+    )
+    parser.add_argument("--dealer", metavar="HOST", help="host whose `party --deal` this host's servers may dial")
+    parser.add_argument("--trust-dealer", type=Path, metavar="FILE", help="certificate of that host")
+    parser.add_argument(
         "--data-port", type=int, metavar="N", help="port of the parties' own connection (default: the next one)"
     )
 
@@ -64,7 +69,8 @@ def _keygen(name: str, folder: Path) -> int:
 
 
 def _listen(args: argparse.Namespace) -> int:
-    from pibench.hosts.hosts import identity, parse_address
+    from pibench.hosts.dealing import DealingHost
+    from pibench.hosts.hosts import Elsewhere, identity, parse_address
     from pibench.hosts.lender import Lender, default_data_port, log_line
     from pibench.links.tls import fingerprint
 
@@ -73,9 +79,20 @@ def _listen(args: argparse.Namespace) -> int:
     place = parse_address(args.listen)
     who = identity(args.key, args.trust)
     data_port = default_data_port(place) if args.data_port is None else args.data_port
-    lender = Lender(place, data_port, who, cards=tuple(args.cards), models=own_networks(args.own_networks))
+    if bool(args.dealer) != bool(args.trust_dealer) or (args.deal and (args.dealer or args.cards or args.own_networks)):
+        raise UsageError(
+            "--dealer HOST and --trust-dealer FILE go together, and with --deal neither they, nor --cards, nor --model",
+            remedy="a host lends a server, or deals",
+        )
+    if args.deal:
+        lender: Lender = DealingHost(place, data_port, who)
+    else:
+        dealer = Elsewhere((args.dealer, 0), identity(args.key, [args.trust_dealer])) if args.dealer else None
+        models = own_networks(args.own_networks)
+        lender = Lender(place, data_port, who, cards=tuple(args.cards), models=models, dealer=dealer)
     log_line(f"listening on {place[0]}:{place[1]}, data on port {data_port}, as {fingerprint(who.certificate)}")
-    log_line(f"lends {', '.join(sorted(lender.lent)) or 'nothing: name cards with --cards, modules with --model'}")
+    lent = ", ".join(sorted(lender.lent)) or "nothing: name cards with --cards, modules with --model"
+    log_line("deals, and lends nothing" if args.deal else f"lends {lent}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
     try:
         lender.serve()

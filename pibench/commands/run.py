@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     two.add_argument("--key", type=Path, metavar="FILE", help="this host's key (`pibench party keygen NAME`)")
     two.add_argument("--trust", type=Path, metavar="FILE", help="the other host's certificate")
+    two.add_argument("--dealer", metavar="HOST:PORT", help="where `pibench party --deal --listen` waits, a third host")
+    two.add_argument("--trust-dealer", type=Path, metavar="FILE", help="the dealing host's certificate")
     add_own_networks(parser, "your own networks, on any suite's settings")
 
 
@@ -67,9 +69,11 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     peer = _peer(args)
     if peer is not None:
-        from pibench.hosts.hosts import over_network
+        from pibench.hosts.hosts import deals, over_network
 
         plan = over_network(plan)
+        if peer.dealer is not None and not any(map(deals, plan.cases)):
+            raise UsageError("no case of this suite has a dealer", remedy="options: {provider: dealer}, under masked")
     if args.dry_run:
         return _dry_run(plan, args.json)
     return _measure(plan, args, resumed, peer)
@@ -101,7 +105,7 @@ def _measure(plan: RunPlan, args: argparse.Namespace, resumed: Path | None, peer
     with spoken, Screen(quiet=args.quiet or args.json) as screen:  # what a user's factory prints is no JSON
         work = Run(plan, path, _record(plan, path, resumed), preparer(plan.sources, screen.told), screen)
         if peer is not None:
-            work.opener = peer.open
+            work.opener, work.dealer_elsewhere = peer.open, peer.dealer is not None
         interrupted, until = False, time.monotonic() + args.budget
         try:
             work.execute()
@@ -127,7 +131,9 @@ def _again(work: Run, plan: RunPlan) -> Run:
     """Return the run that adds sessions to a finished one's record."""
     from pibench.run.runner import Run
 
-    return Run(plan, work.path, work.record, work.prepare, work.listener, work.opener)
+    return Run(
+        plan, work.path, work.record, work.prepare, work.listener, work.opener, dealer_elsewhere=work.dealer_elsewhere
+    )
 
 
 def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
@@ -199,14 +205,19 @@ def _earlier(limit: int = 8) -> list[Record]:
 def _peer(args: argparse.Namespace) -> Peer | None:
     """Return the other host, if there is one."""
     if args.peer is None:
-        if args.key or args.trust:
-            raise UsageError("--key and --trust are for two hosts", remedy="add --peer HOST:PORT")
+        if args.key or args.trust or args.dealer or args.trust_dealer:
+            raise UsageError("--key, --trust and --dealer are for two hosts", remedy="add --peer HOST:PORT")
         return None
-    from pibench.hosts.hosts import Peer, identity, parse_address
+    from pibench.hosts.hosts import Elsewhere, Peer, identity, parse_address
 
     if not (args.key and args.trust):
         raise UsageError(
             "another host needs to know this one, and this one it",
             remedy="--key NAME.key --trust PEER.crt; `pibench party keygen NAME` makes both files",
         )
-    return Peer(parse_address(args.peer), identity(args.key, [args.trust]))
+    if bool(args.dealer) != bool(args.trust_dealer):
+        raise UsageError("a dealer's host needs an address and a certificate", remedy="--dealer and --trust-dealer")
+    dealer = None
+    if args.dealer:
+        dealer = Elsewhere(parse_address(args.dealer), identity(args.key, [args.trust_dealer]))
+    return Peer(parse_address(args.peer), identity(args.key, [args.trust]), dealer)

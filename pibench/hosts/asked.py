@@ -11,6 +11,7 @@ from pibench.errors import UsageError
 MOST_IMAGES = 100_000
 LONGEST_CARD = 1 << 16
 LONGEST_NAME = 256
+MOST_SCALARS = 1 << 26  # of a mask
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -35,6 +36,22 @@ class Wanted(BaseModel):
         return self
 
 
+class PackedMask(BaseModel):
+    """A public mask of a program: its shape, and its bits, eight a byte, in base64."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=MOST_SCALARS)]], Field(max_length=8)]
+    bits: Annotated[str, Field(max_length=MOST_SCALARS // 6)]
+
+
+class Structure(BaseModel):
+    """What a dealer is told of a network: operations, shapes, masks; no weight and no image."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    program: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000)]
+    masks: Annotated[dict[str, PackedMask], Field(max_length=10_000)]
+
+
 class _Numbers(BaseModel):
     """The numbers of a job; the rest of it is checked elsewhere."""
 
@@ -49,6 +66,7 @@ class _Numbers(BaseModel):
     token: Annotated[str, Field(min_length=32, max_length=256)]
     dealer: bool = False
     beside: bool = False
+    dealer_listens: bool = False
     probe: bool = False
 
 
@@ -62,6 +80,11 @@ def check_numbers(values: dict[str, Any]) -> None:
 def wanted(asked: Any) -> Wanted:
     """Return the network that a job asks for; UsageError for anything else."""
     return _read(Wanted, asked, "the job's network")
+
+
+def structure(asked: Any) -> Structure:
+    """Return the public structure that a dealer's job brings; UsageError for anything else."""
+    return _read(Structure, asked, "the job's network")
 
 
 def _read(model: type[Model], values: Any, what: str) -> Model:

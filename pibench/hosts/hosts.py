@@ -2,8 +2,9 @@
 
 The harness starts remote.py in the server's stead, which carries control, results and output over mutual TLS; the
 parties' own connections are TLS as well. The card's text travels, and the public structure of the program; weights stay
-on the one host and images on the other. A dealer, where a suite asks for one, runs beside the client, whose host can
-then compute the weights; run and record say so.
+on the one host and images on the other. A dealer, where a suite asks for one, runs on a third host, which both parties
+dial (dealing.py). Where no third host is named it runs beside the client, whose host can then compute the weights: run
+and record say so.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pibench.session.handshake import WIRE_VERSION
 from pibench.session.job import Job
 
 if TYPE_CHECKING:
-    from pibench.run.settings import RunPlan
+    from pibench.run.settings import CasePlan, RunPlan
 
 # what a job says to the other host; the rest are files, addresses and secrets of this one
 CARRIED = (
     "role", "protocol", "options", "batch", "threads", "device", "warmups", "inferences", "offline_chunk",
-    "dealer", "beside", "timeout_s", "token", "probe", "remote",
+    "dealer", "dealer_listens", "beside", "timeout_s", "token", "probe", "remote",
 )  # fmt: skip
 # these name code, addresses and files of the host that sets them, or show it what the other one computes
 LOCAL_OPTIONS = ("dealer_module", "rendezvous", "keep_dir", "deal_ahead", "check_ranges", "circuits_dir")
@@ -50,11 +51,20 @@ def identity(key: Path, trusted: list[Path]) -> Identity:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A dealer's host, as a party knows it: it is dialled, and pinned by a key of its own."""
+
+    address: Address
+    identity: Identity  # this host's own, with the dealer's certificate as the only peer
+
+
+@dataclass(frozen=True)
 class Peer:
-    """The other host."""
+    """The other host, and the dealer's where there is one."""
 
     address: Address
     identity: Identity
+    dealer: Elsewhere | None = None
 
     def open(self, link: Link, any_socket: bool) -> LinkUp:
         """Return the network to it as a link."""
@@ -71,6 +81,11 @@ def over_network(plan: RunPlan) -> RunPlan:
     return dataclasses.replace(plan, cases=tuple({case.id: case for case in cases}.values()))
 
 
+def deals(case: CasePlan) -> bool:
+    """Whether somebody deals in a case."""
+    return spec_of(case.protocol).arrangement(case.options).dealer is not None
+
+
 class HostsUp(LinkUp):
     """The network between two hosts, as it is."""
 
@@ -84,24 +99,31 @@ class HostsUp(LinkUp):
                 "this protocol brings its own wire (gloo), which no TLS protects",
                 remedy="between hosts run protocols over pibench's own transport",
             )
-        self._peer = peer
+        self._peer, self._dealer = peer, peer.dealer
+        self.dealer_listens = peer.dealer is not None
 
     def engine(self, role: str) -> Engine | None:
-        """Have the server run by the other host: what stands here in its stead calls there."""
-        if role != "server":
+        """Have the server run by the other host, a dealer by its own: what stands here in their stead calls there."""
+        if role == "client" or (role == "dealer" and self._dealer is None):
             return None
         return Engine(command=tuple(processes.command("pibench.hosts.remote")), environment=processes.variables())
 
     def connection(self, role: str) -> dict[str, Any]:
         """Have everybody speak TLS; the client knows its own host's dealer by its own certificate."""
-        mine = self._peer.identity
-        if role != "server":
+        mine, address, more = self._peer.identity, self._peer.address, dict[str, Any]()
+        if self._dealer is not None:
+            more = {"dealer_identity": self._dealer.identity.to_json()}
+            if role == "dealer":
+                mine, address = self._dealer.identity, self._dealer.address
+        elif role != "server":
             mine = dataclasses.replace(mine, peers=(*mine.peers, mine.certificate))
-        return {"kind": "tls", "host": "127.0.0.1", "peer": list(self._peer.address), "identity": mine.to_json()}
+        return {"kind": "tls", "host": "127.0.0.1", "peer": list(address), "identity": mine.to_json(), **more}
 
     def route(self, dialler: str, role: str, address: Address) -> Address:
-        """Find the server on the other host, at the port that it announced."""
-        return (self._peer.address[0], address[1]) if role == "server" else address
+        """Find who is on another host there, at the port that it announced."""
+        if role == "server":
+            return self._peer.address[0], address[1]
+        return (self._dealer.address[0], address[1]) if role == "dealer" and self._dealer is not None else address
 
 
 def carried(job: Job) -> dict[str, Any]:
@@ -128,12 +150,14 @@ def greeted(theirs: dict[str, Any]) -> None:
             )
 
 
-def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str, str | None]) -> Job:
+def accepted(
+    values: dict[str, Any], connection: dict[str, Any], files: dict[str, str | None], role: str = "server"
+) -> Job:
     """Return the job that another host asked for, with this host's own files, addresses and code; no program yet."""
     if unknown := sorted(set(values) - set(CARRIED)):
         raise UsageError(f"the job has {', '.join(map(str, unknown))}, which no other host may set")
-    if values.get("role") != "server":
-        raise UsageError("another host may have a server here, and nothing else")
+    if values.get("role") != role:
+        raise UsageError(f"another host may have a {role} here, and nothing else")
     if values.get("protocol") not in found():
         raise UsageError(f"no protocol is named {str(values.get('protocol'))[:40]!r} here")
     if not isinstance(options := values.get("options", {}), dict):
@@ -142,8 +166,11 @@ def accepted(values: dict[str, Any], connection: dict[str, Any], files: dict[str
     _check_options(options, spec.local)
     check_numbers(values)
     spec.check(options, values.get("device", "cpu"), "network")
+    module = spec.module if role == "server" else spec.arrangement(options).dealer
+    if module is None or (role == "dealer" and not values.get("dealer_listens")):
+        raise UsageError("nobody deals in such a session", remedy="a suite asks for it: options: {provider: dealer}")
     try:
-        return Job(**values, program=[], module=spec.module, connection=connection, **files)  # type: ignore[arg-type]
+        return Job(**values, program=[], module=module, connection=connection, **files)  # type: ignore[arg-type]
     except TypeError as error:
         raise UsageError(f"the job is malformed: {error}") from error
 

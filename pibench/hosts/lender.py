@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from pibench.errors import PibenchError, TransportError, UsageError
 from pibench.hosts.asked import Wanted, wanted
 from pibench.hosts.conversation import Talk
-from pibench.hosts.hosts import accepted, greeted, hello
+from pibench.hosts.hosts import Elsewhere, accepted, greeted, hello
 from pibench.hosts.lent import LentNetworks
 from pibench.links.callers import Callers, Log, say
 from pibench.links.tls import Identity, Wrapper
@@ -27,6 +28,7 @@ from pibench.records.store import release_scratch, scratch_folder
 from pibench.run.settings import OwnModel
 from pibench.session.children import Child, Children, note
 from pibench.session.connect import HANDSHAKE_S, Address
+from pibench.session.job import Job
 
 POLL_S = 0.02
 END_S = 2.0
@@ -48,6 +50,7 @@ class Lender:
     log: Log = log_line
     cards: tuple[str, ...] = ()  # names or patterns of this host's own cards that callers may use
     models: tuple[OwnModel, ...] = ()  # modules of this host's own, likewise
+    dealer: Elsewhere | None = None  # whose deals this host's servers take, from a host of its own
     deadline_s: float = DEADLINE_S  # of one session
     sessions: int = 0
     _busy: threading.Lock = field(default_factory=threading.Lock)
@@ -124,8 +127,23 @@ class Lender:
         values = request.get("job")
         if not isinstance(values, dict):
             raise UsageError("this is no job")
-        here = {"kind": "tls", "host": self.place[0], "port": self.data_port, "identity": self.identity.to_json()}
-        job = accepted(values, here, {})  # all of it is checked before anything is prepared
+        job, what = self._job(values)
+        self.sessions += 1
+        self.log(f"session {self.sessions} for {caller}: {what}, {job.protocol}")
+        with Children() as children:
+            child = children.start(job, engine=spec_of(job.protocol).engine if job.role == "server" else None)
+            how = "ended"
+            try:
+                _carry(talk, children, child, time.monotonic() + self.deadline_s, self._told)
+            except TransportError as error:  # the caller is gone, and with it the session
+                how = "ended" if child.done else f"broken off ({error.what})"
+            self.log(f"session {self.sessions} {how}: {child.reason()}")
+
+    def _job(self, values: dict[str, Any]) -> tuple[Job, str]:
+        """Return what the caller asks for, ready to run, and its network's name."""
+        job = accepted(values, self._here(), {})  # all of it is checked before anything is prepared
+        if job.dealer_listens and self.dealer is None:
+            raise UsageError("this host knows no dealer", remedy="start it with --dealer HOST --trust-dealer FILE")
         asked = wanted(job.remote)
         prepared = self._prepared(asked)
         if prepared.program.sha256 != asked.program:
@@ -135,23 +153,28 @@ class Lender:
             )
         masks = str(prepared.masks_path) if prepared.masks_path else None
         job = dataclasses.replace(job, program=prepared.ops, weights=str(prepared.weights_path), masks=masks)
-        self.sessions += 1
-        self.log(f"session {self.sessions} for {caller}: {prepared.network.card}, {job.protocol}")
-        with Children() as children:
-            child = children.start(job, engine=spec_of(job.protocol).engine)
-            how = "ended"
-            try:
-                _carry(talk, children, child, time.monotonic() + self.deadline_s)
-            except TransportError as error:  # the caller is gone, and with it the session
-                how = "ended" if child.done else f"broken off ({error.what})"
-            self.log(f"session {self.sessions} {how}: {child.reason()}")
+        return job, str(prepared.network.card)
+
+    def _here(self) -> dict[str, Any]:
+        """Return where this host's processes listen, and whom they trust."""
+        here = {"kind": "tls", "host": self.place[0], "port": self.data_port, "identity": self.identity.to_json()}
+        return here if self.dealer is None else {**here, "dealer_identity": self.dealer.identity.to_json()}
+
+    def _told(self, line: Any) -> Any:
+        """Return what a process is told of the addresses that it dials: the host is this one's own business."""
+        if not isinstance(line, dict) or set(line) != {"dealer"} or self.dealer is None:
+            raise TransportError("the caller says what this session has no use for")
+        _, port = line["dealer"] if isinstance(line["dealer"], list) and len(line["dealer"]) == 2 else (None, None)
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise TransportError("the caller names a port that there is not")
+        return {"dealer": [self.dealer.address[0], port]}
 
     def _prepared(self, asked: Wanted) -> Any:
         """Return the network that the caller means, with this host's weights."""
         return self._lent.prepared(asked)
 
 
-def _carry(talk: Talk, children: Children, child: Child, deadline: float) -> None:
+def _carry(talk: Talk, children: Children, child: Child, deadline: float, told: Callable[[Any], Any]) -> None:
     """Carry events there and lines back until the process has ended, the caller is gone, or time is up."""
     while not child.ended:
         if time.monotonic() > deadline:
@@ -162,7 +185,7 @@ def _carry(talk: Talk, children: Children, child: Child, deadline: float) -> Non
         _send_output(talk, child)
         for message in talk.messages():
             if "tell" in message:
-                child.tell(message["tell"])
+                child.tell(told(message["tell"]))
     children.settle(END_S)
     _send_output(talk, child)
     talk.send({"ended": child.process.wait(END_S)})

@@ -1,4 +1,4 @@
-"""Stands in for the server's process when that runs on another host: `python -m pibench.hosts.remote`.
+"""Stands in for a process (the server's, a dealer's) that runs on another host: `python -m pibench.hosts.remote`.
 
 To the harness it is a party like any other: a job on standard input, JSON lines on the results pipe, and the same end
 (even the same signal) as the process over there. To the other host it is the caller.
@@ -58,6 +58,10 @@ def main() -> int:
 def call(job: Job) -> Talk:
     """Call the other host, greet, and hand over the job."""
     values = carried(job)
+    if job.role == "dealer":
+        from pibench.hosts.dealing import structure_of
+
+        values["remote"] = structure_of(job)
     host, port = job.connection["peer"]
     wrap = Wrapper(Identity.from_json(job.connection["identity"]), server=False)
     try:

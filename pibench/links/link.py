@@ -89,6 +89,7 @@ class LinkUp:
     interface: str | None = None  # where the kernel counts this link's traffic, inside the party's namespace
     mtu: int | None = None
     any_socket = True  # whether sockets that the harness knows nothing of (gloo's) cross the link too
+    dealer_listens = False  # whether a dealer is on a host of its own, which both parties dial
 
     def __init__(self, link: Link) -> None:
         self.link = link

@@ -51,6 +51,7 @@ class Run:
     prepare: Prepare
     listener: Listener = field(default_factory=Listener)
     opener: Callable[[LinkAsked, bool], LinkUp] = open_link
+    dealer_elsewhere: bool = False  # between two hosts: on a third one, instead of beside the client
     nurseries: Callable[[list[str]], AbstractContextManager[Nurseries]] = Nurseries  # what parties are forked from
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _needs: dict[str, Needs] = field(default_factory=dict)
@@ -158,9 +159,9 @@ class Run:
             self._judge(case, session)
 
     def _trust(self, case: CasePlan) -> Trust:
-        """Return whom a party trusts; between two hosts the client's runs the dealer, and both together know W."""
+        """Return whom a party trusts; a dealer on the client's host knows W together with it."""
         arrangement = spec_of(case.protocol).arrangement(case.options)
-        if case.link.get("how") != "network" or not arrangement.dealer:
+        if case.link.get("how") != "network" or not arrangement.dealer or self.dealer_elsewhere:
             return Trust(**asdict(arrangement.trust))
         line = "the client's host runs the dealer, and can compute the server's weights"
         self.listener.told(f"{case.id}: {line}")

@@ -84,22 +84,28 @@ def connect_loopback(job: Job, helm: Helm) -> Callable[[], Sockets]:
     Listening begins at once; the returned function completes the connections. The server listens for the client, both
     parties for the dealer. Ports are the kernel's choice, so none is taken by another between choosing and binding.
     """
-    return _connect(job, helm, plain, plain)
+    return _connect(job, helm, plain, lambda _: plain)
 
 
 def connect_tls(job: Job, helm: Helm) -> Callable[[], Sockets]:
-    """Connect between hosts: the same, inside mutual TLS 1.3 with the pinned peer."""
+    """Connect between hosts: the same, inside mutual TLS 1.3 with the pinned peer.
+
+    A dealer on a host of its own is pinned by a key of its own: no party can stand in for it.
+    """
     from pibench.links.tls import Identity, Wrapper
 
-    identity = Identity.from_json(job.connection["identity"])
-    return _connect(job, helm, Wrapper(identity, server=True), Wrapper(identity, server=False))
+    ours = job.connection["identity"]
+
+    def wrap_out(role: str) -> Wrap:
+        asked = job.connection.get("dealer_identity", ours) if role == "dealer" else ours
+        return Wrapper(Identity.from_json(asked), server=False)
+
+    return _connect(job, helm, Wrapper(Identity.from_json(ours), server=True), wrap_out)
 
 
-def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[], Sockets]:
-    awaited = {"server": ["client"], "client": [], "dealer": []}[job.role]
-    awaited += ["dealer"] if job.dealer and job.role != "dealer" else []
+def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Callable[[str], Wrap]) -> Callable[[], Sockets]:
+    awaited, dialled = [*job.listeners.get(job.role, ())], job.dialled_by(job.role)
     awaited += [OFFLINE] if job.beside and job.role == "server" else []
-    dialled = {"server": [], "client": ["server"], "dealer": ["server", "client"]}[job.role]
     place = str(job.connection.get("host", "127.0.0.1")), int(job.connection.get("port", 0))
     listener = listen(*place) if awaited else None
     if listener is not None:
@@ -108,9 +114,9 @@ def _connect(job: Job, helm: Helm, wrap_in: Wrap, wrap_out: Wrap) -> Callable[[]
     def complete() -> Sockets:
         token, deadline = job.token.encode(), time.monotonic() + max(job.timeout_s, CONNECT_S)
         known = helm.addresses() if dialled else {}
-        sockets = {role: dial(known[role], token, job.role, deadline, wrap_out) for role in dialled}
+        sockets = {role: dial(known[role], token, job.role, deadline, wrap_out(role)) for role in dialled}
         if job.beside and job.role == "client":
-            sockets[OFFLINE] = dial(known["server"], token, OFFLINE, deadline, wrap_out)
+            sockets[OFFLINE] = dial(known["server"], token, OFFLINE, deadline, wrap_out("server"))
         if listener is not None:
             with listener:
                 sockets |= accept(listener, token, awaited, deadline, wrap_in)

@@ -38,6 +38,7 @@ class Job:
     offline_chunk: int | None = None  # make material for this many batches at a time; None: for all at once
     dealer: bool = False  # a third process deals
     beside: bool = False  # offline work has a connection of its own, beside the online phase
+    dealer_listens: bool = False  # and both parties dial it, since it is on a host of its own
     timeout_s: float = DEFAULT_TIMEOUT_S  # longest silence of a peer
     token: str = field(repr=False)
     connection: dict[str, Any] = field(default_factory=lambda: {"kind": "loopback", "host": "127.0.0.1"})
@@ -55,6 +56,19 @@ class Job:
     def rank(self) -> int:
         """0 for the server, 1 for the client, 2 for the dealer."""
         return RANKS[self.role]
+
+    @property
+    def listeners(self) -> dict[str, tuple[str, ...]]:
+        """Who listens in this session, and for whom: those dial."""
+        if not self.dealer:
+            return {"server": ("client",)}
+        if self.dealer_listens:
+            return {"server": ("client",), "dealer": ("server", "client")}
+        return {"server": ("client", "dealer"), "client": ("dealer",)}
+
+    def dialled_by(self, role: str) -> list[str]:
+        """Whom a role dials, in this order."""
+        return [listener for listener, callers in self.listeners.items() if role in callers]
 
     @property
     def batches(self) -> int:

@@ -117,6 +117,7 @@ def _job(plan: SessionPlan, role: str, options: dict[str, Any], arrangement: Arr
         options=options, batch=plan.batch, threads=plan.threads, cores=_cores(plan, role),
         device=device_of(plan.device, role), warmups=plan.warmups, inferences=plan.inferences,
         offline_chunk=plan.offline_chunk, dealer=arrangement.dealer is not None, beside=arrangement.beside,
+        dealer_listens=arrangement.dealer is not None and plan.link.dealer_listens,
         timeout_s=plan.timeout_s, token=token, connection=plan.link.connection(role),
         interface=plan.link.interface, probe=plan.probe, remote=plan.remote if role == "server" else None,
     )  # fmt: skip
@@ -200,11 +201,10 @@ class _Conductor:
     def _listening(self, child: Child, address: list[Any]) -> None:
         """Once all who listen have said where, tell those who dial."""
         self._addresses[child.role] = address
-        dealer = any(other.job.dealer for other in self._children.all)
-        if len(self._addresses) == (2 if dealer else 1):
+        if self._addresses.keys() == child.job.listeners.keys():
             for other in self._children.all:
-                if other.role != "server":
-                    other.tell({role: self._route(other.role, role) for role in self._addresses if role != other.role})
+                if dialled := child.job.dialled_by(other.role):
+                    other.tell({role: self._route(other.role, role) for role in dialled})
 
     def _route(self, dialler: str, role: str) -> tuple[str, int]:
         host, port = self._addresses[role]
