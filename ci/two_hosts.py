@@ -74,28 +74,24 @@ def main(argv: list[str]) -> int:
     return int(one != two or refused < 6 or statuses != {"done"})
 
 
+def commands(folder: Path, suite: Path) -> tuple[list[str], list[str]]:
+    """Return what the lending host is called with, and the leading one."""
+    keys, place = folder / "keys", f"10.77.0.1:{PORT}"
+    listen = ["party", "--listen", place, "--key", str(keys / "alice.key"), "--trust", str(keys / "bob.crt")]
+    lead = ["run", str(suite), "-q", "--record", str(folder / "two.json"), "--peer", place]
+    lead += ["--key", str(keys / "bob.key"), "--trust", str(keys / "alice.crt")]
+    return [*listen, "--cards", "*"], lead
+
+
 def two_hosts(up: LinkUp, folder: Path, suite: Path) -> tuple[str, int]:
     """Run the suite between the namespaces, with strangers at the door; return the log and who was refused."""
     keys = folder / "keys"
-    listen = [
-        *PIBENCH,
-        "party",
-        "--listen",
-        f"10.77.0.1:{PORT}",
-        "--key",
-        str(keys / "alice.key"),
-        "--trust",
-        str(keys / "bob.crt"),
-        "--cards",
-        "*",
-    ]
-    lead = [*PIBENCH, "run", str(suite), "-q", "--record", str(folder / "two.json"), "--peer", f"10.77.0.1:{PORT}"]
-    lead += ["--key", str(keys / "bob.key"), "--trust", str(keys / "alice.crt")]
+    listen, lead = commands(folder, suite)
     with open(folder / "log", "w+") as log:
-        host = subprocess.Popen([*up.prefix("server"), *listen], stderr=log, cwd=folder)
+        host = subprocess.Popen([*up.prefix("server"), *PIBENCH, *listen], stderr=log, cwd=folder)
         try:
             wait_for(folder / "log", "listening", host)
-            run = subprocess.Popen([*up.prefix("client"), *lead], cwd=folder)
+            run = subprocess.Popen([*up.prefix("client"), *PIBENCH, *lead], cwd=folder)
             wait_for(folder / "log", "session 1 for", run)
             code = STRANGERS.format(tests=str(Path(__file__).parent.parent / "tests"), port=PORT, keys=str(keys))
             subprocess.run([*up.prefix("client"), sys.executable, "-c", code])

@@ -9,17 +9,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from ci_scripts import CI, script
 from fakes import fake_record
-from test_link import REFUSED
 
 from pibench.cli import build_parser
 from pibench.records.files import load_record, save_record
+from pibench.run.fromsuite import plan_of
 
 pytestmark = pytest.mark.timeout(240)
 TREE = CI.parent
@@ -48,7 +51,6 @@ class Short:
     prints: str
     statuses: tuple[int, ...] = (0,)
     before: Callable[[], None] = lambda: None
-    skip: str = ""
 
 
 def record() -> None:
@@ -60,13 +62,6 @@ def record() -> None:
     save_record(made, Path("record.json"))
 
 
-def suite() -> None:
-    """Write a suite of random weights, which are the same on both hosts."""
-    Path("suite.yaml").write_text(
-        "{name: two-hosts, networks: [digits-tiny], protocols: [masked], sessions: 1, accuracy_images: 0}"
-    )
-
-
 def zoo() -> None:
     for name, text in ZOO.items():
         path = Path("zoo", name)
@@ -75,29 +70,27 @@ def zoo() -> None:
 
 
 SHORT = {
-    "experiments": Short("overhead --keep kept --network digits-tiny --inferences 2", r"null protocol: online [\d.]+"),
     "explain_links": Short("record.json", r"tiny/masked/loopback/cpu/b1 +[\d.]+s +[\d.]+s =", (0, 1)),  # no real link
     "faults": Short("--faults 1", r"1 faults \(.*; 0 problems"),
     "fuzz": Short("--inputs 20 --format card", r"card: 20 inputs .* 0 finds"),
     "linear_offline": Short("digits-tiny --check", r"digits-tiny: \d+ layers"),
-    "no_dealer": Short("digits-tiny --images 2 --batch 2", r"digits-tiny +2 +0 +0 +0 "),
     "papers": Short("record.json --figure figure.svg", r"masked over loopback.*R² = "),
     "soak": Short("--inferences 40", r"41 inferences in .*worst logit error [\d.e-]+\n", (0, 1)),  # too short to judge
     "truncations": Short("--values 2000 --planted 10000", r"2,000 values, 0 off"),
-    "two_hosts": Short("suite.yaml", r"are the same; [6-9] strangers refused", before=suite, skip=REFUSED),
     "zoos": Short("--of cifar", r"2 networks: 1 lowers, 1 refused, 0 wrong", before=zoo),
 }  # fmt: skip
 
 
+IN_PARTS = {"experiments", "no_dealer", "two_hosts"}  # whole sessions of theirs take too long: see below
+
+
 def test_every_script_has_a_short_form():
-    assert SHORT.keys() == {path.stem for path in CI.glob("*.py")}
+    assert SHORT.keys() | IN_PARTS == {path.stem for path in CI.glob("*.py")}
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_it_runs_and_prints_what_it_is_for(name, tmp_path, monkeypatch):
     short = SHORT[name]
-    if short.skip:
-        pytest.skip(f"no namespaces here: {short.skip}")
     monkeypatch.chdir(tmp_path)
     record()
     short.before()
@@ -122,6 +115,16 @@ def test_every_change_that_the_experiments_plant_still_has_its_place(tmp_path):
         shutil.rmtree(tree)
 
 
+def test_the_experiments_call_pibench_as_it_is_called(tmp_path):
+    experiments = script("experiments")
+    args = SimpleNamespace(network="digits-tiny", protocol="masked", inferences=2)
+    made = experiments.side("base", tmp_path, args)
+    assert [case.network for case in plan_of(str(made.suite)).cases] == ["digits-tiny"]
+    words = made.command(tmp_path / "record.json", 2, [])
+    verb = words.index("run")
+    build_parser("run").parse_args(words[verb:])
+
+
 def test_the_experiments_verdicts_come_of_kept_records(tmp_path, monkeypatch, capsys):
     experiments = script("experiments")
     monkeypatch.setattr(sys, "argv", ["experiments.py", "judge", "--keep", str(tmp_path), "--size", "6"])
@@ -133,6 +136,34 @@ def test_the_experiments_verdicts_come_of_kept_records(tmp_path, monkeypatch, ca
             save_record(made, tmp_path / f"{kind}-0000" / f"{side}.json")
     experiments.main()
     assert '"experiment": "slower10, real, 6 pairs"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("noise", "status", "says"), [(0.0, 0, " 0 "), (0.5, 1, "<- not as with the dealer")])
+def test_logits_without_a_dealer_are_compared_with_those_of_one(noise, status, says, monkeypatch, capsys):
+    """One structure, and logits that are plaintext's, or are far off without a dealer."""
+    no_dealer = script("no_dealer")
+    kind = next(iter(no_dealer.other_peoples.KINDS))
+    monkeypatch.setattr(no_dealer.other_peoples, "KINDS", {kind: no_dealer.other_peoples.KINDS[kind]})
+    monkeypatch.setattr(no_dealer, "Nurseries", lambda modules: nullcontext(SimpleNamespace(start=None)))
+
+    def logits(network, provider, images, batch, launch, folder):
+        return network.reference[:images] + (noise * np.arange(10) if provider == "two-party" else 0)
+
+    monkeypatch.setattr(no_dealer, "private_logits", logits)
+    monkeypatch.setattr(sys, "argv", ["no_dealer.py", "--structures", "--images", "2", "--batch", "2"])
+    assert no_dealer.main() == status
+    assert says in capsys.readouterr().out
+
+
+def test_two_hosts_are_called_as_they_are_called(tmp_path):
+    two_hosts = script("two_hosts")
+    for command in two_hosts.commands(tmp_path, Path("suite.yaml")):
+        build_parser(command[0]).parse_args(command)
+    (tmp_path / "suite.yaml").write_text(two_hosts.SUITE)
+    assert len(plan_of(str(tmp_path / "suite.yaml")).cases) == 2
+    strangers = two_hosts.STRANGERS.format(tests=str(CI.parent / "tests"), port=1, keys=str(tmp_path))
+    exec(compile(strangers.partition("for kind")[0], "strangers", "exec"), names := {})
+    assert len(names["KINDS"]) >= 6
 
 
 def test_the_baseline_can_be_made_anew(tmp_path):
