@@ -61,17 +61,18 @@ SLEEP = (SLOW[0], SLOW[1], """\
 """)  # fmt: skip
 TABLES = "pibench/mpc/masked/gadgets/tables.py"
 ROUND = [
-    (TABLES, "        bits, reply = np.empty(n, np.uint8)",
-     "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n"
-     "        bits, reply = np.empty(n, np.uint8)"),
-    (TABLES, "        c, bits, beta = np.empty(n, np.int64)",
+    (TABLES, "        c = backend.open_masked(x,", "        import numpy as np\n\n"
+     "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n        c = backend.open_masked(x,"),
+    (TABLES, "        c = backend.unpack((yield Await(n * window.open_bytes))", "        import numpy as np\n\n"
      "        yield Send(np.zeros(1, np.uint8))\n        yield Await(1)\n"
-     "        c, bits, beta = np.empty(n, np.int64)"),
+     "        c = backend.unpack((yield Await(n * window.open_bytes))"),
 ]  # fmt: skip
 BYTE = [
-    (TABLES, "yield Send(reply)", "yield Send(np.concatenate([reply, np.zeros(n, np.uint8)]))"),
-    (TABLES, "reply = yield Await(n)", "reply = (yield Await(2 * n))[:n].copy()"),
-]
+    (TABLES, "        yield Send(backend.host(backend.answer(bits, theirs, share.table)))",
+     "        import numpy as np\n\n        answer = backend.host(backend.answer(bits, theirs, share.table))\n"
+     "        yield Send(np.concatenate([answer, np.zeros(n, np.uint8)]))"),
+    (TABLES, "reply = backend.lift((yield Await(n)))", "reply = backend.lift((yield Await(2 * n))[:n].copy())"),
+]  # fmt: skip
 CHANGES = {  # what the head does more than the base
     "same": [],
     "sleep3": [(*SLEEP[:2], SLEEP[2].format(share=0.03))],

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import networks_for_tests as networks
 import numpy as np
 import pytest
+import torch
 import yaml
 from ci_scripts import CI, script
 from fakes import fake_record
@@ -81,7 +83,7 @@ SHORT = {
 }  # fmt: skip
 
 
-IN_PARTS = {"experiments", "no_dealer", "two_hosts"}  # whole sessions of theirs take too long: see below
+IN_PARTS = {"circa", "experiments", "no_dealer", "two_hosts"}  # whole runs of theirs take too long: see below
 
 
 def test_every_script_has_a_short_form():
@@ -153,6 +155,17 @@ def test_logits_without_a_dealer_are_compared_with_those_of_one(noise, status, s
     monkeypatch.setattr(sys, "argv", ["no_dealer.py", "--structures", "--images", "2", "--batch", "2"])
     assert no_dealer.main() == status
     assert says in capsys.readouterr().out
+
+
+def test_what_a_sign_alone_costs_is_counted():
+    """Of a network whose ReLUs are small: with 28 dropped bits most positives become zero, as the formula says."""
+    circa, images = script("circa"), 0.01 * torch.rand(4, *networks.SHAPE)
+    program, weights = networks.program_of("residual")
+    row = circa.measure(program, weights, images, 28)
+    seen, predicted, spread = re.search(r"\| ([\d,]+) \(\S+\) \| ([\d,]+) ± (\d+) \|", row).groups()
+    assert abs(int(seen.replace(",", "")) - int(predicted.replace(",", ""))) <= 3 * int(spread)
+    assert int(seen.replace(",", "")) > 0
+    assert "0.00 % | 0.00 % |" in circa.score(program, weights, images, torch.full((4,), -1), 0)
 
 
 def test_two_hosts_are_called_as_they_are_called(tmp_path):

@@ -502,21 +502,25 @@ def dealing(keys, tmp_path):
     assert not thread.is_alive()
 
 
+PATIENCE = {"timeout_s": 100.0, "deadline_s": 150.0}  # kernels may have to be compiled first
+
+
 def masked_plan(host, dealing, keys, folder, dealer_key="carol", **changes):
     dealer = Elsewhere(dealing.address, who(keys, "bob", dealer_key))
     link = HostsUp(NETWORK, Peer(host.address, who(keys, "bob", "alice"), dealer))
     remote = {"card": "name: small", "images": 1, "seed": 0, "merge": True, "program": small_program()[0].sha256}
     made, expected = plan(
-        folder, link=link, remote=remote, protocol="masked", options={"provider": "dealer"},
+        folder, link=link, remote=remote, protocol="masked", options={"provider": "dealer"}, **PATIENCE,
         **{"weights": str(folder / "none.safetensors"), **changes},
     )  # fmt: skip
     return made, expected
 
 
+@pytest.mark.timeout(300)
 def test_a_dealer_on_a_third_host_is_dialled_by_both_others(host, dealing, keys, tmp_path):
     (tmp_path / "client").mkdir()
     host.lender.dealer = Elsewhere(("127.0.0.1", 0), who(keys, "alice", "carol"))
-    alone = run_session(plan(tmp_path, protocol="masked", options={"provider": "dealer"})[0])
+    alone = run_session(plan(tmp_path, protocol="masked", options={"provider": "dealer"}, **PATIENCE)[0])
     made, expected = masked_plan(host, dealing, keys, tmp_path / "client")
     result = run_session(made)
     assert counts(result) == counts(alone)
