@@ -83,7 +83,7 @@ SHORT = {
 }  # fmt: skip
 
 
-IN_PARTS = {"circa", "experiments", "no_dealer", "two_hosts"}  # whole runs of theirs take too long: see below
+IN_PARTS = {"circa", "experiments", "no_dealer", "own_repository", "two_hosts"}  # whole runs take too long: see below
 
 
 def test_every_script_has_a_short_form():
@@ -166,6 +166,19 @@ def test_what_a_sign_alone_costs_is_counted():
     assert abs(int(seen.replace(",", "")) - int(predicted.replace(",", ""))) <= 3 * int(spread)
     assert int(seen.replace(",", "")) > 0
     assert "0.00 % | 0.00 % |" in circa.score(program, weights, images, torch.full((4,), -1), 0)
+
+
+def test_the_scratch_repository_holds_what_pibench_reads(tmp_path, monkeypatch):
+    own = script("own_repository")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(own.SUITE)
+    (case,) = plan_of("mine.yaml").cases
+    assert case.network == "mynet:make"
+    shapes = []
+    for layers in ("", own.STEP):
+        exec(own.NET % layers, names := {})
+        shapes.append(names["make"]()(torch.zeros(2, 1, 8, 8)).shape)
+    assert shapes == [(2, 4), (2, 4)]
 
 
 def test_two_hosts_are_called_as_they_are_called(tmp_path):
