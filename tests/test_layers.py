@@ -104,7 +104,8 @@ def test_no_modules_need_each_other() -> None:
 
 
 # Public structure, files and exchanges that two parties make in host memory; secret words are the backend's everywhere.
-NAMES_NUMPY = {"plan", "planner", "sources.source", "sources.shelf", "sources.exchange", "sources.transferred"}
+NAMES_NUMPY = {"plan", "planner", "sources.source", "sources.shelf", "sources.exchange", "sources.transferred",
+               "sources.weighing"}  # fmt: skip
 
 
 def test_secret_words_are_worked_on_by_backends_alone() -> None:
