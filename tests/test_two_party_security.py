@@ -23,16 +23,19 @@ from pibench.mpc.crypto.rlwe import params
 from pibench.mpc.crypto.rlwe.primes import primes
 from pibench.mpc.masked.cost import operation_cost, planned, settled_options
 from pibench.mpc.masked.gadgets import layers_of
+from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.options import WeightBits
 from pibench.mpc.masked.security import security_of
 from pibench.mpc.masked.sources.two_party import assumed_sizes
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
-from pibench.networks.build import skeleton
+from pibench.networks.build import build, skeleton
 from pibench.networks.card import load_card
 from pibench.run.declared import declared_cost
 from pibench.run.predict import predict
 from pibench.run.prepare import prepare_instance
 from pibench.run.settings import CasePlan, Needs
+from pibench.training.find_checkpoint import find_checkpoint
+from pibench.training.runs import load_into
 
 pytestmark = pytest.mark.timeout(240)
 ALONE: dict[str, Any] = {"provider": "two-party"}
@@ -70,6 +73,27 @@ def test_whole_networks_have_what_is_claimed(name: str, weight_bits: int) -> Non
     assert said.hiding == pytest.approx(-math.log2(distance))
     assert (said.encryption, said.weight_bits) == (128, weight_bits)
     assert said.decryption >= 40
+
+
+def test_weights_of_the_zoo_lie_in_their_class_and_move_floods_less_than_is_claimed() -> None:
+    """A trained network: sums of absolute weights, and what noise moves a flood on average, from its own weights."""
+    card = load_card("drd-c100-12k")
+    checkpoint = find_checkpoint(card)
+    assert checkpoint is not None
+    module = build(card.network).eval()
+    load_into(module, checkpoint, card.network)
+    program, weights = merge(*lower(module, card.network.input_shape))[:2]
+    options = settled_options(program, weights, 1, ALONE)
+    plan, gadgets = planned(program, 1, options)
+    sizes, made, moved = assumed_sizes(gadgets, 1), layer_weights(plan, weights), 0.0
+    for layer in layers_of(gadgets):
+        w = made[layer.layer.weight].double().mul(2**16).round().reshape(layer.weight_shape[0], -1)
+        assert w.abs().sum(1).max() <= 2 ** options["weight_bits"]
+        # errors of variance 10.5 and a rounding's 1/12, times weights; an encryption of zero: u e + e1 s, ternary
+        variance = (w**2).sum(1) * (10.5 + 1 / 12) + 2 * 8192 * 10.5 * 2 / 3
+        mean = float(torch.sqrt(variance * 2 / math.pi).mean())
+        moved += layer.size * mean / 2 ** (sizes.parameters[layer.step.out].flood + 1)
+    assert -math.log2(moved) > sizes.hiding_bits() + 5  # a hard bound is worse than what happens
 
 
 def test_a_large_modulus_has_no_security_by_the_tables() -> None:
