@@ -8,6 +8,7 @@ import pytest
 
 from pibench.cli import main
 from pibench.errors import EXIT_USAGE, UsageError
+from pibench.networks.card import load_card
 from pibench.reporting.onpaper.constants import CONSTANTS, cheap, dear, point
 from pibench.reporting.onpaper.costcheck import PUBLISHED, WHERE_IT_DOES_NOT_FIT, beyond, checks
 from pibench.reporting.onpaper.costmodel import SYSTEMS, WIRES, LinearLayer, Wire, Workload, estimate, workload_of
@@ -147,6 +148,13 @@ def test_verb_prints_both_phases_and_says_that_it_is_on_paper(capsys: pytest.Cap
     out = capsys.readouterr().out
     for word in ("on paper, not measured", "offline", "online", "stored for one inference", "round trips"):
         assert word in out
+
+
+@pytest.mark.parametrize("card", ["digits-full-snl-10", "digits-full-senet-50"])
+def test_a_masked_network_is_counted_by_its_masks(card: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", card, "--system", "delphi", "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["estimates"]
+    assert made["workload"]["relu_count"] == load_card(card).relu_count
 
 
 def test_verb_as_json_with_checks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,10 @@ from scipy import stats
 from test_protocol_masked import close, identity_relu
 
 from pibench.errors import MaterialError, UsageError
+from pibench.lowering.lower import lower
+from pibench.lowering.merge import merge
 from pibench.lowering.program import Conv, Input, MaxPool, Program
+from pibench.lowering.reference import evaluate
 from pibench.mpc.crypto.garbling.store import Store
 from pibench.mpc.delphi.cost import held_bytes, operation_cost
 from pibench.mpc.delphi.options import DelphiOptions
@@ -24,6 +27,11 @@ from pibench.mpc.delphi.protocol import DelphiProtocol
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
+from pibench.networks.build import build, stage_of
+from pibench.networks.card import load_card
+from pibench.training.checkpoint import load_checkpoint
+from pibench.training.data import load_dataset, normalise
+from pibench.training.find_checkpoint import find_checkpoint
 
 pytestmark = pytest.mark.timeout(120)
 run_delphi = partial(run_masked, protocol=DelphiProtocol)
@@ -49,6 +57,29 @@ def agrees_at_its_declared_cost(name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", networks.everything())
 def test_every_operation_agrees_with_plaintext_and_costs_what_is_declared(name: str, garbler: str) -> None:
     agrees_at_its_declared_cost(name, {"garbler": garbler})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("digits-full-drd-c3-b-a2-r2", {}),
+        ("digits-full-hrn-10", {"garbler": "client"}),
+        ("digits-full-snl-10", {}),  # masked ReLUs
+        ("digits-full-poly-10", {}),  # squares
+        ("digits-full-senet-10", {"sign_only": True}),
+    ],
+)
+def test_trained_networks_of_the_zoo_answer_as_in_plaintext(name: str, options: dict[str, Any]) -> None:
+    card = load_card(name)
+    module, data = build(card.network).eval(), load_dataset("digits")
+    path = find_checkpoint(card)
+    assert path is not None
+    module.load_state_dict(load_checkpoint(path)[0])
+    program, weights = merge(*lower(module, card.network.input_shape, stage_of))[:2]
+    images = normalise(data.test_images[:4], data.mean, data.std)
+    outcome = run_delphi(program, weights, [images], **options)
+    close(outcome, program, weights, [images])
+    assert torch.equal(outcome.logits[0].argmax(1), evaluate(program, weights, images).argmax(1))
 
 
 @pytest.mark.parametrize("garbler", GARBLERS)

@@ -52,19 +52,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _workload(name: str) -> Workload:
-    """Lower a card's network without weights and count it."""
-    import torch
-
+    """Lower a card's network without weights, but with the masks of its checkpoint, and count it."""
     from pibench.lowering.lower import lower
-    from pibench.networks.build import build
     from pibench.networks.card import load_card
     from pibench.networks.census import census
     from pibench.reporting.onpaper.costmodel import workload_of
+    from pibench.training.find_checkpoint import find_checkpoint, with_masks
 
     card = load_card(name)
-    with torch.device("meta"):
-        module = build(card.network)
-    program, _ = lower(module, card.network.input)
+    program, _ = lower(with_masks(card, find_checkpoint(card)), card.network.input_shape)
     counts = census(program)
     return workload_of(program, card.name, counts.macs, counts.relu_rounds)
 

@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     from pibench.networks.build import stage_of
     from pibench.networks.card import load_card
     from pibench.networks.census import census
-    from pibench.training.find_checkpoint import find_checkpoint
+    from pibench.training.find_checkpoint import find_checkpoint, with_masks
 
     card = load_card(args.card)
     checkpoint = find_checkpoint(card)
-    program, weights = lower(_module(card, checkpoint), card.network.input_shape, stage_of)
+    program, weights = lower(with_masks(card, checkpoint), card.network.input_shape, stage_of)
     counted = census(program)
     runs, _, merged = merge(program, weights)
     facts = {
@@ -94,23 +94,6 @@ def _show_record(path: Path, name: str, *, as_json: bool) -> int:
         return EXIT_OK
     Console(width=width, highlight=False).print(answer(record))
     return EXIT_OK
-
-
-def _module(card: Card, checkpoint: Path | None) -> Any:
-    """Return the network without weights, but with the masks of its checkpoint: they decide what is counted."""
-    from pibench.networks.build import masks_of, skeleton
-
-    module = skeleton(card.network)
-    masks = masks_of(module)
-    if masks and checkpoint is not None:
-        from pibench.training.checkpoint import load_checkpoint
-
-        state, _ = load_checkpoint(checkpoint)
-        for site, mask in masks.items():
-            saved = state.get(f"{site}.mask", state.get(f"mask.{site}"))
-            if saved is not None and saved.shape == mask.shape:
-                mask.copy_(saved)
-    return module
 
 
 def _trained(checkpoint: Path | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pibench.errors import DataError
 from pibench.networks.card import Card, load_card
@@ -16,6 +16,9 @@ from pibench.training.plan import TeacherChoice, find_weights
 from pibench.training.progress import Report, silent
 from pibench.training.recipe import Recipe, recipe_for
 from pibench.training.zoo import shelves
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CHECKPOINTS = Path(".pibench/checkpoints")
 STATE = Path(".pibench/training")
@@ -58,6 +61,23 @@ def find_checkpoint(card: Card) -> Path | None:
     newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     known = (path for path in (own, *shipped, *newest_first) if path.is_file())
     return next((path for path in known if not differences(read_metadata(path), card.network)), None)
+
+
+def with_masks(card: Card, checkpoint: Path | None) -> nn.Module:
+    """Return the network without weights, but with the masks of its checkpoint: they decide what is counted."""
+    from pibench.networks.build import masks_of, skeleton
+
+    module = skeleton(card.network)
+    masks = masks_of(module)
+    if masks and checkpoint is not None:
+        from pibench.training.checkpoint import load_checkpoint
+
+        state, _ = load_checkpoint(checkpoint)
+        for site, mask in masks.items():
+            saved = state.get(f"{site}.mask", state.get(f"mask.{site}"))
+            if saved is not None and saved.shape == mask.shape:
+                mask.copy_(saved)
+    return module
 
 
 def ensure_trained(card: Card, tell: Tell = lambda _: None, report: Report = silent) -> Path | None:
