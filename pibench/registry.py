@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
 
+_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)ms,(\d+(?:\.\d+)?)(?:mbit|mbit/s|mbps)")
 LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.links.link
 OWN_SOCKETS_ONLY = ("paced", "network")  # ways of making a link that carry pibench's own connections and no others
 
@@ -34,3 +36,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = [other for other in names if parts <= set(other.split("-"))]  # a part was left out: drd-12k
     near = near or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def written_link(text: str) -> tuple[float, float] | None:
+    """Return round trip (ms) and rate (Mbit/s) of a link written as `80ms,50mbit`; None for any other text."""
+    found = _WRITTEN.fullmatch(text.strip().lower())
+    return (float(found[1]), float(found[2])) if found else None

@@ -19,7 +19,7 @@ from pibench.documents import Strict, collect, parse, read_yaml
 from pibench.errors import UsageError
 from pibench.library import find_documents, resolve
 from pibench.mpc.spec import spec_of
-from pibench.registry import DATASETS, LINKS, MEASURES, nearest
+from pibench.registry import DATASETS, LINKS, MEASURES, nearest, written_link
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -28,6 +28,16 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 def _named(key: str) -> BeforeValidator:
     """Let a plain name stand for a mapping that holds nothing else."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _link(value: Any) -> Any:
+    """Let a name stand for a link, or its round trip and rate as they are written everywhere: `80ms,50mbit`."""
+    if not isinstance(value, str):
+        return value
+    written = written_link(value)
+    if written is None:
+        return {"name": value}
+    return {"name": value.strip().lower().replace(",", "-"), "rtt_ms": written[0], "mbit_s": written[1]}
 
 
 def _known(names: Mapping[str, Any] | tuple[str, ...], what: str) -> AfterValidator:
@@ -131,7 +141,9 @@ class Suite(Strict):
     title: str = ""
     networks: Annotated[list[Annotated[NetworkEntry, _named("card")]], Field(min_length=1)]
     protocols: Annotated[list[Annotated[ProtocolEntry, _named("name")]], Field(min_length=1)]
-    links: Annotated[list[Annotated[LinkEntry, _named("name")]], Field(min_length=1)] = [LinkEntry(name="loopback")]
+    links: Annotated[list[Annotated[LinkEntry, BeforeValidator(_link)]], Field(min_length=1)] = [
+        LinkEntry(name="loopback")
+    ]
     devices: Annotated[
         list[Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?(,cuda(:\d+)?)?)$")]], Field(min_length=1)
     ] = ["cpu"]

@@ -10,11 +10,14 @@ from suite_records import record_of_suite
 
 from pibench.cli import main
 from pibench.library import summary
+from pibench.links.link import link_from
 from pibench.records.files import save_record
 from pibench.registry import nearest
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.screen.frontier import terminal
 from pibench.reporting.view import view_of
+from pibench.reporting.whatif import wire_named
+from pibench.suite import load_suite
 
 RECORDS = ("20260101T000000Z-base", "20260101T000001Z-head")
 
@@ -88,6 +91,27 @@ def test_the_plot_of_a_report_fits_the_terminal(height: int) -> None:
 def test_a_link_without_a_protocol_is_refused_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "drd-c100-12k", "--link", "wan"]) == 4
     assert "--protocol masked" in capsys.readouterr().err
+
+
+def test_a_link_is_written_in_one_way_everywhere(lines, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    written = "80ms,50mbit"
+    link = link_from(written)
+    assert (link.name, link.rtt_ms, link.mbit_s) == ("80ms-50mbit", 80.0, 50.0)
+    assert (wire_named(written).rtt_ms, wire_named(written).up_mbit_s) == (80.0, 50.0)
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(f"name: mine\nnetworks: [digits-tiny]\nprotocols: [masked]\nlinks: ['{written}']\n")
+    (case,) = load_suite(str(suite)).cases()
+    assert (case.link.name, case.link.rtt_ms, case.link.mbit_s) == ("80ms-50mbit", 80.0, 50.0)
+    assert "80ms,50mbit" in lines("show", "drd-c100-12k", "--protocol", "masked", "--link", written)[1]
+    assert "80ms,50mbit" in " ".join(lines("choose", "--deadline", "5s", "--link", written))
+
+
+def test_a_system_on_paper_never_makes_a_deadline(lines) -> None:  # type: ignore[no-untyped-def]
+    found = lines("report", "last", "--terminal", "--deadline", "100s")
+    paper = [line for line in found if line.endswith(", on paper")]
+    assert paper
+    assert all(line.strip().startswith("on paper") for line in paper)
+    assert any(line.strip().startswith("makes it") for line in found)
 
 
 def test_a_title_in_a_list_is_as_it_was_written(tmp_path: Path) -> None:

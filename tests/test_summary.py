@@ -8,8 +8,10 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.records.files import save_record
 from pibench.records.record import Record, Trust
+from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.reporting.screen.summary import summary
+from pibench.reporting.view import view_of
 
 PROTOCOLS = ("plaintext", "masked", "crypten-cached", "crypten")
 
@@ -64,3 +66,24 @@ def test_columns_go_by_importance_and_none_is_cut() -> None:
     assert fitted(columns, 80) == (["name  one  two", "a       1    2"], [])
     assert fitted(columns, 10) == (["name  one", "a       1"], ["two"])
     assert wrapped("x" * 50, 20) == ["x" * 50]
+
+
+@pytest.mark.parametrize(("sessions", "noise"), [(5, 0.05), (9, 0.3), (2, 0.3), (1, 0.3)])
+def test_headlines_of_noisy_runs_do_not_contradict_one_another(sessions: int, noise: float) -> None:
+    """Twelve runs of the same networks: two firm prices never exclude each other, and nobody slower is named faster."""
+    prices, truth = [], ["culled", "thinned", "reshaped", "tiny"]  # all are faster than the full one
+    for seed in range(12):
+        record = fake_record(
+            protocols=("masked", "crypten-cached"), sessions=sessions, inferences=8, seed=seed, session_noise=noise,
+            noise=noise,
+        )  # fmt: skip
+        ladder = main_ladder(view_of([record]).ladders())
+        assert ladder
+        found = answer(view_of([record]), ladder)
+        assert "does not decide" not in found.headline
+        if found.headline.startswith("1,000 ReLUs cost"):
+            prices.append(ladder.fit.slope_interval)
+        named = found.sentences[1].partition("the fastest is ")[2].partition(":")[0]
+        assert not named or named in truth
+        assert sessions > 1 or not named, "one session says nothing about another run"
+    assert max((low for low, _ in prices), default=0.0) <= min((high for _, high in prices), default=1.0)

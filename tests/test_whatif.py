@@ -92,7 +92,7 @@ def test_a_deadline_is_answered_for_one_data_set_and_batch(tmp_path: Path, capsy
     out = capsys.readouterr().out
     found = out[out.index("Within 1.00 s over loopback (digits, batch 1)") :]
     assert len(re.findall("under masked, measured", found)) == 2
-    assert found.count("on paper") == 2
+    assert found.count(", on paper") == 2
     assert "culled" not in found
 
     assert main(["report", paths["four"], "--terminal", "--deadline", "1"]) == 0

@@ -144,6 +144,7 @@ def _what_if(view: View, setting: Setting, link: str, deadline_s: float) -> None
     print(f"\nWithin {seconds(deadline_s)} over {link} ({task}): {verdict}")
     for option in sorted(found, key=lambda o: _order(o, deadline_s)):
         made = "makes it" if option.online_s <= deadline_s else "too slow"
+        made = "on paper" if option.basis == "on paper" else made  # never among those that were measured
         score = f"{option.percent:6.2f} %" if option.percent is not None else " " * 8
         took = f"{seconds(option.online_s):>8}"
         print(f"  {made}  {score}  {took}  {option.network} under {option.system}, {option.basis}")

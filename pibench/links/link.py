@@ -19,6 +19,7 @@ from typing import Any
 from pibench import processes
 from pibench.errors import PartyError, UsageError
 from pibench.mpc.spec import Engine
+from pibench.registry import written_link
 
 WAYS = ("netem", "wire", "paced")  # by preference
 HOWS = ("auto", "none", "veth", *WAYS, "network")
@@ -70,8 +71,11 @@ PROFILES = {
 def link_from(spec: str | Mapping[str, Any], where: str = "") -> Link:
     """Return the link that a suite names or describes."""
     if isinstance(spec, str):
+        if (written := written_link(spec)) is not None:
+            return Link(name=spec.strip().lower().replace(",", "-"), rtt_ms=written[0], mbit_s=written[1])
         if spec not in PROFILES:
-            raise UsageError(f"no link is named {spec!r}", where=where, remedy=f"choose one of {', '.join(PROFILES)}")
+            remedy = f"choose one of {', '.join(PROFILES)}, or write round trip and rate as 80ms,50mbit"
+            raise UsageError(f"no link is named {spec!r}", where=where, remedy=remedy)
         return PROFILES[spec]
     known = {field.name for field in dataclasses.fields(Link)}
     if unknown := sorted(set(spec) - known):

@@ -96,8 +96,8 @@ def _two(ladder: Ladder) -> str:
 
 
 def apart(one: Cell, other: Cell) -> bool:
-    """Whether two latencies can be told apart: their intervals do not overlap."""
-    if one.online is None or other.online is None:
+    """Whether two latencies can be told apart: their intervals do not overlap; those of one session say too little."""
+    if one.online is None or other.online is None or min(one.online.n_sessions, other.online.n_sessions) < 2:
         return False
     return one.online.high < other.online.low or other.online.high < one.online.low
 

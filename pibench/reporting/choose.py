@@ -52,7 +52,7 @@ class Candidate:
     def over(self, wire: Wire) -> Candidate:
         """Return the candidate with its online time over a link."""
         if self.samples:
-            return replace(self, online_s=median(self.samples))
+            return replace(self, online_s=self.percentiles()["median"])
         arrangement = spec_of(self.protocol).arrangement(self.options or {})
         ways = ((self.server_bytes, wire.down_mbit_s), (self.client_bytes, wire.up_mbit_s))
         latency_s, transfer_s = wire_times(arrangement, self.rounds, ways, wire.rtt_ms)
@@ -104,7 +104,8 @@ def _of_case(case: Case, record: Record, wire: Wire) -> Candidate | None:
     score = _score(case)
     if case.status != "done" or not measured or score is None or not is_private(case.protocol):
         return None
-    here = case.link.name == wire.name and wire.name != "loopback"
+    local = not (case.link.rtt_ms or case.link.mbit_s)
+    here = local if wire.name == "loopback" else case.link.name == wire.name
     if not here and (case.link.rtt_ms or case.link.mbit_s):
         return None
     phases = [s.offline for s in case.sessions if s.offline.inferences]
@@ -117,8 +118,8 @@ def _of_case(case: Case, record: Record, wire: Wire) -> Candidate | None:
         client_bytes=max(i.client.sent_bytes for i in measured), local_s=median(i.online_s for i in measured),
         offline_s=median(seconds) if seconds else 0.0, options=dict(case.options), batch=case.batch,
         offline_bytes=max((s // p.inferences for s, p in zip(sent, phases, strict=True)), default=0),
-        source=f"measured here, record {record.id}" if here else f"computing as measured here, record {record.id}",
-        samples=tuple(i.online_s for i in measured) if here or wire.name == "loopback" else (),
+        source=f"{'' if here else 'computing as '}measured here, record {record.id}",
+        samples=tuple(i.online_s for i in measured) if here else (),
     )  # fmt: skip
 
 

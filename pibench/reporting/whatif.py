@@ -6,17 +6,15 @@ over by the arithmetic of run/predict.py (bytes over the rate, one ways of a rou
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pibench.errors import UsageError
 from pibench.mpc.spec import found
+from pibench.registry import written_link
 from pibench.reporting.cells import Cell, Ladder, Setting
 from pibench.reporting.onpaper.costmodel import WIRES, Wire, Workload, estimate
 from pibench.reporting.view import View
-
-_CUSTOM = re.compile(r"(?P<rtt>\d+(\.\d+)?)ms,(?P<rate>\d+(\.\d+)?)(mbit|mbit/s|mbps)")
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,14 @@ def wire_named(text: str) -> Wire:
     """Return a link of the cost model by name, or one written as `40ms,100mbit`."""
     if text in WIRES:
         return WIRES[text]
-    match = _CUSTOM.fullmatch(text.strip().lower())
-    if match is None:
+    written = written_link(text)
+    if written is None:
         remedy = f"choose one of {', '.join(WIRES)}, or write round trip and rate as 40ms,100mbit"
         raise UsageError(f"no link is named {text!r}", remedy=remedy)
-    rate = float(match["rate"])
+    rtt_ms, rate = written
     if rate <= 0:
         raise UsageError(f"the link {text!r} carries nothing", remedy="give a rate above 0 mbit")
-    return Wire(text, float(match["rtt"]), rate, rate)
+    return Wire(text, rtt_ms, rate, rate)
 
 
 def predicted_s(cell: Cell, wire: Wire) -> float | None:

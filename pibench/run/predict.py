@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from pibench.errors import UsageError
-from pibench.links.link import PROFILES
+from pibench.links.link import link_from
 from pibench.lowering.program import Program
 from pibench.mpc.protocol import Cost, total_cost
 from pibench.mpc.spec import load, spec_of, wire_times
@@ -28,12 +28,11 @@ def predict(
     program: Program, protocol: str, link: str, batch: int, options: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return rounds, bytes by sender, and seconds of each phase for one batch, as named lines of text or numbers."""
-    if link not in PROFILES:
-        raise UsageError(f"no link is named {link!r}", remedy=f"choose one of {', '.join(PROFILES)}")
+    wire = link_from(link)
     declared = total_cost(program, protocol, batch, options or {})
     if declared is None:
         raise UsageError(f"{protocol} declares no cost, so nothing can be said before it runs")
-    rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
+    rtt_ms, mbit_s = wire.rtt_ms, wire.mbit_s
     latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
     fitted = {phase: fitted_computing(program, protocol, batch, options or {}, phase) for phase in PHASES}
     computing_s = fitted["online"]
@@ -63,7 +62,7 @@ def _before(
     What a dealer sends takes its own links, beside the peer's. Computing and sending are added, though part of the one
     goes on during the other: the whole is a little long.
     """
-    rtt_ms, mbit_s = PROFILES[link].rtt_ms, PROFILES[link].mbit_s
+    rtt_ms, mbit_s = link_from(link).rtt_ms, link_from(link).mbit_s
     offline = Cost(cost.offline_rounds, cost.offline_server_bytes + cost.dealer_bytes, cost.offline_client_bytes)
     setup = Cost(cost.setup_rounds, cost.setup_server_bytes, cost.setup_client_bytes)
     made: dict[str, Any] = {}

@@ -92,12 +92,13 @@ def prediction(predicted: dict[str, Any] | None) -> Iterator[str]:
     rows = dict(predicted or {})
     if not rows:
         return
-    total = next((name for name in rows if name.startswith("online on ")), "")
+    link = next(name for name in rows if name.startswith("latency on ")).removeprefix("latency ").removesuffix(", s")
+    total = f"online {link}, s"
     wire = sum(value for name, value in rows.items() if name.startswith(("latency on ", "transfer on ")))
-    if total:
-        yield f"predicted {total.removesuffix(', s')}: {seconds(rows.pop(total))}"
+    if total in rows:
+        yield f"predicted online {link}: {seconds(rows.pop(total))}"
     else:
-        yield f"predicted online: at least {seconds(wire)} on the wire, computing not known"
+        yield f"predicted online {link}: at least {seconds(wire)} on the wire, computing not known"
     for name, value in rows.items():
         plain, _, unit = name.rpartition(", ")
         write = {"s": seconds, "bytes": size}.get(unit)

@@ -80,6 +80,7 @@ class Screen(Listener):
 def plan_lines(plan: RunPlan, estimates: Mapping[str, tuple[float, bool]], width: int) -> list[str]:
     """Return what would run, with estimated times, the total first."""
     total = duration(sum(value for value, _ in estimates.values()))
+    cases = "1 case" if len(plan.cases) == 1 else f"{len(plan.cases)} cases"
     guessed = [case.id for case in plan.cases if not estimates[case.id][1]]
     lines, _ = fitted(
         [
@@ -91,5 +92,5 @@ def plan_lines(plan: RunPlan, estimates: Mapping[str, tuple[float, bool]], width
         width,
     )
     note = "; ?: a guess, never run here" if guessed else ""
-    first = f"{plan.suite.name}: {len(plan.cases)} cases, about {total}; nothing was run (--dry-run){note}."
+    first = f"{plan.suite.name}: {cases}, about {total}; nothing was run (--dry-run){note}."
     return [*wrapped(first, width), *lines]
