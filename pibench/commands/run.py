@@ -140,7 +140,7 @@ def _record(plan: RunPlan, path: Path, resumed: Path | None) -> Record:
     """Return the record to fill: a new one, or the one to go on with."""
     from pibench.records.files import load_record
     from pibench.records.machine import machine, versions
-    from pibench.run.pytest_cases import blank
+    from pibench.run.begin import blank
 
     if resumed is None:
         return blank(plan, path.stem)

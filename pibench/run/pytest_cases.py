@@ -6,17 +6,14 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pibench import __version__
-from pibench.library import resolve
 from pibench.mpc.spec import spec_of
-from pibench.records.record import SCHEMA, Case, Record, SuiteInfo
+from pibench.records.record import Case, Record, SuiteInfo
 from pibench.records.store import new_record_path
 from pibench.run.listener import Listener
-from pibench.run.settings import CardSource, CasePlan, Needs, OwnModel, RunPlan
+from pibench.run.settings import CasePlan, Needs, RunPlan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +53,7 @@ class Measured:
 
 def execute(plan: RunPlan, prepare: Prepare, *, keep: bool, listener: Listener | None = None) -> Record:
     """Run a plan; `keep` puts the record among the others."""
+    from pibench.run.begin import blank
     from pibench.run.runner import Run
 
     path = new_record_path(plan.suite.name)
@@ -67,34 +65,6 @@ def execute(plan: RunPlan, prepare: Prepare, *, keep: bool, listener: Listener |
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def blank(plan: RunPlan, record_id: str) -> Record:
-    """Return the record of a run that is about to begin here."""
-    from pibench.records.git import git_state
-    from pibench.records.machine import machine, versions
-
-    return Record(
-        schema=SCHEMA, id=record_id, created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        pibench_version=__version__, command=plan.command, seed=plan.seed, suite=plan.suite, machine=machine(),
-        versions=versions(), git=git_state(origin(plan)),
-    )  # fmt: skip
-
-
-def origin(plan: RunPlan) -> Path:
-    """Return the folder whose commit a run belongs to: that of one's own network, card or suite, else pibench's.
-
-    What comes with pibench is known by pibench's own version; a module is imported from the current folder.
-    """
-    own = Path(__file__).resolve().parents[2]
-    if not plan.sources or any(isinstance(source, OwnModel) for source in plan.sources.values()):
-        return Path.cwd()
-    files = [resolve(source.card, "networks", "network") for source in plan.sources.values()
-             if isinstance(source, CardSource)]  # fmt: skip
-    files += [Path(plan.suite.path)] if plan.suite.path else []
-    ours = (own, Path(__file__).resolve().parents[1])
-    theirs = [file.resolve().parent for file in files if not any(file.resolve().is_relative_to(o) for o in ours)]
-    return next((folder for folder in theirs if folder.is_dir()), own)
 
 
 def measure_module(
