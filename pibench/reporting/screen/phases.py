@@ -10,9 +10,13 @@ from pibench.reporting.endtoend import an_hour, cold_s, on_paper_mac_share, pric
 from pibench.reporting.screen.fitting import fitted, wrapped
 
 MISSING = "-"
-NOTE = "Cold: all three, once. An hour: inferences, offline and online in turn{}. Sent: both phases, all parties.{}"
+NOTES = {  # by the heading that they explain
+    "cold": "Cold: all three, once.",
+    "an hour": "An hour: inferences, offline and online in turn{overlap}.",
+    "sent": "Sent: both phases, all parties.",
+    "waits": "Waits: what a party holds of one inference between its phases, the larger.",
+}
 OVERLAP = "; *: measured, the next offline phase beside this online one"
-HELD = " Waits: what a party holds of one inference between its phases, the larger."
 
 
 def phases(cells: Sequence[Cell], width: int) -> list[str]:
@@ -20,22 +24,25 @@ def phases(cells: Sequence[Cell], width: int) -> list[str]:
     rows = shown(cells)
     if not rows:
         return []
-    overlap, held = any(c.sustained_s for c in rows), any(c.held_bytes for c in rows)
+    overlap = OVERLAP if any(c.sustained_s for c in rows) else ""
     columns = [
         (0, ["network", *(c.network for c in rows)]),
         (0, ["protocol", *(c.protocol for c in rows)]),
-        (3, ["trust", *(c.trust or MISSING for c in rows)]),
+        (4, ["trust", *(c.trust or MISSING for c in rows)]),
         (0, ["setup", *(seconds(c.setup.seconds) for c in rows if c.setup)]),
         (0, ["offline", *(seconds(c.offline.seconds) for c in rows if c.offline)]),
         (0, ["online", *(seconds(c.online_s) for c in rows)]),
-        (0, ["cold", *(seconds(cold_s(c)) for c in rows)]),
+        (2, ["cold", *(seconds(cold_s(c)) for c in rows)]),
         (1, ["an hour", *(f"{count(round(an_hour(c)))}{'*' if c.sustained_s else ''}" for c in rows)]),
-        (2, ["sent", *(size(sent_bytes(c)) for c in rows)]),
-        (4, ["waits", *(size(max(c.held_bytes)) if c.held_bytes else MISSING for c in rows)]),
+        (3, ["sent", *(size(sent_bytes(c)) for c in rows)]),
+        (5, ["waits", *(size(max(c.held_bytes)) if c.held_bytes else MISSING for c in rows)]),
     ]  # fmt: skip
-    lines, _ = fitted(columns, width)
-    note = NOTE.format(OVERLAP if overlap else "", HELD if held else "")
-    return ["", "End to end", *lines, *wrapped(note, width), *_prices(rows, width)]
+    if not any(c.held_bytes for c in rows):
+        columns.pop()
+    lines, left = fitted(columns, width)
+    there = {column[0] for _, column in columns} - set(left)
+    told = [text.format(overlap=overlap) for name, text in NOTES.items() if name in there]
+    return ["", "End to end", *lines, *wrapped(" ".join(told), width), *_prices(rows, width)]
 
 
 def _prices(cells: Sequence[Cell], width: int) -> list[str]:
