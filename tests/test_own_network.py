@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
@@ -168,6 +170,9 @@ def _written(tmp_path: Path, form: str) -> Path:
         torch.save({name: v.half() if v.is_floating_point() else v for name, v in state.items()}, path)
     elif form == "tar":
         torch.save({"epoch": 3, "best": 0.7, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    elif form == "options":
+        beside = {"args": argparse.Namespace(lr=0.1, arch="resnet"), "best": np.float64(71.3), "epoch": np.int64(9)}
+        torch.save({"state_dict": state, "optimizer": {"state": {}}, **beside}, path)
     else:
         torch.save({form: state, "epoch": 3} if form != "plain" else state, path)
     return path
@@ -175,7 +180,8 @@ def _written(tmp_path: Path, form: str) -> Path:
 
 @pytest.mark.parametrize(
     "form",
-    ["plain", "state_dict", "model", "net", "snet", "tar", "averaged", "half", "module.", "_orig_mod.", "state_dict.",
+    ["plain", "state_dict", "model", "net", "snet", "ema_weights", "options", "tar",
+     "averaged", "half", "module.", "_orig_mod.", "state_dict.",
      "model.", "module._orig_mod."],
 )  # fmt: skip
 def test_checkpoints_of_others_are_read(form: str, prepared: Callable[..., Prepared], tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ the network's is said, and what does not fit is shown as a difference.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not start.startswith(_TORCH):
         return load_checkpoint(path)
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_inert()):
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(
             f"it holds more than tensors, or is damaged: {str(error).splitlines()[0]}", where=str(path),
@@ -40,20 +43,35 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _tensors(held, path), {}
 
 
+def _inert() -> list[Any]:
+    """Return what training scripts keep beside the weights and that is data alone: options, numbers of numpy's."""
+    scalar = np.float64(0).__reduce__()[0]
+    numbers = {type(np.dtype(kind)) for kind in "?bhilqBHILQefd"}
+    old = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    return [argparse.Namespace, np.dtype, *numbers, *old]
+
+
 def _tensors(held: Any, path: Path) -> dict[str, Tensor]:
     """Return the tensors of what was saved: a state_dict, or one inside of a dictionary."""
     while isinstance(held, Mapping):
         inner = next((held[name] for name in NESTS if isinstance(held.get(name), Mapping)), None)
+        if inner is None and not _tensors_in(held):  # the one thing in it that has tensors, whatever it is called
+            others = [value for value in held.values() if isinstance(value, Mapping) and _tensors_in(value)]
+            inner = others[0] if len(others) == 1 else None
         if inner is None:
             break
         held = inner
-    found = {k: v for k, v in held.items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
+    found = _tensors_in(held)
     if not found:
         raise DataError(
             f"there are no weights in it, nor under {', '.join(NESTS[:5])}", where=str(path),
             remedy="write the weights alone: torch.save(network.state_dict(), FILE)",
         )  # fmt: skip
     return found
+
+
+def _tensors_in(held: Any) -> dict[str, Tensor]:
+    return {k: v for k, v in held.items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
 
 
 def fitted(state: Mapping[str, Tensor], module: nn.Module, path: Path) -> tuple[dict[str, Tensor], list[str]]:
