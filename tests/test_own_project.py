@@ -10,8 +10,8 @@ import pytest
 
 from pibench.cli import main
 from pibench.errors import UsageError
+from pibench.run.begin import blank
 from pibench.run.fromsuite import plan_of
-from pibench.run.pytest_cases import blank
 from pibench.run.settings import OwnModel
 
 CARD = """
