@@ -21,6 +21,7 @@ from pibench.links import gloo
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel, listen
 from pibench.mpc.crypten.compat import crypten
+from pibench.mpc.crypten.cuda import by_host
 from pibench.mpc.protocol import Party
 
 _CRYPTEN = crypten()
@@ -63,11 +64,13 @@ class MeteredGloo(_CRYPTEN.communicator.DistributedCommunicator):  # type: ignor
         self._meter.received(received)
         self._meter.round(rounds)
 
+    @by_host
     def send(self, tensor: Tensor, dst: int) -> None:
         """Send to the peer."""
         with self._counted(n_bytes(tensor), 0):
             super().send(tensor, dst)
 
+    @by_host
     def recv(self, tensor: Tensor, src: int | None = None) -> Tensor:
         """Receive from the peer."""
         with self._counted(0, n_bytes(tensor)):
@@ -90,30 +93,35 @@ class MeteredGloo(_CRYPTEN.communicator.DistributedCommunicator):  # type: ignor
         with self._counted(n * sends, n * (not sends)):
             return super().scatter(scatter_list, src, size=size, device=device)  # type: ignore[no-any-return]
 
+    @by_host
     def reduce(self, input: Tensors, dst: int, op: Any = dist.ReduceOp.SUM, batched: bool = False) -> Any:
         """Combine at one party."""
         n, there = n_bytes(input), self.rank == dst
         with self._counted(n * (not there), n * there):
             return super().reduce(input, dst, op=op, batched=batched)
 
+    @by_host
     def all_reduce(self, input: Tensors, op: Any = dist.ReduceOp.SUM, batched: bool = False) -> Any:
         """Combine at both parties."""
         n = n_bytes(input)
         with self._counted(n, n):
             return super().all_reduce(input, op=op, batched=batched)
 
+    @by_host
     def gather(self, tensor: Tensor, dst: int) -> Any:
         """Collect at one party."""
         n, there = n_bytes(tensor), self.rank == dst
         with self._counted(n * (not there), n * there):
             return super().gather(tensor, dst)
 
+    @by_host
     def all_gather(self, tensor: Tensor) -> Any:
         """Collect at both parties."""
         n = n_bytes(tensor)
         with self._counted(n, n):
             return super().all_gather(tensor)
 
+    @by_host
     def broadcast(self, input: Tensors, src: int, group: Any = None, batched: bool = False) -> Any:
         """Copy one party's value to the other."""
         n, here = n_bytes(input), self.rank == src
@@ -143,10 +151,12 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
         """Two parties."""
         return 2
 
+    @by_host
     def send(self, tensor: Tensor, dst: int) -> None:
         """Send to the peer."""
         self._channel.send(_buffer([tensor]).numpy())
 
+    @by_host
     def recv(self, tensor: Tensor, src: int | None = None) -> Tensor:
         """Receive from the peer."""
         into = torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -163,6 +173,7 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
         tensor.copy_(self.recv(tensor, src))
         return _Done()
 
+    @by_host
     def all_reduce(self, input: Tensors, op: Any = dist.ReduceOp.SUM, batched: bool = False) -> Any:
         """Exchange and combine; a batch of tensors is one message."""
         tensors = input if isinstance(input, list) else [input]
@@ -174,6 +185,7 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
         result = [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
         return result if isinstance(input, list) else result[0]
 
+    @by_host
     def reduce(self, input: Tensors, dst: int, op: Any = dist.ReduceOp.SUM, batched: bool = False) -> Any:
         """Combine at one party."""
         if isinstance(input, list):
@@ -184,6 +196,7 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
             return None
         return _combine(self.recv(input), input, op)
 
+    @by_host
     def broadcast(self, input: Tensors, src: int, group: Any = None, batched: bool = False) -> Any:
         """Copy one party's value into the other's tensor."""
         for tensor in input if isinstance(input, list) else [input]:
@@ -193,6 +206,7 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
                 tensor.copy_(self.recv(tensor, src))
         return input
 
+    @by_host
     def gather(self, tensor: Tensor, dst: int) -> list[Any]:
         """Collect at one party."""
         if self.rank != dst:
@@ -201,6 +215,7 @@ class OverChannel(_CRYPTEN.communicator.Communicator):  # type: ignore[misc, nam
         pair = [tensor, self.recv(tensor)]
         return pair if dst == 0 else pair[::-1]
 
+    @by_host
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """Collect at both parties."""
         theirs = torch.empty_like(tensor, memory_format=torch.contiguous_format)

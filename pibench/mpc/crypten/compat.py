@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pibench.errors import UsageError
+from pibench.mpc.crypten.cuda import make_convolutions_exact
 
 
 @cache
@@ -29,6 +30,7 @@ def crypten() -> Any:
             raise UsageError(f"CrypTen cannot be imported: {error}", remedy=remedy) from error
     # It logs through the root logger at INFO; its warnings stay.
     logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
+    make_convolutions_exact(importlib.import_module("crypten.cuda").CUDALongTensor)
     # Its own counters add sent and received bytes: ours count where the buffer leaves.
     package.cfg.communicator.verbose = False
     return package

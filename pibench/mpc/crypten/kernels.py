@@ -43,13 +43,13 @@ Shared = Any  # crypten.mpc.MPCTensor
 Kernel = Callable[..., Shared]
 
 
-def share(values: Tensor | None, shape: tuple[int, ...], src: int) -> Shared:
+def share(values: Tensor | None, shape: tuple[int, ...], src: int, device: str = "cpu") -> Shared:
     """Return a CrypTen tensor of real values that the party `src` knows; costs no message (seeds are shared).
 
     CrypTen encodes towards zero, so the ring elements are made here and its encoder is told their scale.
     """
     ring = torch.zeros(shape, dtype=torch.int64) if values is None else encode(values)
-    tensor = _CRYPTEN.mpc.MPCTensor(ring, precision=0, src=src)
+    tensor = _CRYPTEN.mpc.MPCTensor(ring.to(device), precision=0, src=src)
     tensor.encoder = _CRYPTEN.encoder.FixedPointEncoder(precision_bits=FRACTION_BITS)
     return tensor
 
@@ -83,8 +83,8 @@ def watch_truncation(context: Callable[[], AbstractContextManager[None]]) -> Cal
 class Model:
     """A program as CrypTen modules, the server's weights encrypted in them."""
 
-    def __init__(self, program: Program, weights: Weights | None, shapes: dict[str, Shape]) -> None:
-        self.program = program
+    def __init__(self, program: Program, weights: Weights | None, shapes: dict[str, Shape], device: str) -> None:
+        self.program, self._device = program, device
         self._weights, self._shapes = weights, shapes
         self._kernels = {op.name: self._kernel(op) for op in program.ops[1:]}
 
@@ -94,7 +94,7 @@ class Model:
 
     def _parameter(self, name: str) -> Shared:
         values = self._weights[name] if self._weights is not None else None
-        return share(values, self._shapes[name], SERVER)
+        return share(values, self._shapes[name], SERVER, self._device)
 
     def _kernel(self, op: Op) -> Kernel:
         nn = _CRYPTEN.nn
@@ -114,7 +114,7 @@ class Model:
             case Shift():
                 return lambda x: x + op.amount
             case Rearrange():
-                return _gather(self.program.masks[op.index], op.shape)
+                return _gather(self.program.masks[op.index].to(self._device), op.shape)
             case AvgPool():
                 return _ready(nn.AvgPool2d(op.kernel, op.stride, op.padding))
             case MaxPool():
@@ -142,8 +142,11 @@ class Model:
         kernel = _ready(_CRYPTEN.nn.ReLU()) if isinstance(op, Relu) else self._polynomial(op)
         if op.mask is None:
             return kernel
-        kept = self.program.masks[op.mask].flatten().nonzero().flatten()
+        kept = self._kept(op.mask)
         return lambda x: _where_kept(kernel, x, kept)
+
+    def _kept(self, mask: str) -> Tensor:
+        return self.program.masks[mask].flatten().nonzero().flatten().to(self._device)
 
     def _polynomial(self, op: Poly) -> Kernel:
         """Return c2 x^2 + c1 x + c0: one square, then one product of both powers with their coefficients."""
@@ -152,7 +155,7 @@ class Model:
             spread = table.view(3, -1, *[1] * (len(op.shape) - 1))
         else:  # one coefficient for each kept element
             pixels = math.prod(op.shape[1:])
-            kept = self.program.masks[op.mask].flatten().nonzero().flatten()
+            kept = self._kept(op.mask)
             spread = table.index_select(1, kept // pixels)
         c2_c1, c0 = _CRYPTEN.cat([spread[0], spread[1]]), spread[2]
 
@@ -176,7 +179,11 @@ def _where_kept(kernel: Kernel, x: Shared, kept: Tensor) -> Shared:
     flat = x.flatten(start_dim=1)
     active = kernel(flat.index_select(1, kept))
     result = x.clone()
-    result.share = flat.share.index_copy(1, kept, active.share).view(x.size())
+    if isinstance(flat.share, Tensor):
+        share = flat.share.index_copy(1, kept, active.share)
+    else:  # CrypTen's words on a card have no index_copy
+        share = flat.share.scatter(1, kept.expand(len(flat.share), -1), active.share)
+    result.share = share.view(x.size())
     return result
 
 

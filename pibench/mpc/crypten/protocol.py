@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
+from pibench.mpc.crypten.cuda import plain
 from pibench.mpc.protocol import CLIENT, Party, Protocol
 from pibench.mpc.ring.fixedpoint import decode
 
@@ -39,6 +40,7 @@ class CrypTen(Protocol):
         self._communicator: MeteredGloo | OverChannel | None = None
         self._model: Model | None = None
         self._op: Op | None = None
+        self._device: str | None = None
 
     def setup(self, weights: Weights | None) -> None:
         """Connect, exchange CrypTen's seeds, share the weights (no traffic: the peer's share is pseudo-random)."""
@@ -49,7 +51,7 @@ class CrypTen(Protocol):
 
         self._communicator = communicator.start(self.party, self._wire, rendezvous, self.party.peer.timeout_s)
         self._undo = kernels.watch_truncation(self._truncating)
-        self._model = kernels.Model(self.program, weights, self.program.weight_shapes())
+        self._model = kernels.Model(self.program, weights, self.program.weight_shapes(), self.party.device)
 
     def offline(self, inferences: int) -> None:
         """Do nothing: tuples are made when they are used."""
@@ -72,7 +74,7 @@ class CrypTen(Protocol):
                 with self._on(op):
                     if isinstance(op, Input):
                         shape = (self.party.batch, *self.program.input_shape)
-                        values[op.name] = share(images, shape, CLIENT)
+                        values[op.name] = share(images, shape, CLIENT, self.party.device)
                     else:
                         values[op.name] = self._model.apply(op, [values[name] for name in op.inputs])
                 for name in op.inputs:
@@ -80,7 +82,12 @@ class CrypTen(Protocol):
                         values.pop(name, None)
             with self.party.meter.op("other", "", "output"):
                 ring = values[self.program.output.name].reveal(dst=CLIENT)
-        return None if self.party.is_server else decode(ring)
+        self._device = str(values[self.program.output.name].share.device)
+        return None if self.party.is_server else decode(plain(ring).to("cpu"))
+
+    def device(self) -> str | None:
+        """Return where the last logits were made; None before the first."""
+        return self._device
 
     @contextmanager
     def _on(self, op: Op) -> Iterator[None]:
