@@ -223,13 +223,18 @@ def _disk() -> Iterable[Finding]:
 
 
 def _accelerator() -> Iterable[Finding]:
+    """Say which cards suites can name, with what decides how words are multiplied there."""
     import torch
 
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding("accelerator", "ok", names)
-    else:
-        yield Finding("accelerator", "ok", "none that torch can use: suites run on the processor")
+    from pibench.mpc.devices import cards
+
+    for number, card in enumerate(found := cards()):
+        room = f"{card.free_bytes / 2**30:.1f} of {card.total_bytes / 2**30:.1f} GiB free"
+        what = f"cuda:{number}: {card.name}, capability {card.capability}, {room}, CUDA {torch.version.cuda}"
+        yield Finding("accelerator", "ok", what)
+    if not found:
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield Finding("accelerator", "ok", f"none that torch ({built}) can use: suites run on the processor")
 
 
 def _links() -> Iterable[Finding]:

@@ -18,6 +18,7 @@ from pibench.errors import UsageError
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
+from pibench.mpc.devices import require, synchroniser
 from pibench.mpc.spec import load, spec_of
 
 SERVER = 0  # owns the weights
@@ -69,6 +70,7 @@ class Protocol(ABC):
 
     def __init__(self, program: Program, party: Party) -> None:
         self.program, self.party = program, party
+        party.meter.synchronise = synchroniser(require(party.device))
 
     @abstractmethod
     def setup(self, weights: Weights | None) -> None:
@@ -98,6 +100,10 @@ class Protocol(ABC):
     def device(self) -> str | None:
         """Return where this party's tensors were, None if it computes nothing; what runs on processors is silent."""
         return "cpu"
+
+    def backend_name(self) -> str | None:
+        """Return what held its secret words (`pibench.mpc.backends`); None where that is the protocol's own matter."""
+        return None
 
 
 CostFunction = Callable[[Program, Op, int, Mapping[str, Any]], Cost]  # program, operation, batch, options

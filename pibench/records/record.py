@@ -125,6 +125,21 @@ class Wire(_Model):
     received: WireWay
 
 
+class Place(_Model):
+    """Where one party's tensors were, what held its secret words, and the most memory that took on a card."""
+
+    device: str | None = None  # null: it computes nothing
+    backend: str | None = None  # null: the protocol's own matter
+    peak_device_bytes: int | None = None  # null: it was on no card
+
+
+class Places(_Model):
+    """Of both parties."""
+
+    server: Place
+    client: Place
+
+
 class Session(_Model):
     """A fresh pair of party processes that serves inferences: the unit of independence for statistics."""
 
@@ -140,6 +155,7 @@ class Session(_Model):
     correctness: Correctness
     accuracy: Accuracy | None = None  # of the private logits; null where labels or trained weights are missing
     peak_rss_bytes: PeakRss
+    places: Places | None = None  # null: the record was made before this was written down
     wire: Wire | None = None  # only where the link has an interface of its own
 
 

@@ -16,6 +16,8 @@ from pibench.records.record import (
     Parts,
     PartyOnline,
     PeakRss,
+    Place,
+    Places,
     Session,
     Setup,
     Sustained,
@@ -54,7 +56,15 @@ def assemble(
         sustained=_sustained(result.served_s, warmups),
         correctness=correctness, accuracy=accuracy,
         peak_rss_bytes=PeakRss(server=result.peak_rss_bytes["server"], client=result.peak_rss_bytes["client"]),
+        places=Places(server=_place(result, "server"), client=_place(result, "client")),
         wire=None if result.wire is None else wire_of(result.wire, loss_percent),
+    )  # fmt: skip
+
+
+def _place(result: SessionResult, role: str) -> Place:
+    return Place(
+        device=result.devices.get(role), backend=result.backends.get(role),
+        peak_device_bytes=result.peak_device_bytes.get(role),
     )  # fmt: skip
 
 

@@ -12,9 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pibench.errors import PartyError
+from pibench.mpc.devices import Card, cards, number_of, require_all
 
 PROCESS_BYTES = 150 << 20  # of one party's own, beside what it shares with the process it was forked from
 PARTIES = 3
+CONTEXT_BYTES = 600 << 20  # a process's own on a card, whatever it does there
+CARD_COPIES = 2 * 8  # bytes a weight on a card: as limbs, and while both engines are compared
+WORK_BYTES, WORKING_COPIES = 1 << 30, 3  # patches, products and sums (pibench.mpc.backends.torch_products)
 RING_COPIES = 3 * 8  # bytes a weight: the ring's word at each party, and one form of it for the product
 
 
@@ -32,6 +36,32 @@ def free_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/f
     with suppress(OSError, ValueError):
         found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     return min(found) if found else None
+
+
+def estimate_card_bytes(held: int, parameters: int) -> int:
+    """Return what one party takes on a card: its half of the material, weights as limbs, patches and products."""
+    return CONTEXT_BYTES + CARD_COPIES * parameters + held // 2 + WORKING_COPIES * WORK_BYTES
+
+
+def refuse_what_no_card_holds(
+    devices: str, held: int, parameters: int, batches: int, found: list[Card] | None = None
+) -> None:
+    """Raise for a case on cards that are not there (UsageError) or have not enough free memory (PartyError)."""
+    if devices == "cpu":
+        return
+    found = cards() if found is None else found
+    require_all(devices, found)
+    named = devices.split(",")
+    each = [named[0], named[-1]]  # the server's and the client's
+    for device in dict.fromkeys(each):
+        needed = each.count(device) * estimate_card_bytes(held, parameters)
+        card = found[number_of(device)]
+        if needed > card.free_bytes:
+            raise PartyError(
+                f"on {device} ({card.name}) it needs about {needed / 1e9:.1f} GB ({held / 1e9:.1f} GB of material and "
+                f"working memory for {batches} batches), {card.free_bytes / 1e9:.1f} GB are free",
+                remedy="a smaller offline_chunk keeps less material at a time; so does a smaller batch",
+            )
 
 
 def refuse_what_will_not_fit(held: int, parameters: int, batches: int, free: int | None = None) -> None:

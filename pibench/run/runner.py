@@ -29,7 +29,7 @@ from pibench.run.answers import check, score, why_invalid
 from pibench.run.assemble import assemble
 from pibench.run.declared import declared_cost, held_bytes
 from pibench.run.listener import Listener
-from pibench.run.memory import refuse_what_will_not_fit
+from pibench.run.memory import refuse_what_no_card_holds, refuse_what_will_not_fit
 from pibench.run.prepare import Prepare, Prepared, write_images
 from pibench.run.settings import CasePlan, Needs, OwnModel, RunPlan
 from pibench.session.children import Launch
@@ -140,7 +140,9 @@ class Run:
             declared = declared_cost(case, prepared)
             batches = self.plan.warmups + self.plan.inferences
             chunk = min(self.plan.offline_chunk or batches, batches)
-            refuse_what_will_not_fit(held_bytes(case, prepared, chunk), prepared.network.parameters, chunk)
+            held, parameters = held_bytes(case, prepared, chunk), prepared.network.parameters
+            refuse_what_will_not_fit(held, parameters, chunk)
+            refuse_what_no_card_holds(case.device, held, parameters, chunk)
         except PibenchError as error:
             self._fail([case], error)
             return

@@ -124,6 +124,8 @@ class Done(_Strict):
     event: Literal["done"]
     peak_rss_bytes: Number
     device: Word | None = None
+    backend: Word | None = None
+    peak_device_bytes: Number | None = None
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(

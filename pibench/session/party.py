@@ -134,8 +134,8 @@ def _serve(job: Job, reports: Reports) -> None:
         _deal(job, complete, reports)
         reports.say("done", peak_rss_bytes=peak_rss_bytes())
     else:
-        device = _take_part(job, complete, reports)
-        reports.say("done", peak_rss_bytes=peak_rss_bytes(), device=device)
+        where = _take_part(job, complete, reports)
+        reports.say("done", peak_rss_bytes=peak_rss_bytes(), **where)
 
 
 def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
@@ -149,9 +149,10 @@ def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
     reports.say("dealt", tally=tally)
 
 
-def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> str | None:
-    """Run one party: setup, then offline and online in turn; returns where its tensors were."""
+def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> dict[str, Any]:
+    """Run one party: setup, then offline and online in turn; returns where its tensors were, and what held them."""
     from pibench.links.meter import Meter
+    from pibench.mpc.devices import peak_bytes
     from pibench.mpc.protocol import implementation
 
     cls = implementation(job.module)
@@ -173,7 +174,8 @@ def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> s
         run(job, runner, meter, images, reports, counted)
         peer.barrier()  # nobody hangs up on a peer who still works
         counted.report(reports)
-        return runner.device()
+        device = runner.device()
+        return {"device": device, "backend": runner.backend_name(), "peak_device_bytes": peak_bytes(device)}
     finally:
         with contextlib.suppress(Exception):  # what matters has been reported
             runner.close()

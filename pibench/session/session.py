@@ -70,6 +70,8 @@ class SessionResult:
     probe: dict[str, float] | None = None
     wire: Event | None = None  # what the client's interface counted
     devices: dict[str, str | None] = field(default_factory=dict)  # by role: where its tensors were, None if nowhere
+    backends: dict[str, str | None] = field(default_factory=dict)  # by role: what held them
+    peak_device_bytes: dict[str, int | None] = field(default_factory=dict)  # by role: on a card
 
 
 Progress = Callable[[str, int], None]  # phase, batches finished
@@ -195,6 +197,8 @@ class _Conductor:
             case "done":
                 result.peak_rss_bytes[child.role] = event["peak_rss_bytes"]
                 result.devices[child.role] = event.get("device")
+                result.backends[child.role] = event.get("backend")
+                result.peak_device_bytes[child.role] = event.get("peak_device_bytes")
         if self._progress is not None and child.role == "client":
             self._progress(child.phase, len(result.online.get("client", ())))
 

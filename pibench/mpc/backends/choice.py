@@ -6,6 +6,7 @@ from functools import cache
 from threading import Lock
 
 from pibench.mpc.backends.backend import Backend
+from pibench.mpc.devices import require
 
 _making = Lock()
 
@@ -25,9 +26,9 @@ def _made(device: str) -> Backend:
         from pibench.mpc.backends.with_numpy import NumpyBackend
 
         return NumpyBackend()
-    from pibench.mpc.backends.with_torch import TorchBackend, device_for
+    from pibench.mpc.backends.with_torch import TorchBackend
 
-    return TorchBackend(device_for(device))
+    return TorchBackend(require(device))
 
 
 def prepare_host() -> None:

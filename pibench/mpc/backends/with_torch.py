@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pibench.errors import UsageError
 from pibench.lowering.program import Pair, Shape
 from pibench.mpc.backends import kernels, torch_words
 from pibench.mpc.backends.backend import BITS_MASK, DIGITS, Backend, Digits, Host, Kind, Multiply, rounding_up
 from pibench.mpc.backends.torch_products import LimbConv, conv_words
 from pibench.mpc.backends.torch_words import as_halves, from_halves, parity, right
+from pibench.mpc.devices import synchroniser
 from pibench.mpc.ring.randomness import Stream, blocks_at
 
 Places = tuple[Tensor, Tensor, bool]  # positions, where there is none, whether all stay in place
@@ -79,11 +79,8 @@ class TorchBackend(Backend):
 
     @property
     def synchronise(self) -> Callable[[], None] | None:
-        """Wait for the device."""
-        return None if self._is_host else self._synchronise
-
-    def _synchronise(self) -> None:
-        torch.cuda.synchronize(self._device)
+        """Wait for the card."""
+        return synchroniser(str(self._device))
 
     # ---- places
 
@@ -305,14 +302,3 @@ class TorchBackend(Backend):
 
     def other_share(self, total: Tensor, share: Tensor) -> None:
         torch.sub(total.to(share.dtype), share, out=share)
-
-
-def device_for(name: str) -> str:
-    """Return the device that a case names, if it is there; raises UsageError where it is not."""
-    if name.startswith("cuda"):
-        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        number = int(name.partition(":")[2] or 0)
-        if number >= there:
-            found = f"there are {there}" if there else "torch finds no card here"
-            raise UsageError(f"no device '{name}': {found}", remedy="`pibench doctor` says what there is")
-    return name

@@ -30,6 +30,7 @@ def _arrange(options: Options) -> Arrangement:
 INLINE = ProtocolSpec(
     name="crypten",
     module="pibench.mpc.crypten.protocol",
+    devices=("cpu", "cuda"),
     arrange=_arrange,
     options=Options,
     cost="pibench.mpc.crypten.cost:cost",
@@ -40,6 +41,7 @@ INLINE = ProtocolSpec(
 CACHED = ProtocolSpec(
     name="crypten-cached",
     module="pibench.mpc.crypten.cached",
+    devices=("cpu", "cuda"),
     arrange=_arrange,
     options=Options,
     cost=INLINE.cost,

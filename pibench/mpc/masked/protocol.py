@@ -90,6 +90,10 @@ class MaskedProtocol(Protocol):
         waiting = self._material[-1:]
         return sum(array.nbytes for array in self.source.to_arrays(waiting[0]).values()) if waiting else None
 
+    def backend_name(self) -> str:
+        """Return what holds them."""
+        return self.backend.name
+
     def settle(self) -> None:
         """Give the memory of used material back: with tens of megabytes that takes milliseconds."""
         self._spent = None

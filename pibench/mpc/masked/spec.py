@@ -27,6 +27,7 @@ BY_PROVIDER = {
 SPEC = ProtocolSpec(
     name="masked",
     module="pibench.mpc.masked.protocol",
+    devices=("cpu", "cuda"),
     arrange=lambda options: replace(BY_PROVIDER[options.provider], beside=options.overlap),
     options=Options,
     local=("keep_dir", "deal_ahead", "check_ranges"),

@@ -23,7 +23,8 @@ from pibench.lowering.program import (
     Weights,
 )
 from pibench.lowering.reference import reshape
-from pibench.mpc.ring import products as ring
+from pibench.mpc.backends.backend import Backend
+from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.ring.conv import RingConv
 from pibench.mpc.ring.fixedpoint import FRACTION_BITS, encode, truncate
 from pibench.mpc.ring.words import RingMatrix
@@ -40,17 +41,34 @@ def encode_weights(program: Program, weights: Weights) -> Weights:
     return {name: encode(w, PRODUCT_BITS if name in biases else FRACTION_BITS) for name, w in weights.items()}
 
 
-def prepare_products(program: Program, weights: Weights, device: str) -> dict[str, Product]:
-    """Return every linear operation by name, made ready once a model."""
-    return {op.name: _prepare(op, program, weights, device) for op in program if isinstance(op, Conv | Linear)}
-
-
-def _prepare(op: Conv | Linear, program: Program, weights: Weights, device: str) -> Product:
-    weight = weights[op.weight]
+def prepare_products(program: Program, weights: Weights, device: str, batch: int) -> dict[str, Product]:
+    """Return every linear operation by name, made ready once a model; `weights` in host memory."""
+    linear = [op for op in program if isinstance(op, Conv | Linear)]
     if device != "cpu":
-        if isinstance(op, Linear):
-            return lambda x: ring.linear(x, weight)
-        return lambda x: ring.conv2d(x, weight, op.stride, op.padding, op.dilation, op.groups)
+        backend = backend_for(device)
+        return {op.name: _on_device(op, program, weights[op.weight], backend, batch) for op in linear}
+    return {op.name: _on_processor(op, program, weights[op.weight]) for op in linear}
+
+
+def _on_device(op: Conv | Linear, program: Program, weight: Tensor, backend: Backend, batch: int) -> Product:
+    if isinstance(op, Linear):
+        product = backend.matrix(weight, batch=batch, bits=RING_BITS)
+    else:
+        product = backend.conv(
+            weight, program.op(op.inputs[0]).shape, batch=batch, bits=RING_BITS, stride=op.stride, padding=op.padding,
+            dilation=op.dilation, groups=op.groups,
+        )  # fmt: skip
+    unused = 64 - RING_BITS
+
+    def multiply(x: Tensor) -> Tensor:
+        nothing = torch.zeros(len(x), *op.shape, dtype=x.dtype, device=x.device)
+        made: Tensor = product(x, nothing) << unused >> unused
+        return made
+
+    return multiply
+
+
+def _on_processor(op: Conv | Linear, program: Program, weight: Tensor) -> Product:
     product = RingMatrix(weight) if isinstance(op, Linear) else RingConv(
         weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
         dilation=op.dilation, groups=op.groups,
@@ -75,12 +93,19 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, prod
             return x + encode(torch.tensor(op.amount)).to(x.device)
         case AvgPool():
             count = op.kernel[0] * op.kernel[1]
-            total = F.avg_pool2d(x, op.kernel, op.stride, op.padding, divisor_override=1)
+            total = _window_sums(x, op)
             return torch.div(total + count // 2, count, rounding_mode="floor")
         case MaxPool():  # exact in float64: values stay far below 2^53
             return F.max_pool2d(x.to(torch.float64), op.kernel, op.stride, op.padding).to(torch.int64)
         case _:
             return reshape(op, inputs, program)
+
+
+def _window_sums(x: Tensor, op: AvgPool) -> Tensor:
+    if x.device.type == "cpu":
+        return F.avg_pool2d(x, op.kernel, op.stride, op.padding, divisor_override=1)
+    total: Tensor = backend_for(str(x.device)).pool_sum(x, op.kernel, op.stride, op.padding)  # of integers, on a card
+    return total
 
 
 def _product(op: Conv | Linear, x: Tensor, weights: Weights, products: dict[str, Product]) -> Tensor:

@@ -35,7 +35,8 @@ class Plaintext(Protocol):
         """Encode the weights, on the server; nothing is exchanged."""
         if weights is not None:
             self._prepare(weights)
-            self._compute(torch.zeros(self.party.batch, *self.program.input_shape, dtype=self.word))  # compiles
+            zeros = torch.zeros(self.party.batch, *self.program.input_shape, dtype=self.word)
+            self._compute(zeros.to(self.party.device))  # compiles
 
     def offline(self, inferences: int) -> None:
         """Do nothing: there is no correlated randomness."""
@@ -84,7 +85,9 @@ class Plaintext(Protocol):
 
     def _prepare(self, weights: Weights) -> None:
         self._weights = kernels.encode_weights(self.program, weights)
-        self._products = kernels.prepare_products(self.program, self._weights, self.party.device)
+        device = self.party.device
+        self._products = kernels.prepare_products(self.program, self._weights, device, self.party.batch)
+        self._weights = {name: weight.to(device) for name, weight in self._weights.items()}
 
     def _apply(self, op: Op, inputs: list[Tensor]) -> Tensor:
         return kernels.apply(op, inputs, self._weights, self.program, self._products)
