@@ -320,6 +320,22 @@ def test_the_faster_of_two_exact_engines_is_taken(monkeypatch):
             assert conv._fastest(rows, engines, x) is engines[1 - slow]
 
 
+def test_an_engine_that_a_card_has_not_is_not_taken(monkeypatch):
+    weight = torch.ones(4, 8, 1, 1, dtype=torch.int64)
+    conv = LimbConv(weight, (8, 4, 4), batch=1, bits=46)
+    rows, x = weight.reshape(1, 4, 8), torch.ones(1, 8, 4, 4, dtype=torch.int64)
+    engines = [Float64.fitting(rows, 46), Int8.fitting(rows, 46)]
+
+    def missing(self, rows, columns):
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+
+    monkeypatch.setattr(Int8, "multiply", missing)
+    assert conv._fastest(rows, engines, x) is engines[0]
+    monkeypatch.setattr(Float64, "multiply", missing)
+    with pytest.raises(PartyError, match="no engine multiplies on this device"):
+        conv._fastest(rows, engines, x)
+
+
 def test_a_wrong_engine_is_found_in_setup(monkeypatch):
     weight = torch.from_numpy(Stream(bytes(16)).words(6 * 4 * 9) >> 47).view(6, 4, 3, 3)
     conv = LimbConv(weight, (4, 6, 6), batch=3, bits=46, stride=(2, 1), padding=(0, 1))

@@ -168,7 +168,3 @@ def test_every_protocol_runs_between_two_processes_on_a_card(protocol, tmp_path)
     assert session["places"]["server"]["device"].startswith("cuda")
     assert session["places"]["server"]["peak_device_bytes"] > 0
 
-
-@card
-def test_training_on_a_card(tmp_path):
-    assert main(["train", "digits-tiny", "--device", "cuda", "--output", str(tmp_path / "made")]) == 0

@@ -190,6 +190,17 @@ def test_the_time_left_knows_sizes_and_leaves_the_teacher_out(
     assert [p.remaining_s for p in steps] == pytest.approx(ends)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
+def test_training_on_a_card_keeps_data_and_momenta_there(card: Card, in_tmp: Path) -> None:
+    recipe, state = Recipe(batch_size=16, epochs=2, precision="bfloat16", channels_last=True), in_tmp / "x.safetensors"
+    trainer = Trainer(card, make_data(), recipe, state, device="cuda")
+    assert trainer.data.train_images.is_cuda
+    assert trainer.run() >= 0
+    again = Trainer(card, make_data(), recipe, state, device="cuda")
+    assert again.resume()
+    assert all(kept["momentum_buffer"].is_cuda for kept in again.optimizer.state.values())
+
+
 def test_a_state_of_another_run_is_not_gone_on_with(card: Card, in_tmp: Path) -> None:
     data, state = make_data(), in_tmp / "x.state.safetensors"
     trainer = Trainer(card, data, Recipe(batch_size=16), state)

@@ -177,15 +177,21 @@ class LimbConv:
 
         def seconds(engine: Engine) -> float:
             laid, taken = self._laid_out(rows, engine), []
-            for _ in range(REPEATS + 1):  # the first one warms up
-                self._wait()
-                start = time.perf_counter()
-                self._apply(x, laid, engine)
-                self._wait()
-                taken.append(time.perf_counter() - start)
+            try:
+                for _ in range(REPEATS + 1):  # the first one warms up
+                    self._wait()
+                    start = time.perf_counter()
+                    self._apply(x, laid, engine)
+                    self._wait()
+                    taken.append(time.perf_counter() - start)
+            except RuntimeError:  # a card or its library that has no such product, or no room for it
+                return math.inf
             return min(taken[1:])
 
-        return min(engines, key=seconds)
+        best = min(engines, key=(found := {engine: seconds(engine) for engine in engines}).__getitem__)
+        if found[best] == math.inf:
+            raise PartyError("no engine multiplies on this device", remedy="a smaller batch takes less memory")
+        return best
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
