@@ -13,7 +13,7 @@ from masked_pair import Outcome, run_masked
 
 from pibench.errors import PartyError, UsageError
 from pibench.links.meter import Meter
-from pibench.mpc.backends import with_torch
+from pibench.mpc.backends import choice, with_torch
 from pibench.mpc.backends.backend import Backend, ring_mask
 from pibench.mpc.backends.check import compare_with_host, differing
 from pibench.mpc.backends.choice import backend_for
@@ -372,7 +372,7 @@ def test_whoever_asks_at_once_gets_the_same_backend(monkeypatch):
         started.wait()
         into.append(backend_for("slow"))
 
-    monkeypatch.setattr(with_torch, "device_for", slow)
+    monkeypatch.setattr(choice, "require", slow)
     monkeypatch.setattr(with_torch, "TorchBackend", lambda device: [device])
     got: list[object] = []
     threads = [threading.Thread(target=ask, args=(got,)) for _ in range(6)]
