@@ -62,7 +62,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, summary in VERBS.items():
         aliases = [alias for alias, target in ALIASES.items() if target == name]
-        sub = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".", aliases=aliases)
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", aliases=aliases)
         if name == verb:
             importlib.import_module(f"pibench.commands.{name}").add_arguments(sub)
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from suite_records import record_of_suite
 from pibench.cli import main
 from pibench.library import summary
 from pibench.links.link import link_from
+from pibench.networks.card import load_card
 from pibench.records.files import save_record
 from pibench.registry import nearest
 from pibench.reporting.answer import answer, main_ladder
+from pibench.reporting.page.figures import figures_of
+from pibench.reporting.page.tables import budget_table
 from pibench.reporting.screen.frontier import terminal
 from pibench.reporting.view import view_of
 from pibench.reporting.whatif import wire_named
@@ -112,6 +116,37 @@ def test_a_system_on_paper_never_makes_a_deadline(lines) -> None:  # type: ignor
     assert paper
     assert all(line.strip().startswith("on paper") for line in paper)
     assert any(line.strip().startswith("makes it") for line in found)
+
+
+def test_validate_counts_a_cards_file_and_reads_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = load_card("digits-tiny").path.read_text("utf-8")
+    (tmp_path / "digits-tiny.yaml").write_text(card.replace("relu_count: 96", "relu_count: 97"))
+    (tmp_path / "mine.yaml").write_text("name: other\nnetworks: [digits-tiny]\nprotocols: [masked]\n")
+    assert main(["validate", str(tmp_path / "digits-tiny.yaml"), str(tmp_path / "mine.yaml")]) == 4
+    said = capsys.readouterr().err
+    assert "the card says 97 ReLUs, its network has 96" in said
+    assert "it is named 'other', its file mine.yaml" in said
+    (tmp_path / "digits-tiny.yaml").write_text(card)
+    assert main(["validate", str(tmp_path / "digits-tiny.yaml")]) == 0
+
+
+@pytest.mark.parametrize("verb", ["show", "reduce"])
+def test_help_writes_relus_as_everybody_does(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "ReLUs" in (said := capsys.readouterr().out)
+    assert " relus" not in said
+
+
+def test_factors_have_no_exponent_and_accuracies_say_what_of() -> None:
+    view = view_of([fake_record(protocols=("masked", "crypten"), slowdown={"full/crypten": 9.0})])
+    ladder = main_ladder(view.ladders())
+    assert ladder
+    said = " ".join(f.takeaway for f in figures_of(view, answer(view, ladder)))
+    assert re.search(r"\d{2,} times as long under crypten", said)
+    assert "e+" not in said
+    table = budget_table(ladder, None)
+    assert any("of 360 images, " in entry.note for row in table.rows for entry in row)
 
 
 def test_a_title_in_a_list_is_as_it_was_written(tmp_path: Path) -> None:

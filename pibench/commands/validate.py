@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pibench.errors import EXIT_OK, EXIT_USAGE, UsageError
 from pibench.library import find_documents
+
+if TYPE_CHECKING:
+    from pibench.networks.card import Card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +40,40 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(name: str) -> None:
-    """Check one suite or card; raises UsageError with every problem."""
+    """Check one suite or card; raises UsageError with every problem.
+
+    A file must be named like what it holds, for it is found by that name. A card's file is counted too, which takes
+    torch (the cards that are shipped are counted by tests).
+    """
     from pibench.networks.card import load_card
     from pibench.suite import load_suite
 
-    if kind_of(name) == "suites":
-        load_suite(name)
-    else:
-        load_card(name)
+    found = load_suite(name) if kind_of(name) == "suites" else load_card(name)
+    path = Path(name)
+    if not path.is_file():
+        return
+    if found.name != path.stem:
+        raise UsageError(
+            f"it is named '{found.name}', its file {path.name}", where=str(path),
+            remedy=f"call the file {found.name}{path.suffix}, or what is in it {path.stem}",
+        )  # fmt: skip
+    if kind_of(name) == "networks":
+        _count(load_card(name))
+
+
+def _count(card: Card) -> None:
+    """Hold a card's `relu_count` against the network that it describes; masks are a checkpoint's, and not looked at."""
+    from pibench.lowering.lower import lower
+    from pibench.networks.build import skeleton, stage_of
+    from pibench.networks.census import census
+
+    if card.network.activation == "masked":
+        return
+    counted = census(lower(skeleton(card.network), card.network.input_shape, stage_of)[0])
+    if counted.relu_count != card.relu_count:
+        raise UsageError(
+            f"the card says {card.relu_count:,} ReLUs, its network has {counted.relu_count:,}", where=str(card.path)
+        )
 
 
 def kind_of(name: str) -> str:
