@@ -186,8 +186,11 @@ def build(candidate: Candidate) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Give BatchNorms statistics and weights that matter."""
+    """Give BatchNorms statistics and weights that matter, and biases and all else that starts at zero another value."""
     generator = torch.Generator().manual_seed(0)
+    for weight in module.parameters():
+        if not weight.any():
+            weight.data.copy_(0.05 * torch.randn(weight.shape, generator=generator))
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None:
             assert layer.running_var is not None
@@ -302,7 +305,7 @@ def _said(error: BaseException) -> str:
 
 def kinds_of(error: BaseException) -> tuple[str, ...]:
     """Return the kinds of everything that is refused in a network."""
-    said = getattr(error, "refused", ()) or (str(error),)
+    said = getattr(error, "refused", ()) or (getattr(error, "what", ""),)
     kinds = (next((kind for words, kind in OF_THE_NETWORK.items() if words in line), ANOTHER) for line in said)
     return tuple(sorted(set(kinds)))
 
