@@ -21,7 +21,7 @@ def test_rounds_and_bytes_are_those_of_a_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     program, weights = networks.program_of("residual")
     said = predict(program, "masked", "wan", 2)
-    outcome = run_masked(program, weights, [torch.randn(2, *networks.SHAPE)])
+    outcome = run_masked(program, weights, [torch.randn(2, *networks.SHAPE)], relu_messages=2)  # as that link decides
     assert said["rounds"] == outcome.online[CLIENT][0].total.rounds
     assert said["sent by server, bytes"] == outcome.online[SERVER][0].total.sent_bytes
     assert said["sent by client, bytes"] == outcome.online[CLIENT][0].total.sent_bytes

@@ -8,10 +8,12 @@ import networks_for_tests as networks
 import numpy as np
 import pytest
 import torch
+import yaml
 from masked_pair import run_masked
 from scipy import stats
 from test_protocol_masked import close, identity_relu
 
+from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.lowering.reference import evaluate
 from pibench.mpc.backends.choice import backend_for
@@ -19,9 +21,10 @@ from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.gadgets.offers import ENTRIES
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
-from pibench.mpc.protocol import CLIENT, SERVER, Cost
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, options_on
 from pibench.mpc.ring.packing import unpack
 from pibench.mpc.ring.randomness import Stream, blocks_at, fresh_seed
+from pibench.records.files import load_record
 
 pytestmark = pytest.mark.timeout(120)
 TWO = {"relu_messages": 2}
@@ -121,3 +124,29 @@ def test_every_message_is_uniform():
 def test_what_no_source_makes_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         Options(**options)
+
+
+def wire(rtt_ms: float | None, mbit_s: float | None, **options: Any) -> Any:
+    program, _ = identity_relu(1000)
+    return options_on(program, "masked", 1, options, rtt_ms, mbit_s)
+
+
+def test_a_link_decides_where_the_suite_says_nothing():
+    assert wire(None, None) == {}  # nothing waits for messages: the least work
+    assert wire(40.0, 100.0) == TWO
+    assert wire(0.5, 1.0) == {}  # five bytes a ReLU more take longer than two messages less
+    assert wire(40.0, 100.0, relu_messages=4) == {"relu_messages": 4}
+    assert wire(40.0, 100.0, provider="two-party") == {"provider": "two-party"}
+
+
+@pytest.mark.timeout(240)
+def test_a_run_records_what_its_link_decided_and_declares_it(tmp_path, monkeypatch):
+    slow = {"name": "slow", "rtt_ms": 20.0, "mbit_s": 100.0, "how": "paced"}
+    text = {"name": "t", "networks": ["digits-tiny"], "protocols": ["masked"], "links": ["loopback", slow]}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({**text, "sessions": 1, "inferences": 1, "warmups": 0}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "t.yaml", "-q", "--record", "r.json"]) == 0
+    near, far = load_record(tmp_path / "r.json").cases
+    assert (near.options, far.options) == ({}, TWO)
+    assert far.declared.rounds < near.declared.rounds
+    assert far.sessions[0].inferences[-1].client.rounds == far.declared.rounds

@@ -74,8 +74,8 @@ def _candidates(records: list[Record], wire: Wire, args: argparse.Namespace) -> 
 
     here = machine().key
     known = record_candidates(records, here, wire)
-    names = {(c.network, c.protocol) for c in known}
-    both = [*known, *(c for c in zoo_candidates() if (c.network, c.protocol) not in names)]
+    names = {c.key for c in known}
+    both = [*known, *(c for c in zoo_candidates() if c.key not in names)]
     return [c for c in both if c.dataset == args.dataset and args.protocol in (None, c.protocol)]
 
 
@@ -106,7 +106,9 @@ def _link(wire: Wire) -> str:
 
 
 def _named(one: Candidate) -> str:
-    return f"{one.network} ({one.percent:.1f} % of {one.n:,} images, {one.relu_count:,} ReLUs) under {one.protocol}"
+    chosen = ", ".join(f"{name}: {value}" for name, value in (one.options or {}).items())
+    protocol = f"{one.protocol} ({chosen})" if chosen else one.protocol
+    return f"{one.network} ({one.percent:.1f} % of {one.n:,} images, {one.relu_count:,} ReLUs) under {protocol}"
 
 
 def _details(one: Candidate, args: argparse.Namespace) -> list[str]:

@@ -19,7 +19,7 @@ from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.devices import require, synchroniser
-from pibench.mpc.spec import load, spec_of
+from pibench.mpc.spec import load, spec_of, wire_times
 
 SERVER = 0  # owns the weights
 CLIENT = 1  # owns the image; alone learns the logits
@@ -145,6 +145,23 @@ def settled_options(
     """Return the options for which a protocol declares its cost: sizes may tell a class of weights, which is public."""
     where = spec_of(name).settles
     made: Mapping[str, Any] = options if where is None else load(where)(program, weights, batch, options)
+    return made
+
+
+def options_on(
+    program: Program, name: str, batch: int, options: Mapping[str, Any], rtt_ms: float | None, mbit_s: float | None
+) -> Mapping[str, Any]:
+    """Return the options with what the link decides where they say nothing; None: whatever there is."""
+    spec = spec_of(name)
+    if spec.by_link is None:
+        return options
+    arrangement = spec.arrangement(options)
+
+    def seconds(cost: Cost) -> float:
+        ways = [(n_bytes, mbit_s) for n_bytes in (cost.server_bytes, cost.client_bytes)]
+        return sum(wire_times(arrangement, cost.rounds, ways, rtt_ms))
+
+    made: Mapping[str, Any] = load(spec.by_link)(program, batch, options, seconds)
     return made
 
 

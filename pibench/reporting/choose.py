@@ -58,6 +58,11 @@ class Candidate:
         latency_s, transfer_s = wire_times(arrangement, self.rounds, ways, wire.rtt_ms)
         return replace(self, online_s=self.local_s + latency_s + transfer_s, wire_s=latency_s + transfer_s)
 
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What tells candidates apart: network, protocol, batch, and the protocol's options."""
+        return self.network, self.protocol, self.batch, json.dumps(self.options or {}, sort_keys=True)
+
     def percentiles(self) -> dict[str, float]:
         """Return median, p95 and p99 of measured latencies (MLPerf's single stream); the median alone if predicted."""
         if not self.samples:
@@ -89,13 +94,12 @@ def zoo_candidates() -> list[Candidate]:
 
 def record_candidates(records: Iterable[Record], machine_key: str, wire: Wire) -> list[Candidate]:
     """Return what records of this machine hold of trained networks, on the link itself or on loopback."""
-    found: dict[tuple[str, str, int], Candidate] = {}
+    found: dict[tuple[str, str, int, str], Candidate] = {}
     for record in records:
         for case in record.cases if record.machine.key == machine_key else ():
             made = _of_case(case, record, wire)
-            key = (case.network.card, case.protocol, case.batch)
-            if made and (made.samples or key not in found or not found[key].samples):
-                found[key] = made
+            if made and (made.samples or made.key not in found or not found[made.key].samples):
+                found[made.key] = made
     return list(found.values())
 
 

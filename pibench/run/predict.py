@@ -16,7 +16,7 @@ from typing import Any
 from pibench.errors import UsageError
 from pibench.links.link import link_from
 from pibench.lowering.program import Program
-from pibench.mpc.protocol import Cost, total_cost
+from pibench.mpc.protocol import Cost, options_on, total_cost
 from pibench.mpc.spec import load, spec_of, wire_times
 from pibench.records.record import Case, Inference, Record
 
@@ -29,12 +29,13 @@ def predict(
 ) -> dict[str, Any]:
     """Return rounds, bytes by sender, and seconds of each phase for one batch, as named lines of text or numbers."""
     wire = link_from(link)
-    declared = total_cost(program, protocol, batch, options or {})
+    rtt_ms, mbit_s = wire.rtt_ms, wire.mbit_s
+    options = options_on(program, protocol, batch, options or {}, rtt_ms, mbit_s)
+    declared = total_cost(program, protocol, batch, options)
     if declared is None:
         raise UsageError(f"{protocol} declares no cost, so nothing can be said before it runs")
-    rtt_ms, mbit_s = wire.rtt_ms, wire.mbit_s
     latency_s, transfer_s = wire_seconds(declared, protocol, rtt_ms, mbit_s, options)
-    fitted = {phase: fitted_computing(program, protocol, batch, options or {}, phase) for phase in PHASES}
+    fitted = {phase: fitted_computing(program, protocol, batch, options, phase) for phase in PHASES}
     computing_s = fitted["online"]
     made: dict[str, Any] = {
         "rounds": declared.rounds,
@@ -50,7 +51,7 @@ def predict(
         made["computing, s"] = round(computing_s, 4)
         made[f"online on {link}, s"] = round(latency_s + transfer_s + computing_s, 4)
     if where := spec_of(protocol).security:
-        made |= load(where)(program, batch, options or {})
+        made |= load(where)(program, batch, options)
     return made
 
 

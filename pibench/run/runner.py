@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pibench.library import resolve
 from pibench.links.glooprobe import round_ms
 from pibench.links.link import Link as LinkAsked
 from pibench.links.link import LinkUp, link_from, measure_well, open_link, probe_problems
+from pibench.mpc.protocol import options_on
 from pibench.mpc.spec import spec_of
 from pibench.records.files import save_record
 from pibench.records.record import Case, Declared, Link, Network, Record, Session, Trust
@@ -99,6 +100,7 @@ class Run:
 
     def _open_all(self) -> None:
         """Put the cases into the record; OtherSettings where its sessions are of other settings than the plan's."""
+        self.plan = replace(self.plan, cases=tuple(map(self._on_its_link, self.plan.cases)))
         ready = [case for case in self.plan.cases if case.network in self._prepared]
         for case in ready:
             self._refuse_other_settings(case)
@@ -106,6 +108,14 @@ class Run:
         for case in ready:
             self._open_case(case, self._prepared[case.network])
         self._save()
+
+    def _on_its_link(self, case: CasePlan) -> CasePlan:
+        """Return the case with the options that its link decides, which the record then says."""
+        if (prepared := self._prepared.get(case.network)) is None:
+            return case
+        link = link_from(case.link)
+        options = options_on(prepared.program, case.protocol, case.batch, case.options, link.rtt_ms, link.mbit_s)
+        return replace(case, options=options)
 
     def _fingerprint(self, case: CasePlan) -> str:
         prepared = self._prepared[case.network]

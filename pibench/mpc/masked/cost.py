@@ -13,6 +13,7 @@ from typing import Any
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
+from pibench.mpc.masked.gadgets.offers import Offers
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
@@ -20,6 +21,8 @@ from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.protocol import Cost
 
+OFFER_S = 70e-9  # both parties' work for a ReLU of two messages, less that of four (AVX-512, one thread each)
+WITH_PADS = ("dealer", "first-party")
 Planned = tuple[Plan, Gadgets]
 Parse = Callable[[dict[str, Any]], Options]
 
@@ -51,6 +54,25 @@ def settled_options(
     plan, gadgets = planned(program, batch, options, kind)
     source = source_class(plan.options.provider, server=True)
     return {**options, **source.settled(gadgets, layer_weights(plan, weights))}
+
+
+def options_by_link(
+    program: Program, batch: int, options: Mapping[str, Any], seconds: Callable[[Cost], float]
+) -> Mapping[str, Any]:
+    """Return the options with the messages of a ReLU that are cheapest where the wire takes `seconds` of a cost.
+
+    What a suite has chosen stays, and four where no source makes pads. Two are counted with what they compute more.
+    """
+    if "relu_messages" in options or Options.parse(dict(options)).provider not in WITH_PADS:
+        return options
+
+    def price_s(choice: Mapping[str, Any]) -> float:
+        _, gadgets = planned(program, batch, choice)
+        padded = sum(gadget.size for gadget in gadgets.values() if isinstance(gadget, Offers))
+        total = sum((operation_cost(program, op, batch, choice) for op in program), Cost())
+        return seconds(total) + OFFER_S * padded
+
+    return min((options, {**options, "relu_messages": 2}), key=price_s)
 
 
 def planned(program: Program, batch: int, options: Mapping[str, Any], kind: type[Options] = Options) -> Planned:

@@ -33,6 +33,7 @@ SPEC = ProtocolSpec(
     local=("keep_dir", "deal_ahead", "check_ranges"),
     cost="pibench.mpc.masked.cost:operation_cost",
     settles="pibench.mpc.masked.cost:settled_options",
+    by_link="pibench.mpc.masked.cost:options_by_link",
     security="pibench.mpc.masked.security:security",
     preload=(
         "pibench.mpc.masked.sources.dealer",
