@@ -145,7 +145,7 @@ def test_a_run_records_what_its_link_decided_and_declares_it(tmp_path, monkeypat
     text = {"name": "t", "networks": ["digits-tiny"], "protocols": ["masked"], "links": ["loopback", slow]}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({**text, "sessions": 1, "inferences": 1, "warmups": 0}))
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "t.yaml", "-q", "--record", "r.json"]) == 0
+    main(["run", "t.yaml", "-q", "--record", "r.json"])  # a busy machine's link may be slower than asked for: invalid
     near, far = load_record(tmp_path / "r.json").cases
     assert (near.options, far.options) == ({}, TWO)
     assert far.declared.rounds < near.declared.rounds
