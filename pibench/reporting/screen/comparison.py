@@ -15,7 +15,7 @@ from pibench.records.stats import Estimate
 from pibench.reporting.screen.fitting import fitted, screen_width, wrapped
 from pibench.run.precision import FEWEST
 
-MOST_ROWS, MOST_NOTES = 8, 3  # on a screen, beyond those that decide
+MOST_ROWS, MOST_NOTES = 4, 1  # on a screen, beyond those that decide
 WIDE = 160  # columns where the output is no screen
 HEADINGS = ("case", "measure", "base", "head", "change", "interval", "p", "verdict")
 LOUD = {Verdict.WORSE: "✗", Verdict.FAILED: "✗", Verdict.MISSING: "✗", Verdict.BETTER: "✓"}

@@ -11,7 +11,7 @@ from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.page.draw_frontier import pareto
 from pibench.reporting.scales import Scale, padded
 
-LOW, AXES, PROMPT = 5, 4, 2  # lines of the lowest plot, of what stands around one, and of the shell
+LOW, AXES, PROMPT = 5, 4, 1  # lines of the lowest plot, of what stands around one, and of the shell
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
