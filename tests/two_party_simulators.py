@@ -182,7 +182,7 @@ def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tupl
                 assert not isinstance(gadget, Extension)
                 asked = sign_layout(gadget).asked if isinstance(gadget, Tables) else square_layout(gadget).bits
                 for i, column in enumerate(_choices(rest.pop(0), asked * size).reshape(asked, size)):
-                    if i % 9 == 0 or i == asked - 1:  # a bit of every kind
+                    if i % 14 == 0 or i == asked - 1:  # a bit of every kind
                         put(f"choice {i}", column, count)
                 continue
             if isinstance(gadget, Extension):
@@ -191,7 +191,7 @@ def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tupl
                 layout = sign_layout(gadget)
                 moved, told = rest.pop(0), rest.pop(0)
                 for i, row in enumerate(_moved(moved, layout, size)):
-                    if i % 8 == 0:
+                    if i % 11 == 0:
                         put(f"moved {i}", row, count)
                 start = 0
                 for i, width in enumerate(layout.widths):
