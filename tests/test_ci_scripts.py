@@ -32,10 +32,14 @@ ZOO = {  # a zoo of two networks, where the real ones are not installed
     "pytorchcv/model_provider.py": """
 import torch
 def small_cifar10(in_size=(8, 8)):
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
-                               torch.nn.Linear(144, 10))
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+                              torch.nn.Linear(144, 10))
+    net.in_size = in_size
+    return net
 def gelu_cifar10(in_size=(8, 8)):
-    return torch.nn.Sequential(torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    net = torch.nn.Sequential(torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    net.in_size = in_size
+    return net
 _models = {made.__name__: made for made in (small_cifar10, gelu_cifar10)}
 def get_model(name):
     return _models[name]()
@@ -149,7 +153,7 @@ def test_logits_without_a_dealer_are_compared_with_those_of_one(noise, status, s
     monkeypatch.setattr(no_dealer, "Nurseries", lambda modules: nullcontext(SimpleNamespace(start=None)))
 
     def logits(network, provider, images, batch, launch, folder):
-        return network.reference[:images] + (noise * np.arange(10) if provider == "two-party" else 0)
+        return network.reference[list(images)] + (noise * np.arange(10) if provider == "two-party" else 0)
 
     monkeypatch.setattr(no_dealer, "private_logits", logits)
     monkeypatch.setattr(sys, "argv", ["no_dealer.py", "--structures", "--images", "2", "--batch", "2"])
