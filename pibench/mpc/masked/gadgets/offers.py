@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pibench.mpc.backends.backend import Backend, Bytes, Ints, Stream, ring_mask
+from pibench.mpc.backends.backend import Backend, Bytes, Ints, Stream
 from pibench.mpc.masked.gadgets.gadget import Parts
 from pibench.mpc.masked.gadgets.tables import ClientHalf as TablesClientHalf
 from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
@@ -91,14 +91,8 @@ class Offers(Tables):
         2. from the client: its share of the six bits, and of the sign; the output for either masked sign, padded.
         """
         assert isinstance(half, ServerHalf)
-        window, share, n, backend = self.window, half.share, self.size, self.backend
-        x = backend.flat(parts[self.step.inputs[0]])
-        if self.options.check_ranges:
-            yield from self._check_range(x)
-        c = backend.open_masked(x, half.pre, window.low)
-        yield Send(backend.pack(c, window.open_bytes))
-        c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
-        bits = backend.read_digits(c, share.words, half.mu, window.digits)
+        share, n, backend = half.share, self.size, self.backend
+        c, bits = yield from self._open(parts, half)
         yield Send(backend.host(bits ^ (half.flip << 6)))
         reply = backend.lift((yield Await(n)))
         beta = backend.decide(bits, reply, share.table, c, self.sign_bit)
@@ -112,15 +106,10 @@ class Offers(Tables):
     def client(self, half: TablesClientHalf) -> Conversation:
         """Hold the other half of the two messages of `server`."""
         assert isinstance(half, ClientHalf)
-        window, share, n, backend = self.window, half.share, self.size, self.backend
-        if self.options.check_ranges:
-            assert half.shown is not None
-            yield Send(backend.pack(half.shown, 8))
-        c = backend.unpack((yield Await(n * window.open_bytes)), window.open_bytes)
-        c &= ring_mask(window.open_bits)
-        bits = backend.read_digits(c, share.words, half.mu, window.digits)
-        theirs = backend.lift((yield Await(n)))
-        reply = backend.answer(bits, theirs, share.table)
+        backend = self.backend
+        c, bits = yield from self._opened(half)
+        theirs = backend.lift((yield Await(self.size)))
+        reply = backend.answer(bits, theirs, half.share.table)
         yield Send(backend.host(reply))
         first = backend.offer_signs(theirs, reply, c, self.sign_bit)
         for sign, pad in zip((first, first ^ 1), backend.entry_pads(half.key, bits, theirs), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -138,14 +139,8 @@ class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
         3. to the client: the masked sign beta.
         4. from the client: its share of y minus the part that it will hold.
         """
-        window, share, n, backend = self.window, half.share, self.size, self.backend
-        x = backend.flat(parts[self.step.inputs[0]])  # (n,)
-        if self.options.check_ranges:
-            yield from self._check_range(x)
-        c = backend.open_masked(x, half.pre, window.low)  # (n,), `open_bits` of them
-        yield Send(backend.pack(c, window.open_bytes))
-        c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
-        bits = backend.read_digits(c, share.words, half.mu, window.digits)  # (n,) from words (planes, n)
+        share, n, backend = half.share, self.size, self.backend
+        c, bits = yield from self._open(parts, half)
         yield Send(backend.host(bits & BITS_MASK))
         reply = backend.lift((yield Await(n)))  # (n,): six bits, and the sign's share as bit 6
         beta = backend.decide(bits, reply, share.table, c, self.sign_bit)  # (n,) of 0 and 1
@@ -156,19 +151,35 @@ class Tables(Opens[ReluStep, ServerHalf, ClientHalf]):
 
     def client(self, half: ClientHalf) -> Conversation:
         """Hold the other half of the four messages of `server`."""
-        window, share, n, backend = self.window, half.share, self.size, self.backend
-        if self.options.check_ranges:
-            assert half.shown is not None
-            yield Send(backend.pack(half.shown, 8))
-        c = backend.unpack((yield Await(n * window.open_bytes)), window.open_bytes)
-        c &= ring_mask(window.open_bits)
-        bits = backend.read_digits(c, share.words, half.mu, window.digits)
+        share, n, backend = half.share, self.size, self.backend
+        c, bits = yield from self._opened(half)
         theirs = backend.lift((yield Await(n)))
         yield Send(backend.host(backend.answer(bits, theirs, share.table)))
         beta = backend.unpack_bits((yield Await(-(-n // 8))), n)  # (n,) of 0 and 1
         y = self._select(c, beta, share, 0)  # (n,)
         y -= half.part
         yield Send(backend.pack(y, self.out.wire_bytes))
+
+    def _open(self, parts: Parts, half: ServerHalf) -> Generator[Send | Await, Any, tuple[Ints, Bytes]]:
+        """Server: send the opening; returns it, (n,) of `open_bits`, and the bits read at it from words (planes, n)."""
+        window, backend = self.window, self.backend
+        x = backend.flat(parts[self.step.inputs[0]])  # (n,)
+        if self.options.check_ranges:
+            yield from self._check_range(x)
+        c = backend.open_masked(x, half.pre, window.low)
+        yield Send(backend.pack(c, window.open_bytes))
+        c = c & ring_mask(window.open_bits)  # a new array: what goes out may be the old one itself
+        return c, backend.read_digits(c, half.share.words, half.mu, window.digits)
+
+    def _opened(self, half: ClientHalf) -> Generator[Send | Await, Any, tuple[Ints, Bytes]]:
+        """Client: take the opening; returns what `_open` does."""
+        window, backend = self.window, self.backend
+        if self.options.check_ranges:
+            assert half.shown is not None
+            yield Send(backend.pack(half.shown, 8))
+        c = backend.unpack((yield Await(self.size * window.open_bytes)), window.open_bytes)
+        c &= ring_mask(window.open_bits)
+        return c, backend.read_digits(c, half.share.words, half.mu, window.digits)
 
     def _select(self, c: Ints, beta: Bytes, share: Share, own: int) -> Ints:
         return self.backend.select(
