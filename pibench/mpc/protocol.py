@@ -157,11 +157,12 @@ def options_on(
         return options
     arrangement = spec.arrangement(options)
 
-    def seconds(cost: Cost) -> float:
+    def wire_s(choice: Mapping[str, Any]) -> float:
+        cost = total_cost(program, name, batch, choice) or Cost()
         ways = [(n_bytes, mbit_s) for n_bytes in (cost.server_bytes, cost.client_bytes)]
         return sum(wire_times(arrangement, cost.rounds, ways, rtt_ms))
 
-    made: Mapping[str, Any] = load(spec.by_link)(program, batch, options, seconds)
+    made: Mapping[str, Any] = load(spec.by_link)(program, batch, options, wire_s)
     return made
 
 

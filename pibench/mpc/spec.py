@@ -90,7 +90,7 @@ class ProtocolSpec:
     holds: str = "pibench.mpc.protocol:held_bytes"  # module:function (whole Cost, largest, batches, options) -> bytes
     cost: str | None = None  # module:function (program, op, batch, options) -> Cost; None: it declares none
     settles: str | None = None  # module:function (program, weights, batch, options) -> options that weights settle
-    by_link: str | None = None  # module:function (program, batch, options, seconds of a Cost) -> options: a link's part
+    by_link: str | None = None  # module:function (program, batch, options, seconds of a choice) -> options for a link
     security: str | None = None  # module:function (program, batch, options) -> lines on how much, where computed
     preload: tuple[str, ...] = ()  # modules (or module:function to call) that a party would load late
     place: int = SOMEWHERE  # in tables and plots: from the left, and which one a report is about

@@ -10,6 +10,7 @@ A backend's own memory is another place only where it says so (`host` and `lift`
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
@@ -164,9 +165,21 @@ class Backend(ABC):
     def places(self, index: Host) -> Places:
         """Prepare public positions for `gather`; -1 stands for none."""
 
-    @abstractmethod
     def gather(self, parts: list[Ints], places: Places, fill: int) -> Ints:
         """Return (N, places) elements of the flattened, joined parts; `fill` where there is none. May be a view."""
+        index, missing, is_identity = places
+        rows = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
+        joined = rows[0] if len(rows) == 1 else self._join(rows)
+        if is_identity and joined.shape[1] == len(index):
+            return joined
+        taken = joined[:, index]
+        if len(missing):
+            taken[:, missing] = fill
+        return taken
+
+    @abstractmethod
+    def _join(self, rows: list[Ints]) -> Ints:
+        """Return flat parts (N, scalars) side by side."""
 
     @abstractmethod
     def choose(self, bits: Bytes, one: Halves, zero: Halves) -> Halves:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -130,16 +129,8 @@ class NumpyBackend(Backend):
     def places(self, index: NDArray[np.int64]) -> Places:
         return index, np.flatnonzero(index < 0), bool((index == np.arange(len(index))).all())
 
-    def gather(self, parts: list[Ints], places: Places, fill: int) -> Ints:
-        index, missing, is_identity = places
-        rows = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
-        joined = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
-        if is_identity and joined.shape[1] == len(index):
-            return joined
-        taken = joined[:, index]
-        if len(missing):
-            taken[:, missing] = fill
-        return taken
+    def _join(self, rows: list[Ints]) -> Ints:
+        return np.concatenate(rows, axis=1)
 
     def choose(self, bits: Bytes, one: Halves, zero: Halves) -> Halves:
         return np.where(bits.astype(bool), one, zero)

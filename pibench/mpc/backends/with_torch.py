@@ -9,7 +9,6 @@ Masks come from the same keystream as everywhere, made on the host and copied ah
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -177,16 +176,8 @@ class TorchBackend(Backend):
         missing = np.flatnonzero(index < 0)
         return self.lift(index), self.lift(missing), bool((index == np.arange(len(index))).all())
 
-    def gather(self, parts: list[Tensor], places: Places, fill: int) -> Tensor:
-        index, missing, is_identity = places
-        rows = [part.reshape(len(part), math.prod(part.shape[1:])) for part in parts]
-        joined = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
-        if is_identity and joined.shape[1] == len(index):
-            return joined
-        taken = joined[:, index]
-        if len(missing):
-            taken[:, missing] = fill
-        return taken
+    def _join(self, rows: list[Tensor]) -> Tensor:
+        return torch.cat(rows, dim=1)
 
     def choose(self, bits: Tensor, one: Tensor, zero: Tensor) -> Tensor:
         return torch.where(bits.bool(), one, zero)

@@ -15,14 +15,13 @@ from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.gadgets.offers import Offers
 from pibench.mpc.masked.gadgets.product import layer_weights
-from pibench.mpc.masked.options import Options
+from pibench.mpc.masked.options import WITHOUT_PADS, Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.protocol import Cost
 
 OFFER_S = 70e-9  # both parties' work for a ReLU of two messages, less that of four (AVX-512, one thread each)
-WITH_PADS = ("dealer", "first-party")
 Planned = tuple[Plan, Gadgets]
 Parse = Callable[[dict[str, Any]], Options]
 
@@ -57,20 +56,19 @@ def settled_options(
 
 
 def options_by_link(
-    program: Program, batch: int, options: Mapping[str, Any], seconds: Callable[[Cost], float]
+    program: Program, batch: int, options: Mapping[str, Any], wire_s: Callable[[Mapping[str, Any]], float]
 ) -> Mapping[str, Any]:
-    """Return the options with the messages of a ReLU that are cheapest where the wire takes `seconds` of a cost.
+    """Return the options with the messages of a ReLU that are cheapest on a link, which takes `wire_s` of a choice.
 
     What a suite has chosen stays, and four where no source makes pads. Two are counted with what they compute more.
     """
-    if "relu_messages" in options or Options.parse(dict(options)).provider not in WITH_PADS:
+    if "relu_messages" in options or Options.parse(dict(options)).provider in WITHOUT_PADS:
         return options
 
     def price_s(choice: Mapping[str, Any]) -> float:
         _, gadgets = planned(program, batch, choice)
         padded = sum(gadget.size for gadget in gadgets.values() if isinstance(gadget, Offers))
-        total = sum((operation_cost(program, op, batch, choice) for op in program), Cost())
-        return seconds(total) + OFFER_S * padded
+        return wire_s(choice) + OFFER_S * padded
 
     return min((options, {**options, "relu_messages": 2}), key=price_s)
 

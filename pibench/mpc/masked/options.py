@@ -14,6 +14,7 @@ TOP_BITS = 2  # of an opening: the sign, and a top bit that says whether the mas
 WRAP_BITS = 32  # of the shares that undo the wrap
 NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four
 WeightBits = Literal[0, 22, 24, 26]  # 0: the smallest class that the model fits
+WITHOUT_PADS = ("two-party",)  # providers that make no pads for ReLUs of two messages
 LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 
 
@@ -104,7 +105,7 @@ class Options:
             raise UsageError(f"provider is {self.provider!r}", remedy=f"choose one of {', '.join(SOURCES)}")
         if self.relu_messages not in (4, 2):
             raise UsageError(f"relu_messages is {self.relu_messages!r}", remedy="choose 4 or 2")
-        if self.relu_messages == 2 and self.provider == "two-party":
+        if self.relu_messages == 2 and self.provider in WITHOUT_PADS:
             raise UsageError(
                 "ReLUs of two messages need pads that only a dealer makes",
                 remedy="set relu_messages: 4, or another provider",

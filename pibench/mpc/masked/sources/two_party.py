@@ -121,9 +121,7 @@ class TwoParty(Source):
         if isinstance(gadget, LinearLayer):
             name, all_of_it = gadget.step.out, answered(gadget.plan, gadget.backend)
             sizes = assumed_sizes({name: gadget}, gadget.plan.batch, all_of_it)
-            return Cost(
-                offline_client_bytes=sizes.request_bytes(name), offline_server_bytes=sizes.answer_bytes(name)
-            )
+            return Cost(offline_client_bytes=sizes.request_bytes(name), offline_server_bytes=sizes.answer_bytes(name))
         return _transfer_cost(gadget)
 
     @classmethod
@@ -301,9 +299,7 @@ def _options(gadgets: Gadgets) -> Options:
 def _integers(gadgets: Gadgets, weights: Weights) -> dict[str, Ints]:
     """Return the linear layers' weights as the encryption takes them, by the names of what they make."""
     f, layers = _options(gadgets).fraction_bits, layers_of(gadgets)
-    return {
-        layer.step.out: Laid.of(layer).weights(encode(weights[layer.layer.weight], f).numpy()) for layer in layers
-    }
+    return {layer.step.out: Laid.of(layer).weights(encode(weights[layer.layer.weight], f).numpy()) for layer in layers}
 
 
 def answered(plan: Plan, backend: Backend) -> int:
