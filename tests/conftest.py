@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -29,6 +30,23 @@ def few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pibench.records.stats.RESAMPLES", 200)
         yield
+
+
+@pytest.fixture
+def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Process ids of every child that a session starts."""
+    from pibench.session.children import Child, Children
+
+    found: list[int] = []
+    start = Children.start
+
+    def spy(self: Children, *args: Any) -> Child:
+        child = start(self, *args)
+        found.append(child.process.pid)
+        return child
+
+    monkeypatch.setattr(Children, "start", spy)
+    return found
 
 
 @pytest.fixture

@@ -98,18 +98,7 @@ def test_overlapping_sessions_take_no_turns(monkeypatch: pytest.MonkeyPatch) -> 
         _run_overlapped(type("Job", (), {"role": "server"}), None, None, None, None, None)  # type: ignore[arg-type]
 
 
-def test_no_process_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pibench.session import children
-
-    pids: list[int] = []
-    start = children.Children.start
-
-    def spy(self: Any, job: Any, *rest: Any) -> Any:
-        child = start(self, job, *rest)
-        pids.append(child.process.pid)
-        return child
-
-    monkeypatch.setattr(children.Children, "start", spy)
+def test_no_process_is_left(tmp_path: Path, pids: list[int]) -> None:
     session_plan, _ = plan(tmp_path, options={"overlap": True})
     run_session(session_plan)
     assert len(pids) == 2

@@ -21,7 +21,6 @@ from pibench.errors import PartyError
 from pibench.lowering.program import Conv, Flatten, Input, Linear, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.spec import found
-from pibench.session import children as children_module
 from pibench.session.launch import Nurseries
 from pibench.session.session import SessionPlan, SessionResult, free_port
 from pibench.session.session import run_session as run_session_with
@@ -46,21 +45,6 @@ def nurseries() -> Iterator[Nurseries]:
 @pytest.fixture
 def run_session(nurseries: Nurseries) -> Run:
     return lambda session_plan: run_session_with(session_plan, launch=nurseries.start)
-
-
-@pytest.fixture
-def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Process ids of every child that a session starts."""
-    found: list[int] = []
-    start = children_module.Children.start
-
-    def spy(self: children_module.Children, *args: Any) -> children_module.Child:
-        child = start(self, *args)
-        found.append(child.process.pid)
-        return child
-
-    monkeypatch.setattr(children_module.Children, "start", spy)
-    return found
 
 
 def small_program() -> tuple[Program, dict[str, torch.Tensor]]:
@@ -239,7 +223,7 @@ def spy(self, *args):
 children.Children.start = spy
 settings = {"inferences": 1000, "options": {"delay_s": 0.02}}
 with t.Nurseries(["fake_protocol"] if sys.argv[2] == "forked" else []) as nurseries:
-    launch = nurseries.start if sys.argv[2] == "forked" else t.children_module.spawn
+    launch = nurseries.start if sys.argv[2] == "forked" else children.spawn
     t.run_session_with(t.plan(Path(sys.argv[1]), **settings)[0], launch=launch)
 """
 

@@ -6,14 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_session import plan, wait_gone
 
 from pibench.errors import PartyError
 from pibench.mpc.spec import found
-from pibench.session import children
 from pibench.session.launch import Nurseries
 from pibench.session.session import run_session
 
@@ -35,18 +33,9 @@ def nurseries() -> Iterator[Nurseries]:
 
 
 @pytest.fixture
-def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    started: list[int] = []
-    start = children.Children.start
-
-    def spy(self: Any, job: Any, *rest: Any) -> Any:
-        child = start(self, job, *rest)
-        started.append(child.process.pid)
-        return child
-
-    monkeypatch.setattr(children.Children, "start", spy)
-    yield started
-    for pid in started:  # one that was stopped, if the session did not end it
+def pids(pids: list[int]) -> Iterator[list[int]]:
+    yield pids
+    for pid in pids:  # one that was stopped, if the session did not end it
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
