@@ -63,9 +63,9 @@ TABLES = "pibench/mpc/masked/gadgets/tables.py"
 ROUND = [
     (TABLES, "        c = backend.open_masked(x,", "        import numpy as np\n\n"
      "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n        c = backend.open_masked(x,"),
-    (TABLES, "        c = backend.unpack((yield Await(n * window.open_bytes))", "        import numpy as np\n\n"
+    (TABLES, "        c = backend.unpack((yield Await(self.size * window.open_bytes))", "        import numpy as np\n\n"
      "        yield Send(np.zeros(1, np.uint8))\n        yield Await(1)\n"
-     "        c = backend.unpack((yield Await(n * window.open_bytes))"),
+     "        c = backend.unpack((yield Await(self.size * window.open_bytes))"),
 ]  # fmt: skip
 BYTE = [
     (TABLES, "        yield Send(backend.host(backend.answer(bits, theirs, share.table)))",

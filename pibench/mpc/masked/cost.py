@@ -21,7 +21,7 @@ from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.protocol import Cost
 
-OFFER_S = 70e-9  # both parties' work for a ReLU of two messages, less that of four (AVX-512, one thread each)
+OFFER_S = 70e-9  # both parties' work for a ReLU of two messages, less that of four: ci/offers.py
 Planned = tuple[Plan, Gadgets]
 Parse = Callable[[dict[str, Any]], Options]
 

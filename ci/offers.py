@@ -1,0 +1,88 @@
+"""What a ReLU of two messages computes more than one of four: `OFFER_S` of the planner, and the figure in the docs.
+
+    python ci/offers.py
+
+The steps that differ between `gadgets/tables.py` and `gadgets/offers.py`, of both parties, on random words in one
+thread; processor time, the least of several runs. What both read and send alike is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pibench.mpc.backends.choice import backend_for
+from pibench.mpc.masked.gadgets.offers import ENTRIES, KEY_BYTES
+from pibench.mpc.ring.randomness import fresh_seed
+
+SIGN_BIT, WIDTH = 28, 6  # of four digits of 7 bits; bytes of an output
+Steps = dict[str, Callable[[], Any]]
+
+
+def steps(n: int) -> Steps:
+    """Return both parties' differing steps for n ReLUs, by name."""
+    b = backend_for("cpu")
+    b.prepare()
+    s = b.stream(fresh_seed())
+    c, table = s.words(n) & ((4 << SIGN_BIT) - 1), s.words(n).view("uint64")
+    bits, theirs = s.small(n, 127), s.small(n, 127)
+    share = s.words(n), s.words(n), s.words(n), s.halves(n), s.halves(n)
+    part, key, flip = s.words(n), s.bytes(KEY_BYTES), s.small(n, 1)
+    pads, packed = s.bytes(ENTRIES * WIDTH * n), s.bytes(WIDTH * n)
+
+    def client_four() -> None:
+        beta = b.unpack_bits(b.pack_bits(flip), n)
+        b.pack(b.select(c, beta, *share, SIGN_BIT, 0, 0) - part, WIDTH)
+
+    def client_two() -> None:
+        first = b.offer_signs(theirs, bits, c, SIGN_BIT)
+        for sign, pad in zip((first, first ^ 1), b.entry_pads(key, bits, theirs), strict=True):
+            b.pack(b.select(c, sign, *share, SIGN_BIT, 0, 0) - part + pad, WIDTH)
+
+    def server_four() -> None:
+        beta = b.decide(bits, theirs, table, c, SIGN_BIT)
+        b.pack_bits(beta)
+        y = b.select(c, beta, *share, SIGN_BIT, 0, 1)
+        y += b.unpack(packed, WIDTH)
+
+    def server_two() -> None:
+        y = b.select(c, b.decide(bits, theirs, table, c, SIGN_BIT), *share, SIGN_BIT, 0, 1)
+        offers = b.unpack(packed, WIDTH), b.unpack(packed, WIDTH)
+        b.take_offer(bits, theirs, table, flip, pads, WIDTH, offers, y)
+
+    return {
+        "client, four": client_four, "client, two": client_two,
+        "server, four": server_four, "server, two": server_two,
+    }  # fmt: skip
+
+
+def least_s(step: Callable[[], Any], repeats: int) -> float:
+    """Return the least processor time of some runs."""
+    step()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        step()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def main() -> int:
+    """Print nanoseconds a ReLU, and what two messages take more."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--relus", type=int, default=65_536)
+    parser.add_argument("--repeats", type=int, default=15)
+    args = parser.parse_args()
+    took = {name: 1e9 * least_s(step, args.repeats) / args.relus for name, step in steps(args.relus).items()}
+    for name, ns in took.items():
+        print(f"{name:12} {ns:6.1f} ns a ReLU")
+    more = sum(ns if "two" in name else -ns for name, ns in took.items())
+    print(f"two messages take {more:.1f} ns a ReLU more, both parties together")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
