@@ -14,12 +14,11 @@ from pibench.numbers import seconds, size
 from pibench.records.files import open_record
 from pibench.records.prices import fit_price
 from pibench.reporting.cells import Ladder
+from pibench.reporting.onpaper.published import LINE_OF, published_latencies, published_line
 from pibench.reporting.onpaper.recordcheck import verdicts
-from pibench.reporting.page.draw_papers import over_relus, published_latencies
+from pibench.reporting.page.draw_papers import over_relus
 from pibench.reporting.page.prices import COLUMNS, which_table
 from pibench.reporting.view import View, view_of
-
-PUBLISHED_LINE = "19.2 µs a ReLU and 0.21 s (the line through DeepReDuce's two points)"
 
 
 def main() -> None:
@@ -58,9 +57,10 @@ def _networks(ladder: Ladder) -> str:
 def _line(ladder: Ladder) -> str:
     """Return the line over ReLUs, with the R^2 of it, beside the papers' own."""
     fit = fit_price([c.relu_count for c in ladder.cells], [c.online_s for c in ladder.cells])
+    paper = published_line()
     return (
         f"\nLine: {fit.slope_s * 1e3:.2f} µs a ReLU and {seconds(fit.intercept_s)}, R² = {fit.r2:.3f}; published: "
-        f"{PUBLISHED_LINE}."
+        f"{paper.slope_s * 1e3:.1f} µs a ReLU and {seconds(paper.intercept_s)} (the line through {LINE_OF})."
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from masked_pair import run_masked
 
 from pibench.cli import main
-from pibench.errors import PartyError, UsageError
+from pibench.errors import EXIT_USAGE, PartyError, UsageError
 from pibench.lowering.reference import evaluate
 from pibench.mpc import devices
 from pibench.mpc.backends.check import differing
@@ -69,14 +69,26 @@ accuracy_images: 0
 
 @no_card
 @pytest.mark.parametrize("protocol", ["crypten", "masked"])
-def test_a_suite_on_a_card_ends_in_words_before_anything_starts(protocol, tmp_path, capsys):
+def test_a_suite_on_a_card_ends_in_words_before_anything_starts(protocol, tmp_path, capsys, monkeypatch):
     suite = tmp_path / "card.yaml"
     suite.write_text(SUITE.format(protocol=protocol))
     assert main(["validate", str(suite)]) == 0
-    assert main(["run", str(suite), "--record", str(tmp_path / "record.json")]) != 0
-    assert "no device 'cuda': torch finds no card here" in "".join(capsys.readouterr()).replace("\n", " ")
-    (case,) = json.loads((tmp_path / "record.json").read_text())["cases"]
-    assert (case["status"], case["sessions"]) == ("failed", [])
+    monkeypatch.setattr("pibench.run.prepare.preparer", lambda *_: lambda *_: pytest.fail("a network was prepared"))
+    assert main(["run", str(suite), "--record", str(tmp_path / "record.json")]) == EXIT_USAGE
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "no device 'cuda': torch finds no card here" in said
+    assert "`pibench doctor`" in said
+    assert "-k cpu" not in said
+    assert not (tmp_path / "record.json").exists()
+
+
+@no_card
+def test_a_suite_of_which_a_part_needs_a_card_names_the_part_that_needs_none(tmp_path, capsys):
+    suite = tmp_path / "card.yaml"
+    suite.write_text(SUITE.format(protocol="plaintext").replace("[cuda]", "[cpu, cuda]"))
+    assert main(["run", str(suite), "--record", str(tmp_path / "record.json")]) == EXIT_USAGE
+    assert "`-k cpu` runs the cases that need none" in " ".join("".join(capsys.readouterr()).split())
+    assert main(["run", str(suite), "-k", "cpu", "--record", str(tmp_path / "record.json")]) == 0
 
 
 def test_a_party_alone_refuses_a_card_that_is_not_there():
@@ -167,4 +179,3 @@ def test_every_protocol_runs_between_two_processes_on_a_card(protocol, tmp_path)
     (session,) = case["sessions"]
     assert session["places"]["server"]["device"].startswith("cuda")
     assert session["places"]["server"]["peak_device_bytes"] > 0
-

@@ -290,8 +290,6 @@ def test_lowers_to_its_own_logits(module: nn.Module) -> None:
     checked(module)
 
 
-
-
 class Alphas(nn.Module):
     """The gate of SNL's published code, in its own words: alphas of 0 and 1, once it is done."""
 

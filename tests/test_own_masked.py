@@ -15,7 +15,7 @@ import torch
 
 from pibench.cli import main
 
-CODE = '''
+CODE = """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -90,7 +90,7 @@ def snl():
 
 def autorep():
     return ResNet(Replaced)
-'''
+"""
 
 
 def filled(module: torch.nn.Module, seed: int) -> int:
@@ -113,9 +113,7 @@ def filled(module: torch.nn.Module, seed: int) -> int:
 
 
 @pytest.mark.timeout(150)
-def test_masked_networks_of_the_papers_from_their_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masked_networks_of_the_papers_from_their_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ownmasked.py").write_text(CODE)
     (tmp_path / "small.yaml").write_text(
         "name: small\nnetworks: [digits-tiny]\nprotocols: [masked]\nsessions: 1\ninferences: 4\nwarmups: 0\n"

@@ -7,14 +7,17 @@ from dataclasses import replace
 import pytest
 from fakes import fake_record
 
+from pibench.numbers import seconds
 from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.cells import Cell
 from pibench.reporting.onpaper.costcheck import PUBLISHED
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
+from pibench.reporting.onpaper.published import beside, published_latencies, published_line
 from pibench.reporting.onpaper.recordcheck import verdicts
-from pibench.reporting.page.draw_papers import over_relus, published_latencies
+from pibench.reporting.page.draw_papers import over_relus
 from pibench.reporting.page.figures import figures_of
+from pibench.reporting.screen.published import published
 from pibench.reporting.view import view_of
 from pibench.reporting.whatif import workload_of_cell
 
@@ -63,6 +66,30 @@ def test_the_figure_is_there_where_delphi_was_run() -> None:
         assert ladder is not None
         keys = [figure.key for figure in figures_of(view, answer(view, ladder))]
         assert ("papers" in keys) == wanted
+
+
+def test_a_run_ends_with_published_beside_measured() -> None:
+    """Both latencies of a network that was published, and both lines; nothing where no garbled ReLU ran."""
+    cells = view_of([renamed(fake_record(protocols=("masked", "crypten"), sessions=1), "cifar100")]).cells
+    source = {"online_s": 4.61, "source": "a paper"}
+    cells = [replace(c, published=(source,) if c.relu_count == max(d.relu_count for d in cells) else ()) for c in cells]
+    (row,) = beside(cells)
+    assert row.cell.base_protocol == "delphi"
+    lines = published(cells, 80)
+    (line,) = (line for line in lines if line.startswith(row.cell.network))
+    for text in ("4.61 s", seconds(row.cell.online_s), f"{4.61 / row.cell.online_s:.1f}"):
+        assert text in line
+    text = " ".join(lines)
+    assert "19.2 µs a ReLU and 215 ms" in text
+    assert "a paper; other machines" in text
+    assert max(map(len, lines)) <= 80
+    assert published([c for c in cells if c.base_protocol != "delphi"], 80) == []
+
+
+def test_the_published_line_goes_through_both_points() -> None:
+    line = published_line()
+    for relus, online_s in ((229_376, 4.61), (12_288, 0.45)):
+        assert line.intercept_s + line.slope_s * relus / 1e3 == pytest.approx(online_s)
 
 
 def priced(cell: Cell, online_s: float) -> Cell:

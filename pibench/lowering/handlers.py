@@ -59,8 +59,7 @@ _WHY = {
     "sin cos softmax softmin logsigmoid hardshrink softshrink",
     "statistics": "layer_norm group_norm instance_norm local_response_norm normalize native_layer_norm rms_norm norm "
     "var std var_mean std_mean cosine_similarity vector_norm",
-    "product": "bmm scaled_dot_product_attention baddbmm tensordot multi_head_attention_forward "
-    "grid_sample bilinear",
+    "product": "bmm scaled_dot_product_attention baddbmm tensordot multi_head_attention_forward grid_sample bilinear",
     "order": "sort topk argmax argmin argsort kthvalue median",
     "comparison": "gt lt ge le eq ne sign heaviside",
 }

@@ -8,10 +8,11 @@ killing some process or other.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from pibench.errors import PartyError
+from pibench.errors import PartyError, UsageError
 from pibench.mpc.devices import Card, cards, number_of, require_all
 
 PROCESS_BYTES = 150 << 20  # of one party's own, beside what it shares with the process it was forked from
@@ -41,6 +42,20 @@ def free_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/f
 def estimate_card_bytes(held: int, parameters: int) -> int:
     """Return what one party takes on a card: its half of the material, weights as limbs, patches and products."""
     return CONTEXT_BYTES + CARD_COPIES * parameters + held // 2 + WORKING_COPIES * WORK_BYTES
+
+
+def refuse_missing_cards(devices: Iterable[str], found: list[Card] | None = None) -> None:
+    """Raise UsageError where a run's cases name cards that are not there: before anything is prepared or trained."""
+    asked = dict.fromkeys(devices)
+    if set(asked) <= {"cpu"}:
+        return
+    found = cards() if found is None else found
+    for name in asked:
+        try:
+            require_all(name, found)
+        except UsageError as error:
+            others = "; `-k cpu` runs the cases that need none" if "cpu" in asked else ""
+            raise UsageError(error.what, remedy=error.remedy + others) from error
 
 
 def refuse_what_no_card_holds(

@@ -30,7 +30,7 @@ from pibench.run.answers import check, score, why_invalid
 from pibench.run.assemble import assemble
 from pibench.run.declared import declared_cost, held_bytes
 from pibench.run.listener import Listener
-from pibench.run.memory import refuse_what_no_card_holds, refuse_what_will_not_fit
+from pibench.run.memory import refuse_missing_cards, refuse_what_no_card_holds, refuse_what_will_not_fit
 from pibench.run.prepare import Prepare, Prepared, write_images
 from pibench.run.settings import CasePlan, Needs, OwnModel, RunPlan
 from pibench.session.children import Launch
@@ -62,6 +62,7 @@ class Run:
 
     def execute(self) -> Record:
         """Run everything; returns the finished record. KeyboardInterrupt leaves a valid one behind."""
+        refuse_missing_cards(case.device for case in self.plan.cases)
         scratch = scratch_folder()
         try:
             self._save()

@@ -6,19 +6,13 @@ from collections.abc import Sequence
 
 from pibench.numbers import axis_seconds, seconds, short
 from pibench.reporting.cells import Ladder
-from pibench.reporting.onpaper.costcheck import PUBLISHED, Published
+from pibench.reporting.onpaper.costcheck import Published
 from pibench.reporting.page.canvas import Canvas
 from pibench.reporting.page.draw_frontier import LEFT, RIGHT
 from pibench.reporting.page.plotframe import Series, frame, legend
 from pibench.reporting.scales import padded
 
 MARKS = ("square", "circle", "diamond", "triangle")
-
-
-def published_latencies(dataset: str | None) -> list[Published]:
-    """Return what papers say of networks for this data set that their model was not fitted to."""
-    named = {"cifar100": "CIFAR-100", "tinyimagenet": "TinyImageNet"}.get(dataset or "", "-")
-    return [row for row in PUBLISHED if row.role == "check" and row.load.name.endswith(named)]
 
 
 def over_relus(ladders: Sequence[Ladder], published: Sequence[Published], width: float) -> Canvas:

@@ -13,6 +13,7 @@ from pibench.reporting.captions import bars, listed, setting_words
 from pibench.reporting.cells import Cell, Ladder
 from pibench.reporting.onpaper.costcheck import beyond
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
+from pibench.reporting.onpaper.published import garbled, published_latencies
 from pibench.reporting.page import draw_compare, draw_cost, draw_frontier, draw_papers
 from pibench.reporting.page.canvas import Canvas, framed
 from pibench.reporting.page.raster import save_picture
@@ -247,8 +248,8 @@ def _papers_figure(view: View, ladder: Ladder) -> Figure | None:
     """Return measured garbled circuits beside published ones, where a record has them."""
     here = replace(ladder.setting, protocol="")
     same = [other for other in view.ladders() if replace(other.setting, protocol="") == here]
-    published = draw_papers.published_latencies(ladder.setting.dataset)
-    if not published or not any(other.setting.protocol.startswith("delphi") for other in same):
+    published = published_latencies(ladder.setting.dataset)
+    if not published or not any(garbled(other.cells) for other in same):
         return None
     same = same[: len(draw_papers.MARKS)]
     return Figure(
