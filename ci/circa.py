@@ -32,7 +32,7 @@ from pibench.lowering.merge import merge
 from pibench.lowering.program import Op, Program, Relu, Weights
 from pibench.mpc.crypto.garbling.circuits import sign_circuit
 from pibench.mpc.delphi.protocol import DelphiProtocol
-from pibench.mpc.masked.gadgets.circa import Circa
+from pibench.mpc.masked.gadgets.relu_circa import Circa
 from pibench.networks.build import build, stage_of
 from pibench.networks.card import load_card
 from pibench.training.checkpoint import load_checkpoint

@@ -59,7 +59,7 @@ SLEEP = (SLOW[0], SLOW[1], """\
             logits = runner.online(batch)
             time.sleep({share} * (time.perf_counter() - began))
 """)  # fmt: skip
-TABLES = "pibench/mpc/masked/gadgets/tables.py"
+TABLES = "pibench/mpc/masked/gadgets/relu_truth_tables.py"
 ROUND = [
     (TABLES, "        c = backend.open_masked(x,", "        import numpy as np\n\n"
      "        yield Await(1)\n        yield Send(np.zeros(1, np.uint8))\n        c = backend.open_masked(x,"),

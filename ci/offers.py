@@ -2,8 +2,8 @@
 
     python ci/offers.py
 
-The steps that differ between `gadgets/tables.py` and `gadgets/offers.py`, of both parties, on random words in one
-thread; processor time, the least of several runs. What both read and send alike is left out.
+The steps that differ between the gadgets `relu_truth_tables.py` and `relu_two_messages.py`, of both parties, on random
+words in one thread; processor time, the least of several runs. What both read and send alike is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pibench.mpc.backends.choice import backend_for
-from pibench.mpc.masked.gadgets.offers import ENTRIES, KEY_BYTES
+from pibench.mpc.masked.gadgets.relu_two_messages import ENTRIES, KEY_BYTES
 from pibench.mpc.ring.randomness import fresh_seed
 
 SIGN_BIT, WIDTH = 28, 6  # of four digits of 7 bits; bytes of an output

@@ -31,8 +31,8 @@ from pibench.mpc.masked.gadgets.gadget import AnyGadget
 from pibench.mpc.masked.gadgets.image import Receive
 from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Sum
 from pibench.mpc.masked.gadgets.product import Product
+from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep, Tables
 from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
-from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pibench import __version__
 from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, PibenchError
@@ -54,6 +54,9 @@ class _Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # argparse's own hides a full disk
+        (file or sys.stderr).write(message)
+
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of `verb` alone filled in (the other verbs stay unimported)."""
@@ -74,23 +77,20 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     named = next((word for word in argv if not word.startswith("-")), None)
     verb = ALIASES.get(named or "", named)
-    parser = build_parser(verb)
-    arguments = parser.parse_args(argv)
-    arguments.command = ("pibench", *argv)
-    if verb is None:
-        parser.print_help()
-        return EXIT_USAGE
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _as_interrupt)  # work is saved and children are ended, as after Ctrl-C
     try:
+        arguments = _parsed(build_parser(verb), argv)
+        if verb is None:
+            return EXIT_USAGE
         status = int(importlib.import_module(f"pibench.commands.{verb}").run(arguments))
         sys.stdout.flush()  # a full disk shows here, and not when the interpreter ends
         return status
     except PibenchError as error:
-        print(f"pibench {verb}: {error}", file=sys.stderr)
+        print(f"{_said_by(verb)}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"pibench {verb}: interrupted", file=sys.stderr)
+        print(f"{_said_by(verb)}: interrupted", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:  # `| head` has read enough
         _drop_output()
@@ -102,14 +102,30 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             _drop_output()
-            print(f"pibench {verb}: the output cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"{_said_by(verb)}: the output cannot be written: {error.strerror}", file=sys.stderr)
             return EXIT_FAILED
         if error.filename is None:
             return _own_fault(verb)
-        print(f"pibench {verb}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{_said_by(verb)}: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     except Exception:
         return _own_fault(verb)
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Return the arguments; without any verb, show the help."""
+    try:
+        arguments = parser.parse_args(argv)
+        arguments.command = ("pibench", *argv)
+        if arguments.verb is None:
+            parser.print_help()
+        return arguments
+    finally:
+        sys.stdout.flush()  # help that could not be written is no success
+
+
+def _said_by(verb: str | None) -> str:
+    return f"pibench {verb}" if verb else "pibench"
 
 
 def _replace_what_the_terminal_cannot_show() -> None:
@@ -133,10 +149,10 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _own_fault(verb: str) -> int:
+def _own_fault(verb: str | None) -> int:
     """Show what went wrong in this project itself; Python's own status for it, 1, would say "regression"."""
     traceback.print_exc()
-    print(f"pibench {verb}: an error of pibench itself; please report it with the lines above", file=sys.stderr)
+    print(f"{_said_by(verb)}: an error of pibench itself; please report it with the lines above", file=sys.stderr)
     return EXIT_INTERNAL
 
 

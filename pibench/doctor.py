@@ -226,9 +226,9 @@ def _accelerator() -> Iterable[Finding]:
     """Say which cards suites can name, with what decides how words are multiplied there."""
     import torch
 
-    from pibench.mpc.devices import cards
+    from pibench.mpc.gpu_inventory import gpus
 
-    for number, card in enumerate(found := cards()):
+    for number, card in enumerate(found := gpus()):
         room = f"{card.free_bytes / 2**30:.1f} of {card.total_bytes / 2**30:.1f} GiB free"
         what = f"cuda:{number}: {card.name}, capability {card.capability}, {room}, CUDA {torch.version.cuda}"
         yield Finding("accelerator", "ok", what)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 DATASETS = ("digits", "cifar10", "cifar100", "tinyimagenet")
+UNFETCHED = ("imagenet",)  # of cards, and never fetched: such networks see random images
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)ms,(\d+(?:\.\d+)?)(?:mbit|mbit/s|mbps)")
 LINKS = ("loopback", "lan", "wan", "namespaces")  # profiles of pibench.links.link

@@ -20,10 +20,10 @@ from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.image import Image
-from pibench.mpc.masked.gadgets.offers import Offers
 from pibench.mpc.masked.gadgets.product import layer_weights
+from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
+from pibench.mpc.masked.gadgets.relu_two_messages import Offers
 from pibench.mpc.masked.gadgets.square import Squares
-from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program

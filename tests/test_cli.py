@@ -14,6 +14,8 @@ from fakes import fake_record
 from pibench.cli import main
 from pibench.records.files import save_record
 
+BASELINE = str(Path(__file__).parents[1] / "ci" / "baseline.json")
+
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -99,11 +101,13 @@ def test_units_are_legible_on_a_terminal_of_plain_characters() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_one_line_and_status_2() -> None:
+@pytest.mark.parametrize("words", [["compare", BASELINE, BASELINE], ["run", "--help"], ["--help"], ["--version"], []])
+def test_a_full_disk_is_one_line_and_status_2(words: list[str]) -> None:
     with open("/dev/full", "wb") as full:
-        done = _pibench("compare", BASELINE, BASELINE, stdout=full)
+        done = _pibench(*words, stdout=full)
     assert done.returncode == 2
-    assert done.stderr.decode() == "pibench compare: the output cannot be written: No space left on device\n"
+    said = " ".join(["pibench", *words[: bool(words) and not words[0].startswith("-")]])
+    assert done.stderr.decode() == f"{said}: the output cannot be written: No space left on device\n"
 
 
 def test_a_reader_that_has_enough_is_no_regression() -> None:
@@ -112,9 +116,6 @@ def test_a_reader_that_has_enough_is_no_regression() -> None:
     done = _pibench("show", BASELINE, stdout=write)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-BASELINE = str(Path(__file__).parents[1] / "ci" / "baseline.json")
 
 
 def _pibench(*words: str, environment: dict[str, str] | None = None, stdout: object = subprocess.PIPE) -> Any:

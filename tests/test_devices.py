@@ -16,17 +16,17 @@ from masked_pair import run_masked
 from pibench.cli import main
 from pibench.errors import EXIT_USAGE, PartyError, UsageError
 from pibench.lowering.reference import evaluate
-from pibench.mpc import devices
+from pibench.mpc import gpu_inventory as devices
 from pibench.mpc.backends.check import differing
 from pibench.mpc.backends.choice import backend_for
-from pibench.mpc.devices import Card
+from pibench.mpc.gpu_inventory import Gpu
 from pibench.mpc.masked.protocol import MaskedProtocol
 from pibench.mpc.spec import BUILT_IN, spec_of
 from pibench.run.memory import estimate_card_bytes, refuse_what_no_card_holds
 
 pytestmark = pytest.mark.timeout(120)
-H200 = Card("NVIDIA H200", "9.0", 150 * 10**9, 140 * 10**9)
-SMALL = Card("small", "7.5", 8 * 10**9, 6 * 10**9)
+H200 = Gpu("NVIDIA H200", "9.0", 150 * 10**9, 140 * 10**9)
+SMALL = Gpu("small", "7.5", 8 * 10**9, 6 * 10**9)
 no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card")
 ON_CARDS = ("crypten", "crypten-cached", "masked", "plaintext")
@@ -44,7 +44,7 @@ def test_a_card_that_is_not_there_is_refused_in_words():
     for name in ("cuda", "cuda:3"):
         with pytest.raises(UsageError, match=f"no device '{name}': torch finds no card here"):
             backend_for(name)
-    assert devices.cards() == []
+    assert devices.gpus() == []
     with pytest.raises(UsageError, match="no device 'cuda:1': torch finds no card here"):
         devices.require_all("cuda:1,cuda:0")
 
@@ -117,9 +117,9 @@ def test_what_no_card_holds_is_refused_with_its_estimate():
 def test_cards_are_asked_in_a_process_of_its_own(monkeypatch):
     said = json.dumps([vars(H200), vars(SMALL)])
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, said, ""))
-    assert devices.cards() == [H200, SMALL]
+    assert devices.gpus() == [H200, SMALL]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "Traceback", ""))
-    assert devices.cards() == []
+    assert devices.gpus() == []
 
 
 # ---- forks

@@ -25,7 +25,7 @@ LAYERS = (
     {"pibench.reporting", "pibench.hosts"},
     {"pibench.doctor"},
     {"pibench.commands"},
-    {"pibench.cli", "pibench.plugin", "pibench.plugin_support", "pibench.__main__"},
+    {"pibench.cli", "pibench.pytest_plugin", "pibench.pytest_plugin_support", "pibench.__main__"},
 )
 # A card's recipe has its model in the layer of training; the module is light and imported when a card is read.
 ALLOWED = {("pibench.networks.card", "pibench.training.recipe")}

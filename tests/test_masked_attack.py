@@ -18,9 +18,9 @@ from pibench.lowering.program import Weights
 from pibench.mpc.backends import kernels
 from pibench.mpc.masked.client import Client
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
+from pibench.mpc.masked.gadgets.relu_truth_tables import ClientHalf, Tables
 from pibench.mpc.masked.gadgets.remask import FreshMask
 from pibench.mpc.masked.gadgets.square import ClientHalf as SquareHalf
-from pibench.mpc.masked.gadgets.tables import ClientHalf, Tables
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program

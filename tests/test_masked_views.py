@@ -18,8 +18,8 @@ from scipy import special, stats
 from pibench.lowering.program import Conv, Input, MaxPool, Poly, Program, Relu, Weights
 from pibench.mpc.backends import kernels
 from pibench.mpc.masked.gadgets.extend import Extend
+from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
 from pibench.mpc.masked.gadgets.square import Square
-from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program

@@ -15,6 +15,8 @@ from pibench.networks.build import build, masks_of, site_shapes, sites, stage_of
 from pibench.networks.card import load_card
 from pibench.networks.resnet import PadShortcut
 from pibench.networks.spec import MiniOnnSpec, MobileNetSpec, ResNetSpec, VggSpec, WideResNetSpec
+from pibench.reduction import arithmetic
+from pibench.reduction.pruning import Budget, prune
 
 SMALL = {"family": "resnet", "base_width": 8, "multipliers": [2, 2], "blocks": [2, 1, 1], "classes": 10}
 
@@ -40,6 +42,7 @@ MINIONN = {"family": "minionn", "width": 4, "classes": 7, "input": [3, 16, 16]}
         small(shortcut="pad"),
         small(width_scale=0.5, stem_stride=2),
         small(inner_widths=[[3, 5], [7], [9]]),
+        small(bottleneck=True),
         VggSpec.model_validate(VGG),
         MobileNetSpec.model_validate(MOBILENET),
         WideResNetSpec.model_validate(WIDE),
@@ -52,6 +55,25 @@ def test_each_family_gives_logits_and_gradients(spec: Any) -> None:
     assert logits.shape == (2, spec.classes)
     logits.sum().backward()
     assert all(p.grad is not None for p in module.parameters())
+
+
+def test_a_bottleneck_is_a_quarter_inside_and_has_its_stride_in_the_middle() -> None:
+    module = build(small(bottleneck=True))
+    shapes = site_shapes(module, (1, 8, 8))
+    width = small().widths[1]
+    assert shapes["layer2.0.relu1"] == (width, 8, 8)
+    assert shapes["layer2.0.relu2"] == (width, 4, 4)
+    assert shapes["layer2.0.relu3"] == (4 * width, 4, 4)
+    with pytest.raises(ValueError, match="inner_widths is for basic blocks"):
+        small(bottleneck=True, inner_widths=[[3, 5], [7], [9]])
+
+
+def test_what_knows_basic_blocks_alone_refuses_bottlenecks() -> None:
+    spec = small(bottleneck=True)
+    with pytest.raises(ValueError, match="only networks of basic blocks"):
+        arithmetic.relus(spec)
+    with pytest.raises(UsageError, match="not of bottlenecks"):
+        prune(spec, {}, Budget(1, None))
 
 
 def test_inner_widths_change_only_the_inside_of_blocks() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pibench.plugin_support import OnlineClock
+from pibench.pytest_plugin_support import OnlineClock
 from pibench.records.measures import MEASURES
 from pibench.registry import MEASURES as NAMES
 
@@ -70,7 +70,9 @@ def pytest_in(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run pytest with the two plugins in question and no others, which only cost time here."""
     plugins = () if "no:benchmark" in arguments else ("-p", "pytest_benchmark.plugin")
     here = f"--rootdir={project.path}"  # whatever lies in a folder above
-    return project.runpytest_subprocess(here, "-p", "no:cacheprovider", *plugins, "-p", "pibench.plugin", *arguments)
+    return project.runpytest_subprocess(
+        here, "-p", "no:cacheprovider", *plugins, "-p", "pibench.pytest_plugin", *arguments
+    )
 
 
 def test_cases_are_measured_together_and_shown_by_pytest_benchmark_and_by_us(project: pytest.Pytester) -> None:
@@ -220,7 +222,7 @@ def test_a_project_with_a_benchmark_option_of_its_own_lives_and_measures_with_ou
     own = "\ndef pytest_addoption(parser):\n    parser.addoption('--benchmark', default='fast')\n"
     conftest.write_text(conftest.read_text("utf-8") + own, encoding="utf-8")
     project.makepyfile("def test_theirs(request):\n    assert request.config.getoption('--benchmark') == 'slow'\n")
-    words = ["-p", "pibench.plugin", "--benchmark", "slow"]
+    words = ["-p", "pibench.pytest_plugin", "--benchmark", "slow"]
     project.runpytest_subprocess(*words).assert_outcomes(passed=1)
     result = project.runpytest_subprocess(*words, "--pibench", "-s", "suites/mine.yaml")
     result.stdout.fnmatch_lines(["*EXECUTED 4 3 4*"])
@@ -236,7 +238,7 @@ def test_two_measurements_in_one_test_and_a_short_repr(project: pytest.Pytester)
         "    assert len(repr(two)) < 140\n"
     )
     name = "test_two_measurements_in_one_test_and_a_short_repr.py"
-    result = project.runpytest_subprocess("-p", "pibench.plugin", "-s", "--benchmark", name)
+    result = project.runpytest_subprocess("-p", "pibench.pytest_plugin", "-s", "--benchmark", name)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["test_mine/masked/*", "test_mine-2/plaintext/*"])
     result.stdout.fnmatch_lines_random(["*REPR <PrivateInference test_mine/masked/* online, * rounds, 100 %*>"])

@@ -19,13 +19,13 @@ from pibench.errors import MaterialError, PartyError, UsageError
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
-from pibench.mpc.masked.cost import operation_cost
 from pibench.mpc.masked.gadgets.extend import Extend
 from pibench.mpc.masked.gadgets.product import Product
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources import dealer, first_party
 from pibench.mpc.masked.sources.first_party import FirstPartyClient
+from pibench.mpc.masked.total_cost import operation_cost
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
 pytestmark = pytest.mark.timeout(120)

@@ -17,10 +17,10 @@ from pibench.cli import main
 from pibench.errors import UsageError
 from pibench.lowering.reference import evaluate
 from pibench.mpc.backends.choice import backend_for
-from pibench.mpc.masked.cost import operation_cost
-from pibench.mpc.masked.gadgets.offers import ENTRIES
+from pibench.mpc.masked.gadgets.relu_two_messages import ENTRIES
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.planner import plan_program
+from pibench.mpc.masked.total_cost import operation_cost
 from pibench.mpc.protocol import CLIENT, SERVER, Cost, options_on
 from pibench.mpc.ring.packing import unpack
 from pibench.mpc.ring.randomness import Stream, blocks_at, fresh_seed

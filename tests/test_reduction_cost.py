@@ -7,9 +7,9 @@ import torch
 
 from pibench.lowering.lower import lower
 from pibench.lowering.program import Op, Program, Relu
-from pibench.mpc.masked.cost import planned
+from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep
 from pibench.mpc.masked.gadgets.square import Square
-from pibench.mpc.masked.gadgets.tables import ReluStep
+from pibench.mpc.masked.total_cost import planned
 from pibench.mpc.protocol import Cost, cost_function
 from pibench.mpc.spec import BUILT_IN
 from pibench.networks.build import masks_of, skeleton, stage_of

@@ -6,7 +6,7 @@ import pytest
 from fakes import fake_record
 from rich.console import Console
 
-from pibench.plugin_support import table
+from pibench.pytest_plugin_support import table
 from pibench.records.compare import Options, compare
 from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder

@@ -21,12 +21,12 @@ from pibench.mpc.crypto import transfers
 from pibench.mpc.crypto.garbling import layout
 from pibench.mpc.crypto.rlwe import params
 from pibench.mpc.crypto.rlwe.primes import primes
-from pibench.mpc.masked.cost import operation_cost, planned, settled_options
 from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.options import WeightBits
-from pibench.mpc.masked.security import security_of
+from pibench.mpc.masked.security_bits import security_of
 from pibench.mpc.masked.sources.two_party import assumed_sizes
+from pibench.mpc.masked.total_cost import operation_cost, planned, settled_options
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 from pibench.networks.build import build, skeleton
 from pibench.networks.card import load_card

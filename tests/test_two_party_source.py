@@ -16,11 +16,11 @@ from scipy import stats
 from test_protocol_masked import ULP, close, identity_relu
 
 from pibench.errors import PibenchError, TransportError
-from pibench.mpc.masked.cost import operation_cost, planned
-from pibench.mpc.masked.gadgets.tables import Tables
+from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
 from pibench.mpc.masked.sources import two_party
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.masked.sources.transferred import sign_layout
+from pibench.mpc.masked.total_cost import operation_cost, planned
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 
 pytestmark = pytest.mark.timeout(240)

@@ -16,10 +16,10 @@ from pibench.lowering.lower import lower
 from pibench.lowering.program import Program, Weights
 from pibench.mpc.crypto.rlwe.layer import Layer
 from pibench.mpc.crypto.rlwe.linear import Exchange
-from pibench.mpc.masked.cost import operation_cost, planned
 from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.product import LinearLayer, layer_weights
 from pibench.mpc.masked.sources.weighing import Laid, Rows
+from pibench.mpc.masked.total_cost import operation_cost, planned
 from pibench.mpc.protocol import CLIENT, SERVER, Cost
 from pibench.networks.activations import MaskedQuadratic, Quadratic
 

@@ -159,8 +159,8 @@ def numbers_of(heard: list[bytes], rank: int, gadgets: Gadgets) -> Iterator[tupl
     """Yield what a party heard offline as numbers, one an element of the step that they belong to, by name."""
     from pibench.mpc.masked.gadgets.extend import Extension
     from pibench.mpc.masked.gadgets.product import LinearLayer
+    from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
     from pibench.mpc.masked.gadgets.square import Squares
-    from pibench.mpc.masked.gadgets.tables import Tables
     from pibench.mpc.masked.sources.exchange import pieces
     from pibench.mpc.masked.sources.transferred import sign_layout, square_layout
 

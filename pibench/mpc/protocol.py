@@ -2,7 +2,8 @@
 
 A protocol owns its setup, its offline material and its kernels; nothing outside it assumes that weights are shared
 or that there is a dealer. Learn one protocol folder, know all: `spec.py` (what the harness knows of it), `protocol.py`
-(phases), `kernels.py` (operations), `cost.py` (declared cost of each operation), `options.py` where a suite may choose.
+(phases), `kernels.py` (operations), `cost.py` (declared cost of each operation; under `masked` each gadget's own, added
+up in `total_cost.py`), `options.py` where a suite may choose.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pibench.errors import UsageError
 from pibench.links.meter import Meter
 from pibench.links.transport import Channel
 from pibench.lowering.program import Op, Program, Weights
-from pibench.mpc.devices import require, synchroniser
+from pibench.mpc.gpu_inventory import require, synchroniser
 from pibench.mpc.spec import load, spec_of, wire_times
 
 SERVER = 0  # owns the weights

@@ -34,7 +34,7 @@ class Card(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
     title: Annotated[str, Field(min_length=1)]
     method: Method
-    dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet"]
+    dataset: Literal["digits", "cifar10", "cifar100", "tinyimagenet", "imagenet"]
     network: Network
     relu_count: Annotated[int, Field(ge=0)]
     provenance: Literal["confirmed", "reconstructed"]

@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks: CIFAR and ImageNet kinds, and what DeepReDuce and DeepReShape make of them."""
+"""Residual networks: CIFAR and ImageNet kinds, and what DeepReDuce and DeepReShape make of them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,33 @@ class BasicBlock(nn.Module):
         return out
 
 
+class Bottleneck(nn.Module):
+    """1x1 conv-BN-[ReLU top]-3x3 conv-BN-[ReLU top]-1x1 conv-BN, plus the shortcut, [ReLU bottom].
+
+    The stride is the 3x3 convolution's, as in the public ImageNet models (not the first one's, as in the paper).
+    """
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, kept: tuple[bool, bool], kind: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.relu1 = relu(kept[0])
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.relu2 = relu(kept[0])
+        self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = make_shortcut(inputs, outputs, stride, kind)
+        self.relu3 = relu(kept[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block."""
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(self.relu2(self.bn2(self.conv2(y)))))
+        out: Tensor = self.relu3(y + self.shortcut(x))
+        return out
+
+
 def make_shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module:
     """Return the identity, or what brings a block's input to its output's shape."""
     if stride == 1 and inputs == outputs:
@@ -53,7 +80,7 @@ def make_shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Modul
 
 
 class ResNet(nn.Module):
-    """Stem, stages of basic blocks, global average pool, linear head."""
+    """Stem, stages of blocks, global average pool, linear head."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
@@ -66,8 +93,8 @@ class ResNet(nn.Module):
         channels = widths[0]
         for number, width in enumerate(widths, start=1):
             self.stages.append(f"layer{number}")
-            self.add_module(f"layer{number}", _stage(spec, number, channels, width))
-            channels = width
+            self.add_module(f"layer{number}", _stage(spec, number, channels, width * spec.expansion))
+            channels = width * spec.expansion
         self.linear = nn.Linear(channels, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,11 +109,12 @@ class ResNet(nn.Module):
 
 def _stage(spec: ResNetSpec, number: int, inputs: int, outputs: int) -> nn.Sequential:
     count = spec.blocks[number - 1]
-    inner = spec.inner_widths[number - 1] if spec.inner_widths else [outputs] * count
+    inner = spec.inner_widths[number - 1] if spec.inner_widths else [outputs // spec.expansion] * count
+    block = Bottleneck if spec.bottleneck else BasicBlock
     kept = (spec.keeps(number, "top"), spec.keeps(number, "bottom"))
     stage = nn.Sequential()
     for index in range(count):
         stride = 2 if index == 0 and number > 1 else 1
         start = inputs if index == 0 else outputs
-        stage.append(BasicBlock(start, inner[index], outputs, stride, kept, spec.shortcut))
+        stage.append(block(start, inner[index], outputs, stride, kept, spec.shortcut))
     return stage

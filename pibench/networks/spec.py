@@ -74,7 +74,7 @@ class ReducedSpec(NetworkSpec):
 
 
 class ResNetSpec(ReducedSpec):
-    """Residual network of basic blocks, with DeepReDuce's and DeepReShape's knobs."""
+    """Residual network of basic blocks or bottlenecks, with DeepReDuce's and DeepReShape's knobs."""
 
     family: Literal["resnet"]
     base_width: Positive = 64
@@ -84,6 +84,12 @@ class ResNetSpec(ReducedSpec):
     stem_kernel: Literal[3, 7] = 3
     stem_pool: bool = False
     shortcut: Literal["conv", "pad"] = "conv"
+    bottleneck: bool = False  # blocks of three convolutions, which leave with four times their inner channels
+
+    @property
+    def expansion(self) -> int:
+        """How many times its inner channels a block leaves with."""
+        return 4 if self.bottleneck else 1
 
     @property
     def stage_count(self) -> int:
@@ -99,15 +105,17 @@ class ResNetSpec(ReducedSpec):
     def _consistent(self) -> Self:
         if len(self.multipliers) != len(self.blocks) - 1:
             raise ValueError(f"{len(self.blocks)} stages need {len(self.blocks) - 1} multipliers")
+        if self.inner_widths is not None and self.bottleneck:
+            raise ValueError("inner_widths is for basic blocks: a bottleneck's are a quarter of what it leaves with")
         if self.inner_widths is not None and [len(stage) for stage in self.inner_widths] != self.blocks:
             raise ValueError("inner_widths needs one width a block, in lists by stage like blocks")
-        if self.widths[-1] > 65536:
-            raise ValueError(f"the last stage would have {self.widths[-1]} channels")
+        if self.widths[-1] * self.expansion > 65536:
+            raise ValueError(f"the last stage would have {self.widths[-1] * self.expansion} channels")
         return self
 
     @property
     def widths(self) -> list[int]:
-        """Channels of each stage."""
+        """Channels of each stage (of bottlenecks: inside the blocks)."""
         widths = [self.scaled(self.base_width)]
         for multiplier in self.multipliers:
             widths.append(widths[-1] * multiplier)

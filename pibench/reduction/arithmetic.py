@@ -47,6 +47,8 @@ def macs(spec: ResNetSpec) -> int:
 
 
 def _check(spec: ResNetSpec) -> None:
+    if spec.bottleneck:
+        raise ValueError("only networks of basic blocks are counted by arithmetic")
     if spec.activation != "relu" or spec.quadratic_sites or spec.linear_sites:
         raise ValueError("only plain ReLUs are counted by arithmetic")
 

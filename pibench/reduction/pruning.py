@@ -46,6 +46,8 @@ def prune(spec: AnyNetwork, state: State, budget: Budget) -> tuple[ResNetSpec, S
     """Return the pruned description and its weights, cut from `state`."""
     if not isinstance(spec, ResNetSpec):
         raise UsageError(f"channel pruning knows residual networks, not the family '{spec.family}'")
+    if spec.bottleneck:
+        raise UsageError("channel pruning knows residual networks of basic blocks, not of bottlenecks")
     thinned, cut = _thin_stream(spec, state, budget)
     ranked = _ranked_inner(thinned, cut)
     low, high = 0, len(ranked)

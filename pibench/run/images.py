@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pibench.errors import DataError, UsageError
-from pibench.registry import DATASETS
+from pibench.registry import DATASETS, UNFETCHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,8 @@ def shown_by(
         if normalisation is not None:
             raise UsageError("random images are normal as they are", where="--normalise", remedy="add --dataset")
         return Shown(note="no data set was named: random images, no accuracy")
+    if name in UNFETCHED:
+        return Shown(note=f"random images, no accuracy: {name} is not fetched")
     found = _standard(name) if name in DATASETS else _own_folder(Path(name), shape, needs, normalisation)
     if normalisation is None or found.data is None:
         return found

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pibench.errors import PartyError, UsageError
-from pibench.mpc.devices import Card, cards, number_of, require_all
+from pibench.mpc.gpu_inventory import Gpu, gpus, number_of, require_all
 
 PROCESS_BYTES = 150 << 20  # of one party's own, beside what it shares with the process it was forked from
 PARTIES = 3
@@ -44,12 +44,12 @@ def estimate_card_bytes(held: int, parameters: int) -> int:
     return CONTEXT_BYTES + CARD_COPIES * parameters + held // 2 + WORKING_COPIES * WORK_BYTES
 
 
-def refuse_missing_cards(devices: Iterable[str], found: list[Card] | None = None) -> None:
+def refuse_missing_cards(devices: Iterable[str], found: list[Gpu] | None = None) -> None:
     """Raise UsageError where a run's cases name cards that are not there: before anything is prepared or trained."""
     asked = dict.fromkeys(devices)
     if set(asked) <= {"cpu"}:
         return
-    found = cards() if found is None else found
+    found = gpus() if found is None else found
     for name in asked:
         try:
             require_all(name, found)
@@ -59,12 +59,12 @@ def refuse_missing_cards(devices: Iterable[str], found: list[Card] | None = None
 
 
 def refuse_what_no_card_holds(
-    devices: str, held: int, parameters: int, batches: int, found: list[Card] | None = None
+    devices: str, held: int, parameters: int, batches: int, found: list[Gpu] | None = None
 ) -> None:
     """Raise for a case on cards that are not there (UsageError) or have not enough free memory (PartyError)."""
     if devices == "cpu":
         return
-    found = cards() if found is None else found
+    found = gpus() if found is None else found
     require_all(devices, found)
     named = devices.split(",")
     each = [named[0], named[-1]]  # the server's and the client's

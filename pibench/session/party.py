@@ -152,7 +152,7 @@ def _deal(job: Job, complete: Callable[[], Sockets], reports: Reports) -> None:
 def _take_part(job: Job, complete: Callable[[], Sockets], reports: Reports) -> dict[str, Any]:
     """Run one party: setup, then offline and online in turn; returns where its tensors were, and what held them."""
     from pibench.links.meter import Meter
-    from pibench.mpc.devices import peak_bytes
+    from pibench.mpc.gpu_inventory import peak_bytes
     from pibench.mpc.protocol import implementation
 
     cls = implementation(job.module)

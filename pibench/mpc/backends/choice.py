@@ -6,7 +6,7 @@ from functools import cache
 from threading import Lock
 
 from pibench.mpc.backends.backend import Backend
-from pibench.mpc.devices import require
+from pibench.mpc.gpu_inventory import require
 
 _making = Lock()
 

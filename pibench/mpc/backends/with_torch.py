@@ -22,7 +22,7 @@ from pibench.mpc.backends import kernels, torch_words
 from pibench.mpc.backends.backend import BITS_MASK, DIGITS, Backend, Digits, Host, Kind, Multiply, rounding_up
 from pibench.mpc.backends.torch_products import LimbConv, conv_words
 from pibench.mpc.backends.torch_words import as_halves, from_halves, parity, right
-from pibench.mpc.devices import synchroniser
+from pibench.mpc.gpu_inventory import synchroniser
 from pibench.mpc.ring.randomness import Stream, blocks_at
 
 Places = tuple[Tensor, Tensor, bool]  # positions, where there is none, whether all stay in place

@@ -9,7 +9,7 @@ from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.crypto.garbling.gates import LABEL_BYTES
 from pibench.mpc.crypto.softspoken import TRANSFER_BYTES
 from pibench.mpc.delphi.options import DelphiOptions
-from pibench.mpc.masked import cost as masked
+from pibench.mpc.masked import total_cost as masked
 from pibench.mpc.protocol import Cost
 
 

@@ -21,7 +21,7 @@ SPEC = ProtocolSpec(
     holds="pibench.mpc.delphi.cost:held_bytes",
     cost="pibench.mpc.delphi.cost:operation_cost",
     settles="pibench.mpc.delphi.cost:settled_options",
-    security="pibench.mpc.delphi.security:security",
+    security="pibench.mpc.delphi.security_bits:security",
     preload=("pibench.mpc.masked.sources.garbling", "pibench.mpc.delphi.warmup:compile_kernels"),
     place=15,
 )

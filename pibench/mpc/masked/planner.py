@@ -16,15 +16,15 @@ from pibench.errors import UsageError
 from pibench.lowering import program as ir
 from pibench.lowering.program import Program, Shape
 from pibench.mpc.masked.bits import assign_bits
-from pibench.mpc.masked.gadgets.circa import SignedRelu
-from pibench.mpc.masked.gadgets.halfgates import GarbledRelu
 from pibench.mpc.masked.gadgets.image import Receive
 from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
-from pibench.mpc.masked.gadgets.offers import OfferedRelu
 from pibench.mpc.masked.gadgets.product import Product
+from pibench.mpc.masked.gadgets.relu_circa import SignedRelu
+from pibench.mpc.masked.gadgets.relu_halfgates import GarbledRelu
+from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep
+from pibench.mpc.masked.gadgets.relu_two_messages import OfferedRelu
 from pibench.mpc.masked.gadgets.remask import Remask
 from pibench.mpc.masked.gadgets.square import Square
-from pibench.mpc.masked.gadgets.tables import ReluStep
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Index, Plan, Step, Value
 

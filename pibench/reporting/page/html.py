@@ -28,6 +28,7 @@ from pibench.reporting.page.tables import (
     whatif_table,
 )
 from pibench.reporting.page.theme import SANS, SERIF, colour_css, figure_css
+from pibench.reporting.page.throughput import throughput_table
 from pibench.reporting.view import View
 from pibench.run.precision import FEWEST
 
@@ -41,7 +42,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("budgets", "By ReLU budget", ("table:budgets", "table:rivals", "frontier-latency", "frontier-relus")),
     ("cost", "What it costs, and where", ("price", "attribution", "profile", "table:prices", "table:which")),
     ("endtoend", "End to end, nobody trusted", ("table:endtoend", "offline-price", "table:offline")),
-    ("compared", "Protocols, links, batches, phases", ("papers", "protocols", "links", "batches", "phases")),
+    (
+        "compared",
+        "Protocols, links, batches, phases",
+        ("papers", "protocols", "links", "table:throughput", "batches", "phases"),
+    ),
     ("what-if", "What if", ("table:whatif", "ranking", "paper")),
     ("on-paper", "Other systems, on paper", ("table:paper", "table:checks")),
     ("all", "All cases", ("table:cases",)),
@@ -122,7 +127,7 @@ def _tables(view: View, found: Answer | None, deadlines: Sequence[tuple[str, flo
     if found:
         ladder = found.ladder
         made += [budget_table(ladder, found.chosen), rival_table(ladder), price_table(view), which_table(view)]
-        made += [endtoend_table(view, ladder), offline_table(view, ladder)]
+        made += [endtoend_table(view, ladder), offline_table(view, ladder), throughput_table(view, ladder)]
         made += [whatif_table(view, ladder, deadlines)]
         if ladder.setting.batch == 1 and any(c.macs for c in ladder.cells):
             made += [paper_table(_exemplars(found)), check_table()]

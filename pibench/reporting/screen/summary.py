@@ -17,6 +17,7 @@ from pibench.reporting.screen.details import place_of, where
 from pibench.reporting.screen.fitting import fitted, wrapped
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.published import published
+from pibench.reporting.screen.throughput import throughput
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"
@@ -37,7 +38,7 @@ def summary(record: Record, width: int) -> list[str]:
     lines += wrapped(f"Online latency: {where(place)}", width)
     here = [c for c in view.cells if place_of(c.setting) == place]
     lines += _table(here, record, width)
-    lines += [*phases(here, width), *published(here, width)]
+    lines += [*phases(here, width), *published(here, width), *throughput(view.cells, ladder.setting, width)]
     return [*lines, *_elsewhere(view, place, width), *_troubles(view, width)]
 
 

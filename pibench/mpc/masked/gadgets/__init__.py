@@ -6,17 +6,17 @@ from typing import Any
 
 from pibench.mpc.backends.backend import Backend
 from pibench.mpc.backends.choice import backend_for
-from pibench.mpc.masked.gadgets.circa import Circa, SignedRelu
 from pibench.mpc.masked.gadgets.extend import Extend, Extension
 from pibench.mpc.masked.gadgets.gadget import Gadgets
-from pibench.mpc.masked.gadgets.halfgates import GarbledRelu, HalfGates
 from pibench.mpc.masked.gadgets.image import Image, Receive
 from pibench.mpc.masked.gadgets.local import Drop, Dropping, Gather, Gathering, Pooling, PoolSum, Sum, Summing
-from pibench.mpc.masked.gadgets.offers import OfferedRelu, Offers
 from pibench.mpc.masked.gadgets.product import LinearLayer, Product
+from pibench.mpc.masked.gadgets.relu_circa import Circa, SignedRelu
+from pibench.mpc.masked.gadgets.relu_halfgates import GarbledRelu, HalfGates
+from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep, Tables
+from pibench.mpc.masked.gadgets.relu_two_messages import OfferedRelu, Offers
 from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
 from pibench.mpc.masked.gadgets.square import Square, Squares
-from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
 from pibench.mpc.masked.plan import Plan, Step
 
 GADGETS: dict[type[Step], type[Any]] = {

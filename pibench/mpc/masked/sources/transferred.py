@@ -24,10 +24,10 @@ from pibench.mpc.crypto.squares import (
     both_pads,
     choose_pads,
 )
-from pibench.mpc.masked.gadgets import extend, square, tables
+from pibench.mpc.masked.gadgets import extend, relu_truth_tables, square
 from pibench.mpc.masked.gadgets.extend import Extension
+from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
 from pibench.mpc.masked.gadgets.square import Squares
-from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.sources.exchange import (
     ClientExchange,
     ServerExchange,
@@ -53,7 +53,7 @@ def square_layout(gadget: Squares) -> SquareLayout:
     return SquareLayout(gadget.window.bits, gadget.step.shift, gadget.out.bits)
 
 
-def _put_signs(share: tables.Share, at: slice, made: SignShares) -> None:
+def _put_signs(share: relu_truth_tables.Share, at: slice, made: SignShares) -> None:
     n = at.stop - at.start
     share.words[:, at] = made.words[:, :n]
     share.table[at] = made.table[0, :n]
@@ -77,8 +77,8 @@ class ClientTables(ClientExchange[Tables]):
         n, stream = gadget.size, talk.stream
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
-        share = tables.Share.over(_HOST, np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
-        self.half = tables.ClientHalf(share, np.empty(n, np.int64), mu, stream.words(n))
+        share = relu_truth_tables.Share.over(_HOST, np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
+        self.half = relu_truth_tables.ClientHalf(share, np.empty(n, np.int64), mu, stream.words(n))
         self._signs: list[ClientSigns] = []
         self._said: list[Bytes] = []
 
@@ -115,9 +115,9 @@ class ServerTables(ServerExchange[Tables]):
         n, stream = gadget.size, talk.stream
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
-        self.half = tables.ServerHalf(np.empty(n, np.int64), mu)
+        self.half = relu_truth_tables.ServerHalf(np.empty(n, np.int64), mu)
         share = np.empty(gadget.dealt_bytes, np.uint8)
-        self.half.share = tables.Share.over(_HOST, share, n, gadget.window.digit_words)
+        self.half.share = relu_truth_tables.Share.over(_HOST, share, n, gadget.window.digit_words)
         self._signs: list[tuple[ServerSigns, list[Bytes]]] = []
 
     def hear(self) -> None:

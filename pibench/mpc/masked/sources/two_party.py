@@ -28,8 +28,8 @@ from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
 from pibench.mpc.masked.gadgets.product import ClientHalf, LinearLayer, Product, ServerHalf
+from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
 from pibench.mpc.masked.gadgets.square import Squares
-from pibench.mpc.masked.gadgets.tables import Tables
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.sources import transferred

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pibench.plugin_support import PrivateInference
+    from pibench.pytest_plugin_support import PrivateInference
     from pibench.records.record import Case
     from pibench.run.pytest_cases import Measured
 
@@ -86,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
         yield
     finally:
         if cases := terminalreporter.config.stash.get(CASES, []):
-            from pibench.plugin_support import table
+            from pibench.pytest_plugin_support import table
 
             terminalreporter.section("pibench: what the parties sent, and whether the answers were right", sep="-")
             for line in table(cases):
@@ -121,7 +121,7 @@ class SuiteFile(pytest.Module):
 
     def outcome(self, request: pytest.FixtureRequest, *, once: bool) -> Case:
         """Return the outcome of the case that `request` belongs to."""
-        from pibench.plugin_support import Lines
+        from pibench.pytest_plugin_support import Lines
         from pibench.run.pytest_cases import Measured
 
         if self._measured is None:
@@ -171,7 +171,7 @@ def private_inference(request: pytest.FixtureRequest) -> Callable[..., PrivateIn
     calls = 0
 
     def run(module: Any, images: Any, labels: Any = None, *, name: str = "", **settings: Any) -> PrivateInference:
-        from pibench.plugin_support import PrivateInference
+        from pibench.pytest_plugin_support import PrivateInference
         from pibench.run.pytest_cases import ONCE, measure_module
 
         nonlocal calls
@@ -205,7 +205,7 @@ def _has(config: pytest.Config, names: Sequence[str]) -> bool:
 
 def _use_online_clock(item: pytest.Item, **options: Any) -> None:
     """Make pytest-benchmark read the online clock of this test (its public door: the mark's `timer`)."""
-    from pibench.plugin_support import OnlineClock
+    from pibench.pytest_plugin_support import OnlineClock
 
     clock = item.stash[CLOCK] = OnlineClock()
     given = item.get_closest_marker("benchmark")

@@ -9,12 +9,12 @@ from typing import Any
 from pibench.lowering.program import Program
 from pibench.mpc.crypto import transfers
 from pibench.mpc.crypto.rlwe.params import FAILURE_BITS, SECURITY_BITS, STANDARD_LOG_Q
-from pibench.mpc.masked.cost import planned
 from pibench.mpc.masked.gadgets import layers_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.masked.sources.two_party import TwoParty, assumed_sizes
+from pibench.mpc.masked.total_cost import planned
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pibench.lowering.program import Program
 from pibench.mpc.delphi.options import DelphiOptions
-from pibench.mpc.masked import security as masked
+from pibench.mpc.masked import security_bits as masked
 
 
 def security(program: Program, batch: int, options: Mapping[str, Any]) -> dict[str, str]:

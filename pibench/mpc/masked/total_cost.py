@@ -13,8 +13,8 @@ from typing import Any
 from pibench.lowering.program import Op, Program, Weights
 from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
-from pibench.mpc.masked.gadgets.offers import Offers
 from pibench.mpc.masked.gadgets.product import layer_weights
+from pibench.mpc.masked.gadgets.relu_two_messages import Offers
 from pibench.mpc.masked.options import WITHOUT_PADS, Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program

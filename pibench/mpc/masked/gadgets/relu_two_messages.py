@@ -1,4 +1,4 @@
-"""ReLU with truncation in two messages: tables as in `tables.py`, and an answer for either sign, one of them readable.
+"""ReLU with truncation in two messages: the tables of `relu_truth_tables.py`, an answer for either sign, one readable.
 
 The server sends its masked bits with the opening. So the client knows all that the masked sign beta depends on but the
 server's own share of the table entry, and answers with both possible outputs, each under a pad of its own. Of the two
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from pibench.mpc.backends.backend import Backend, Bytes, Ints, Stream
 from pibench.mpc.masked.gadgets.gadget import Parts
-from pibench.mpc.masked.gadgets.tables import ClientHalf as TablesClientHalf
-from pibench.mpc.masked.gadgets.tables import ReluStep, Tables
-from pibench.mpc.masked.gadgets.tables import ServerHalf as TablesServerHalf
+from pibench.mpc.masked.gadgets.relu_truth_tables import ClientHalf as TablesClientHalf
+from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep, Tables
+from pibench.mpc.masked.gadgets.relu_truth_tables import ServerHalf as TablesServerHalf
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost

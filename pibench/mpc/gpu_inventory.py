@@ -20,7 +20,7 @@ REMEDY = "`pibench doctor` says what there is"
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """One card as torch sees it."""
 
     name: str
@@ -69,22 +69,22 @@ def peak_bytes(device: str | None) -> int | None:
     return torch.cuda.max_memory_reserved(device)
 
 
-def cards() -> list[Card]:
+def gpus() -> list[Gpu]:
     """Return the cards of this host, asked in a process of its own; empty where torch finds none, or cannot say."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pibench.mpc.devices"], capture_output=True, text=True, timeout=TIMEOUT_S
+            [sys.executable, "-P", "-m", "pibench.mpc.gpu_inventory"], capture_output=True, text=True, timeout=TIMEOUT_S
         )
-        return [Card(**card) for card in json.loads(done.stdout)]
+        return [Gpu(**card) for card in json.loads(done.stdout)]
     except (subprocess.TimeoutExpired, OSError, ValueError):
         return []
 
 
-def require_all(devices: str, found: list[Card] | None = None) -> None:
+def require_all(devices: str, found: list[Gpu] | None = None) -> None:
     """Raise UsageError where a case's devices (`cuda:0,cuda:1`) are not all there; asks in a process of its own."""
     if devices == "cpu":
         return
-    found = cards() if found is None else found
+    found = gpus() if found is None else found
     for device in devices.split(","):
         if device != "cpu" and number_of(device) >= len(found):
             raise _missing(device, len(found))
