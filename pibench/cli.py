@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pibench import __version__
 from pibench.errors import EXIT_FAILED, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, PibenchError
@@ -54,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # argparse's own hides a full disk
+    def _print_message(self, message: str, file: Any = None) -> None:  # argparse's own hides a full disk
         (file or sys.stderr).write(message)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pibench.errors import DataError
+from pibench.mpc.spec import spec_of
 from pibench.records.record import Case, Correctness, Network
 from pibench.run.advice import advice
 from pibench.run.answers import as_images, check, checked_labels, classes_of, limit_of, score, spread, why_invalid
@@ -99,8 +100,15 @@ def _wrong(protocol: str, error: float, **options: int) -> Case:
 
 def test_advice_names_the_range_the_fraction_bits_or_plaintext() -> None:
     case = _wrong("masked", 0.035)
-    assert "give range_bits: 16" in advice(case, [], 45_000.0, chooses=True)
-    assert advice(case, [], 200.0, chooses=True).endswith("give fraction_bits: 19")
-    assert advice(_wrong("masked", 0.1), [], 200.0, chooses=True).endswith("fraction_bits: 21 and range_bits: 11")
-    assert "plaintext fails alike" in advice(case, [_wrong("plaintext", 0.03)], 200.0, chooses=True)
-    assert "fraction_bits" not in advice(_wrong("masked", 5.0), [], 200.0, chooses=True), "no rounding is so large"
+    assert "give range_bits: 16" in _advice(case, [], 45_000.0)
+    assert _advice(case, [], 200.0).endswith("give fraction_bits: 19")
+    assert _advice(_wrong("masked", 0.1), [], 200.0).endswith("fraction_bits: 21 and range_bits: 11")
+    assert "plaintext fails alike" in _advice(case, [_wrong("plaintext", 0.03)], 200.0)
+    assert "fraction_bits" not in _advice(_wrong("masked", 5.0), [], 200.0), "no rounding is so large"
+    assert _advice(_wrong("plaintext", 5.0), [], 45_000.0).endswith("±8,192: give range_bits: 16")
+    assert _advice(_wrong("plaintext", 5.0), [], 5_000.0) == ""
+    assert "it would take" in _advice(_wrong("crypten", 0.1), [], 45_000.0), "it has no such option"
+
+
+def _advice(case: Case, others: list[Case], reach: float) -> str:
+    return advice(case, others, reach, spec_of(case.protocol).parse(case.options))

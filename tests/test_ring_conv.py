@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pibench.mpc.ring import words52
-from pibench.mpc.ring.conv import RingConv, limbs_for
+from pibench.mpc.ring.conv import Engine, RingConv, cut_first, limbs_for
 from pibench.mpc.ring.winograd import F2, F4
 from pibench.mpc.ring.words import RingMatrix, conv_words
 
@@ -86,6 +86,34 @@ def test_extreme_words_are_exact_in_the_52_bit_engine(bits):
     assert conv.engine.exact
     assert conv.engine.limbs == (1 if bits <= 52 else 2)
     assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << (64 - bits) == 0).all()
+
+
+@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.parametrize("bits", [47, 53, 62, 64])
+def test_words_that_are_cut_before_a_filtering_are_exact_to_the_extremes(bits):
+    """The low limb's sums as large as they get (at 64 bits), of either sign, beside every high limb."""
+    low = bits + F4.spare_bits - words52.WORD_BITS
+    weight = torch.full((8, 64, 3, 3), 2**18 - 1)
+    assert bits < 64 or int(weight[0].sum()).bit_length() + low - 1 == 45, "the most there may be"
+    words = torch.tensor([-(1 << (low - 1)), (1 << (low - 1)) - 1, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, 1 << low])
+    x = words[torch.randint(len(words), (1, 64, 8, 8), generator=torch.Generator().manual_seed(1))]
+    for image in (x, torch.full_like(x, words[0].item()), torch.full_like(x, words[1].item())):
+        for sign in (1, -1):
+            conv = RingConv(sign * weight, (64, 8, 8), bits=bits, padding=(1, 1), tiling=F4, ifma=True)
+            assert conv.tiling is F4
+            assert conv.engine == Engine(True, 2, low, first=True)
+            want = exact(image, sign * weight, 1, 1, 1, 1)
+            assert ((conv(image.numpy()) - want.numpy()) << (64 - bits) == 0).all()
+
+
+@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+def test_a_filter_whose_low_sums_would_not_be_whole_is_not_cut_before_its_filtering():
+    weight = torch.full((8, 512, 3, 3), 2**21)
+    assert cut_first(F4, weight, 64) is None
+    conv = RingConv(weight, (512, 6, 6), bits=64, padding=(1, 1), tiling=F4, ifma=True)
+    assert conv.tiling is None
+    x = torch.full((1, 512, 6, 6), (1 << 17) - 1)
+    assert (conv(x.numpy()) == exact(x, weight, 1, 1, 1, 1).numpy()).all()
 
 
 @pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")

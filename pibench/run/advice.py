@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pibench.records.record import Case
 from pibench.run.answers import limit_of
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pibench.lowering.program import Program, Weights
 
-FRACTION_BITS, RANGE_BITS, BOTH_BITS = 16, 12, 32  # where a suite may choose: defaults, and both at most
+FRACTION_BITS, BOTH_BITS = 16, 32  # the default, and with range_bits at most, where a suite may choose both
 MOST_IMAGES = 32
 
 
@@ -33,13 +33,14 @@ def reach_of(program: Program, weights: Weights, images: Tensor) -> float:
     return max(seen)
 
 
-def advice(case: Case, others: Iterable[Case], reach: float, *, chooses: bool) -> str:
-    """Return the likely cause and its remedy; `chooses`: the protocol's bits are options of a suite."""
-    fraction = int(case.options.get("fraction_bits", FRACTION_BITS))
-    ranged = int(case.options.get("range_bits", RANGE_BITS))
+def advice(case: Case, others: Iterable[Case], reach: float, options: Any) -> str:
+    """Return the likely cause and its remedy; `options`: the case's, parsed, of which a suite may choose."""
+    chooses = hasattr(options, "fraction_bits")
+    fraction = int(getattr(options, "fraction_bits", FRACTION_BITS))
+    ranged = int(getattr(options, "range_bits", 0))  # 0: a suite cannot choose it
     needed = max(1, math.floor(math.log2(max(reach, 1e-9))) + 1)
-    if chooses and reach >= 2.0**ranged:
-        room = f" and fraction_bits: {BOTH_BITS - needed}" if needed + fraction > BOTH_BITS else ""
+    if ranged and reach >= 2.0**ranged:
+        room = f" and fraction_bits: {BOTH_BITS - needed}" if chooses and needed + fraction > BOTH_BITS else ""
         return f"values reach {reach:,.0f}, beyond the range of ±{2**ranged:,}: give range_bits: {needed}{room}"
     said = []
     if case.protocol != "plaintext" and any(_alike(case, other) for other in others):

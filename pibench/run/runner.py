@@ -260,8 +260,8 @@ class Run:
             if case.status != "invalid" or case.network.card not in self._prepared or not case.sessions:
                 continue
             prepared = self._prepared[case.network.card]
-            chooses = {"fraction_bits", "range_bits"} <= set(spec_of(case.protocol).options.__dataclass_fields__)
-            word = advice(case, self.record.cases, prepared.reach(), chooses=chooses)
+            options = spec_of(case.protocol).parse(case.options)
+            word = advice(case, self.record.cases, prepared.reach(), options)
             if word and word not in (case.error or ""):
                 self.record = self.record.with_case(case.model_copy(update={"error": f"{case.error}; {word}"}))
 

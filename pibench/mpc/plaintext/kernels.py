@@ -27,10 +27,9 @@ from pibench.mpc.backends.backend import Backend
 from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.ring.conv import RingConv
 from pibench.mpc.ring.fixedpoint import FRACTION_BITS, encode, truncate
-from pibench.mpc.ring.words import RingMatrix
+from pibench.mpc.ring.words import RingMatrix, round_down
 
 PRODUCT_BITS = 2 * FRACTION_BITS
-RING_BITS = 50  # a product below 2^17 at its scale of 32 bits, and still one word of the fastest engine
 
 Product = Callable[[Tensor], Tensor]
 
@@ -41,40 +40,56 @@ def encode_weights(program: Program, weights: Weights) -> Weights:
     return {name: encode(w, PRODUCT_BITS if name in biases else FRACTION_BITS) for name, w in weights.items()}
 
 
-def prepare_products(program: Program, weights: Weights, device: str, batch: int) -> dict[str, Product]:
-    """Return every linear operation by name, made ready once a model; `weights` in host memory."""
+def prepare_products(
+    program: Program, weights: Weights, device: str, batch: int, range_bits: int
+) -> dict[str, Product]:
+    """Return every linear operation by name, with bias and rounding, made ready once; `weights` in host memory."""
+    bits = PRODUCT_BITS + range_bits + 1
     linear = [op for op in program if isinstance(op, Conv | Linear)]
     if device != "cpu":
         backend = backend_for(device)
-        return {op.name: _on_device(op, program, weights[op.weight], backend, batch) for op in linear}
-    return {op.name: _on_processor(op, program, weights[op.weight]) for op in linear}
+        return {op.name: _on_device(op, program, weights, backend, batch, bits) for op in linear}
+    return {op.name: _on_processor(op, program, weights, bits) for op in linear}
 
 
-def _on_device(op: Conv | Linear, program: Program, weight: Tensor, backend: Backend, batch: int) -> Product:
+def _on_device(
+    op: Conv | Linear, program: Program, weights: Weights, backend: Backend, batch: int, bits: int
+) -> Product:
+    weight, bias = weights[op.weight], _bias(op, weights).reshape(-1, *[1] * (len(op.shape) - 1))
     if isinstance(op, Linear):
-        product = backend.matrix(weight, batch=batch, bits=RING_BITS)
+        product = backend.matrix(weight, batch=batch, bits=bits)
     else:
         product = backend.conv(
-            weight, program.op(op.inputs[0]).shape, batch=batch, bits=RING_BITS, stride=op.stride, padding=op.padding,
+            weight, program.op(op.inputs[0]).shape, batch=batch, bits=bits, stride=op.stride, padding=op.padding,
             dilation=op.dilation, groups=op.groups,
         )  # fmt: skip
-    unused = 64 - RING_BITS
+    unused, bias = 64 - bits, bias.to(backend.device)
 
     def multiply(x: Tensor) -> Tensor:
-        nothing = torch.zeros(len(x), *op.shape, dtype=x.dtype, device=x.device)
-        made: Tensor = product(x, nothing) << unused >> unused
-        return made
+        made: Tensor = product(x, bias.expand(len(x), *op.shape).contiguous())
+        return truncate(made << unused >> unused)
 
     return multiply
 
 
-def _on_processor(op: Conv | Linear, program: Program, weight: Tensor) -> Product:
+def _on_processor(op: Conv | Linear, program: Program, weights: Weights, bits: int) -> Product:
+    weight, bias = weights[op.weight], _bias(op, weights).numpy()
     product = RingMatrix(weight) if isinstance(op, Linear) else RingConv(
-        weight, program.op(op.inputs[0]).shape, bits=RING_BITS, stride=op.stride, padding=op.padding,
+        weight, program.op(op.inputs[0]).shape, bits=bits, stride=op.stride, padding=op.padding,
         dilation=op.dilation, groups=op.groups,
     )  # fmt: skip
-    unused = 0 if isinstance(product, RingMatrix) else 64 - RING_BITS  # bits of a word above those of the ring
-    return lambda x: torch.from_numpy(product(x.numpy()) << unused >> unused)
+    unused = 0 if isinstance(product, RingMatrix) else 64 - bits  # bits of a word above those of the ring
+
+    def multiply(x: Tensor) -> Tensor:
+        made = product(x.numpy())
+        round_down(made.reshape(len(made), len(bias), -1), bias, unused, FRACTION_BITS)
+        return torch.from_numpy(made)
+
+    return multiply
+
+
+def _bias(op: Conv | Linear, weights: Weights) -> Tensor:
+    return weights[op.bias] if op.bias is not None else torch.zeros(op.shape[0], dtype=torch.int64)
 
 
 def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, products: dict[str, Product]) -> Tensor:
@@ -82,7 +97,7 @@ def apply(op: Op, inputs: list[Tensor], weights: Weights, program: Program, prod
     x = inputs[0]
     match op:
         case Conv() | Linear():
-            return _product(op, x, weights, products)
+            return products[op.name](x)
         case Relu() | Poly():
             return _activation(op, x, weights, program)
         case Add():
@@ -106,13 +121,6 @@ def _window_sums(x: Tensor, op: AvgPool) -> Tensor:
         return F.avg_pool2d(x, op.kernel, op.stride, op.padding, divisor_override=1)
     total: Tensor = backend_for(str(x.device)).pool_sum(x, op.kernel, op.stride, op.padding)  # of integers, on a card
     return total
-
-
-def _product(op: Conv | Linear, x: Tensor, weights: Weights, products: dict[str, Product]) -> Tensor:
-    y = products[op.name](x)
-    if op.bias is not None:
-        y = y + weights[op.bias].reshape(-1, *[1] * (y.dim() - 2))
-    return truncate(y)
 
 
 def _activation(op: Relu | Poly, x: Tensor, weights: Weights, program: Program) -> Tensor:

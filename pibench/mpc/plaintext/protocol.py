@@ -15,6 +15,7 @@ from torch import Tensor
 from pibench.errors import UsageError
 from pibench.lowering.program import Input, Op, Program, Weights
 from pibench.mpc.plaintext import kernels
+from pibench.mpc.plaintext.spec import SPEC, Options
 from pibench.mpc.protocol import Party, Protocol
 from pibench.mpc.ring.fixedpoint import decode, encode
 
@@ -86,7 +87,10 @@ class Plaintext(Protocol):
     def _prepare(self, weights: Weights) -> None:
         self._weights = kernels.encode_weights(self.program, weights)
         device = self.party.device
-        self._products = kernels.prepare_products(self.program, self._weights, device, self.party.batch)
+        options: Options = SPEC.parse(self.party.options)
+        self._products = kernels.prepare_products(
+            self.program, self._weights, device, self.party.batch, options.range_bits
+        )
         self._weights = {name: weight.to(device) for name, weight in self._weights.items()}
 
     def _apply(self, op: Op, inputs: list[Tensor]) -> Tensor:

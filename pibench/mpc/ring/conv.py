@@ -38,6 +38,7 @@ class Engine:
     exact: bool  # modulo 2^52 (IFMA); else in float64
     limbs: int
     limb_bits: int
+    first: bool = False  # words are cut before a filtering's transform, which then is each limb's own; else after it
 
     @property
     def drop(self) -> int:
@@ -58,6 +59,19 @@ def engine_for(l1_norm: float, largest: float, bits: int, *, ifma: bool) -> Engi
         if bits - low <= words52.WORD_BITS and low > 0:
             return Engine(True, 2, low)
     return Engine(False, *limbs_for(l1_norm, bits))
+
+
+def cut_first(tiling: Tiling, weight: Tensor, bits: int) -> Engine | None:
+    """Return the 52-bit engine for words that leave F(4x4, 3x3) no spare bits: cut before it, each limb has them.
+
+    None where the low limb's sums, by filters `weight` (O, C, 3, 3), would not be whole: then its top bits would count.
+    """
+    low, size = bits + tiling.spare_bits - words52.WORD_BITS, weight.abs()
+    whole = low - 1 + int(size.sum((1, 2, 3)).max()).bit_length()  # bits of a sum of balanced low limbs, but its sign
+    wide = int(size.max()) * tiling.growth >= NARROW
+    if tiling.odd_factor == 1 or low <= 0 or whole >= words52.WORD_BITS - tiling.spare_bits or wide:
+        return None
+    return Engine(True, 2, low, first=True)
 
 
 def limbs_for(l1_norm: float, bits: int) -> tuple[int, int]:
@@ -96,7 +110,7 @@ class RingConv:
         enough = self.out_channels // groups >= words52.ROWS // 2  # fewer rows leave the registers empty
         ifma = words52.available() and enough if ifma is None else ifma
         suits = self.kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
-        if not suits or tiling is False or (tiling and not self._fits(tiling)):
+        if not suits or tiling is False or (tiling and not self._fits(tiling, weight, ifma)):
             self.tiling: Tiling | None = None
         else:
             self.tiling = tiling or self._tiling(weight, ifma)
@@ -104,9 +118,10 @@ class RingConv:
             matrix = self.tiling.transform(weight)
         else:
             matrix = weight.reshape(groups, self.out_channels // groups, -1)
-        size = matrix.abs()
-        spare = self.tiling.spare_bits if self.tiling else 0
-        self.engine = engine_for(size.sum(2).max().item(), size.max().item(), bits + spare, ifma=ifma)
+        size, spare = matrix.abs(), self.tiling.spare_bits if self.tiling else 0
+        whole = self.tiling is None or self._in_a_word(self.tiling)
+        first = None if whole or not self.tiling else cut_first(self.tiling, weight, bits)
+        self.engine = first or engine_for(size.sum(2).max().item(), size.max().item(), bits + spare, ifma=ifma)
         self._rows: Any = words52.pack_rows(matrix.numpy()) if self.engine.exact else matrix.double()
         self.matrix_shape: Shape = tuple(matrix.shape)
         self._desks: dict[int, _Desk] = {}  # by batch size
@@ -114,23 +129,28 @@ class RingConv:
     def _tiling(self, weight: Tensor, ifma: bool) -> Tiling | None:
         """Choose what should take the least time, of the products, the weights to read and the words to transform."""
         outputs, inputs = weight.shape[:2]
-        limbs = 1 if ifma else 2
 
         def seconds(tiling: Tiling | None) -> float:
+            spare = tiling.spare_bits if tiling else 0
+            limbs = 1 if ifma and self.bits + spare <= words52.WORD_BITS else 2
             columns = math.prod(tiling.tiles(*self.out_size) if tiling else self.out_size)
             places = tiling.positions if tiling else math.prod(self.kernel)
-            width = words52.panel_width(columns) if ifma else 1
-            products = places * outputs * inputs * limbs * (-(-columns // width) * width) / PRODUCTS_A_S
+            width = words52.panel_width(limbs * columns) if ifma else 1
+            products = places * outputs * inputs * (-(-limbs * columns // width) * width) / PRODUCTS_A_S
             read = places * outputs * inputs * (4 if ifma else 8) / WEIGHT_BYTES_A_S
             moved = places * columns * limbs * (inputs + (outputs if tiling else outputs / places)) / WORDS_A_S
             return max(products, read) + moved
 
-        fitting = [tiling for tiling in ((F2, F4) if ifma else (F2,)) if self._fits(tiling)]
+        fitting = [tiling for tiling in ((F2, F4) if ifma else (F2,)) if self._fits(tiling, weight, ifma)]
         return min([None, *fitting], key=seconds)
 
-    def _fits(self, tiling: Tiling) -> bool:
+    def _in_a_word(self, tiling: Tiling) -> bool:
         """Whether there are bits for its factor: in a 64-bit word, or where an odd factor's inverse is right."""
         return self.bits + tiling.spare_bits <= (64 if tiling.odd_factor == 1 else words52.WORD_BITS)
+
+    def _fits(self, tiling: Tiling, weight: Tensor, ifma: bool) -> bool:
+        """Whether there are bits for its factor, in words as they are or cut before the transform."""
+        return self._in_a_word(tiling) or (ifma and cut_first(tiling, weight, self.bits) is not None)
 
     def __call__(self, x: Ints, add: Ints | None = None) -> Ints:
         """Return the convolution of x modulo 2^bits, plus `add`."""
@@ -144,7 +164,8 @@ class RingConv:
         if self.tiling:
             tall, wide = self.tiling.tiles(*self.out_size)
             spread_tiles(
-                x, ph, pw, self.tiling.side, tall, wide, engine.limbs, engine.limb_bits, engine.drop, desk.columns
+                x, ph, pw, self.tiling.side, tall, wide, engine.limbs, engine.limb_bits, engine.drop, engine.first,
+                desk.columns,
             )  # fmt: skip
         else:
             (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
@@ -158,7 +179,7 @@ class RingConv:
             inverse = pow(self.tiling.odd_factor, -1, 1 << 52)
             gather_tiles(
                 desk.product, self.tiling.side, tall, wide, engine.limbs, engine.limb_bits, engine.drop, inverse,
-                add, out,
+                engine.first, add, out,
             )  # fmt: skip
         else:
             flat = (len(x), self.out_channels, -1)

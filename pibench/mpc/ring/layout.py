@@ -45,25 +45,33 @@ def _cut(words: Ints, low: Ints, limb_bits: int) -> None:
 
 @njit(cache=True, nogil=True)
 def spread_tiles(
-    x: Ints, ph: int, pw: int, side: int, tall: int, wide: int, limbs: int, limb_bits: int, drop: int, out: Columns
-) -> None:
-    """Transform the tiles of x (N, C, H, W), cut into limbs: out, a matrix of rows C and columns (limb, N, tile)."""
+    x: Ints, ph: int, pw: int, side: int, tall: int, wide: int, limbs: int, limb_bits: int, drop: int, first: bool,
+    out: Columns,
+) -> None:  # fmt: skip
+    """Transform the tiles of x (N, C, H, W), cut into limbs: out, a matrix of rows C and columns (limb, N, tile).
+
+    `first`: words are cut before they are transformed, and each limb is transformed by itself.
+    """
     n, channels = x.shape[:2]
     tiles, positions = tall * wide, (side + 2) ** 2
     height = x.shape[2]
     split = np.zeros((side, side, max(tall + 1, (height + ph) // side + 1) * wide + wide), np.int64)
     t, u = np.empty((side + 2, side, tiles + 1), np.int64), np.empty((positions, tiles), np.int64)
-    low = np.empty_like(u)
+    low, plane, piece = np.empty_like(u), np.empty(x.shape[2:], np.int64), np.empty(x.shape[2:], np.int64)
     for c in range(channels):
         for b in range(n):
-            split_plane(x[b, c], ph, pw, wide, split)
-            if side == 2:
-                tiles_2(split, wide, t, u)
-            else:
-                tiles_4(split, wide, t, u)
+            plane[:] = x[b, c]
             for limb in range(limbs):
                 start = (limb * n + b) * tiles
-                if limb < limbs - 1 or not drop:
+                if first and limb < limbs - 1:
+                    _cut(plane.reshape(-1), piece.reshape(-1), limb_bits)
+                if first or not limb:
+                    split_plane(piece if first and limb < limbs - 1 else plane, ph, pw, wide, split)
+                    if side == 2:
+                        tiles_2(split, wide, t, u)
+                    else:
+                        tiles_4(split, wide, t, u)
+                if (limb < limbs - 1 or not drop) and not first:
                     _cut(u.reshape(-1), low.reshape(-1), limb_bits)
                     _place(low, 0, c, start, out)
                 else:  # modulo 2^52, the last limb is whatever is left
@@ -73,21 +81,32 @@ def spread_tiles(
 @njit(cache=True, nogil=True)
 def gather_tiles(
     product: Columns, side: int, tall: int, wide: int, limbs: int, limb_bits: int, drop: int, inverse: int,
-    add: Ints, out: Ints,
+    first: bool, add: Ints, out: Ints,
 ) -> None:  # fmt: skip
-    """Put the limbs of product (positions, O, columns) together and transform the tiles back: out, with add."""
+    """Put the limbs of product (positions, O, columns) together and transform the tiles back: out, with add.
+
+    `first`: the limbs were cut before they were transformed, and are put together after they are transformed back.
+    """
     n, channels = out.shape[:2]
     tiles = tall * wide
     m, v = np.empty((product.shape[0], tiles), np.int64), np.empty((side**2, tiles), np.int64)
+    flat = v.reshape(-1)
     t = np.empty((side, side + 2, tiles), np.int64)
     for o in range(channels):
         for b in range(n):
-            _join(product, 0, o, b * tiles, n * tiles, limbs, limb_bits, drop, m)
-            if side == 2:
-                untile_2(m, t, v)
-            else:
-                untile_4(m, t, inverse, drop, v)
-            join_plane(v, side, wide, add[b, o], out[b, o])
+            for limb in range(limbs if first else 1):
+                _join(
+                    product, 0, o, (limb * n + b) * tiles, n * tiles, 1 if first else limbs, limb_bits, drop, m
+                )  # fmt: skip
+                if side == 2:
+                    untile_2(m, t, v)
+                else:
+                    untile_4(m, t, inverse, drop, v)
+                if limb:
+                    shift = limb * limb_bits
+                    for k in range(flat.size):
+                        flat[k] <<= shift
+                join_plane(v, side, wide, out[b, o] if limb else add[b, o], out[b, o])
 
 
 @njit(cache=True, nogil=True)

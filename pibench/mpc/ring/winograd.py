@@ -32,6 +32,11 @@ class Tiling:
         """Products of a tile."""
         return (self.side + 2) ** 2
 
+    @property
+    def growth(self) -> int:
+        """How many times as large as the largest weight a transformed one is at most."""
+        return max(sum(map(abs, row)) for row in self.weight_transform) ** 2
+
     def tiles(self, rows: int, columns: int) -> tuple[int, int]:
         """How many tiles lie over an output (down, across), one across more than cover it.
 

@@ -56,6 +56,17 @@ def conv_words(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation:
 
 
 @njit(cache=True, nogil=True)
+def round_down(words: Ints, bias: Ints, unused: int, shift: int) -> None:
+    """Add to words (N, C, pixels) a bias (C,), drop their `unused` top bits and divide by 2^shift to the nearest."""
+    half = 1 << (shift - 1)
+    for b in range(words.shape[0]):
+        for c in range(words.shape[1]):
+            line, add = words[b, c], bias[c]
+            for k in range(line.size):
+                line[k] = (((line[k] + add) << unused >> unused) + half) >> shift
+
+
+@njit(cache=True, nogil=True)
 def _matmul_words(a: Ints, b: Ints, out: Ints) -> None:
     """Compute out = a b modulo 2^64: four rows of b at a time, in blocks that stay in the cache."""
     rows, inner = a.shape

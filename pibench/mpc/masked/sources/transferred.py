@@ -77,7 +77,8 @@ class ClientTables(ClientExchange[Tables]):
         n, stream = gadget.size, talk.stream
         self._layout, mu = sign_layout(gadget), stream.small(n, BITS_MASK)
         self._own = Own.of(talk.draw(n, self._layout.bits), mu, stream.small(n, 1))
-        share = relu_truth_tables.Share.over(_HOST, np.empty(gadget.dealt_bytes, np.uint8), n, gadget.window.digit_words)
+        dealt = np.empty(gadget.dealt_bytes, np.uint8)
+        share = relu_truth_tables.Share.over(_HOST, dealt, n, gadget.window.digit_words)
         self.half = relu_truth_tables.ClientHalf(share, np.empty(n, np.int64), mu, stream.words(n))
         self._signs: list[ClientSigns] = []
         self._said: list[Bytes] = []
