@@ -51,7 +51,7 @@ def test_a_device_that_a_protocol_has_not_is_refused_when_the_suite_is_read(
         ("masked", {"range_bits": 30}, "4 digits of 8 bits do not cover"),
         ("crypten", {"wire": "pigeon"}, "option wire: input should be 'gloo' or 'channel'"),
         ("crypten-cached", {"rendezvous": "a:1"}, "crypten-cached has no option 'rendezvous'"),
-        ("plaintext", {"wire": "gloo"}, "plaintext has no option 'wire', nor any other"),
+        ("float32", {"wire": "gloo"}, "float32 has no option 'wire', nor any other"),
     ],
 )
 def test_an_option_that_a_protocol_has_not_is_refused(
