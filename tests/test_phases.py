@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes import fake_record
 
 from pibench.records.record import Held, Record, Sustained, Trust
-from pibench.reporting.endtoend import an_hour, cold_s, offline_s, on_paper_mac_share, prices, steady_s
+from pibench.reporting.endtoend import an_hour, cold_s, offline_s, on_paper_mac_share, prices, shown, steady_s
 from pibench.reporting.page.endtoend import endtoend_table, offline_figures, offline_table
 from pibench.reporting.page.figures import NARROW, WIDE
 from pibench.reporting.page.html import render
@@ -125,3 +127,10 @@ def test_the_intercept_and_shares_are_those_of_the_plane() -> None:
         made = price.intercept_s + price.relu_s(cell) + price.mac_s(cell)
         assert made == pytest.approx(offline_s(cell), rel=0.2)
     assert 0 < on_paper_mac_share(price.cells[0]) < 1
+
+
+def test_a_table_longer_than_a_screen_is_named_not_printed() -> None:
+    record = alone(fake_record(protocols=("masked", "crypten"), sessions=1), "masked")
+    cells = [replace(c, network=f"{c.network}-{n}") for n in range(9) for c in view_of([record]).cells]
+    (line,) = phases(cells, 100)
+    assert line.startswith(f"Setup, offline and online of {len(shown(cells))} cases")

@@ -25,10 +25,12 @@ from pibench.mpc.ring.words import Ints, output_size
 
 MANTISSA_BITS = 53
 NARROW = 1 << 31  # what the weights of the 52-bit engine are below
-# Measured on one core of a Xeon with AVX-512 IFMA at 2.5 GHz: what decides between filterings, not what a result is.
-PRODUCTS_A_S = 38e9
+# Measured on one core of an EPYC (Zen 4; products on a Xeon, too): what decides between filterings, no result.
+PRODUCTS_A_S = 33e9
 WEIGHT_BYTES_A_S = 6e9  # a model's weights lie in no core's own cache
-WORDS_A_S = 1.1e9  # transformed, cut and laid out
+# Words transformed, cut and laid out, and the places of a plane at which it is half of that, by a filtering's side.
+WORDS_A_S = {0: (1.7e9, 50), 2: (1.9e9, 15), 4: (1.15e9, 15)}
+AFTER = 0.5  # the share of it that a further limb costs which is cut after the transform
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,17 @@ class RingConv:
         outputs, inputs = weight.shape[:2]
 
         def seconds(tiling: Tiling | None) -> float:
-            spare = tiling.spare_bits if tiling else 0
+            spare, side = (tiling.spare_bits, tiling.side) if tiling else (0, 0)
             limbs = 1 if ifma and self.bits + spare <= words52.WORD_BITS else 2
             columns = math.prod(tiling.tiles(*self.out_size) if tiling else self.out_size)
             places = tiling.positions if tiling else math.prod(self.kernel)
             width = words52.panel_width(limbs * columns) if ifma else 1
             products = places * outputs * inputs * (-(-limbs * columns // width) * width) / PRODUCTS_A_S
             read = places * outputs * inputs * (4 if ifma else 8) / WEIGHT_BYTES_A_S
-            moved = places * columns * limbs * (inputs + (outputs if tiling else outputs / places)) / WORDS_A_S
-            return max(products, read) + moved
+            most, half = WORDS_A_S[side]
+            words = places * columns * (inputs + (outputs if tiling else outputs / places))
+            words *= limbs if tiling and not self._in_a_word(tiling) else 1 + AFTER * (limbs - 1)
+            return max(products, read) + words * (1 + half / columns) / most
 
         fitting = [tiling for tiling in ((F2, F4) if ifma else (F2,)) if self._fits(tiling, weight, ifma)]
         return min([None, *fitting], key=seconds)

@@ -10,6 +10,7 @@ from pibench.reporting.endtoend import an_hour, cold_s, on_paper_mac_share, pric
 from pibench.reporting.screen.fitting import fitted, wrapped
 
 MISSING = "-"
+MOST_ROWS = 14  # more would push the answer off the screen; the page has them all
 NOTES = {  # by the heading that they explain
     "cold": "Cold: all three, once.",
     "an hour": "An hour: inferences, offline and online in turn{overlap}.",
@@ -20,10 +21,15 @@ OVERLAP = "; *: measured, the next offline phase beside this online one"
 
 
 def phases(cells: Sequence[Cell], width: int) -> list[str]:
-    """Return the table of one setting's phases, and what offline costs; nothing where every case has a third party."""
+    """Return the table of one setting's phases, and what offline costs; nothing where every case has a third party.
+
+    Where it would be longer than a screen, a line says where it is.
+    """
     rows = shown(cells)
     if not rows:
         return []
+    if len(rows) > MOST_ROWS:
+        return wrapped(f"Setup, offline and online of {len(rows)} cases: `pibench report` has the table", width)
     overlap = OVERLAP if any(c.sustained_s for c in rows) else ""
     columns = [
         (0, ["network", *(c.network for c in rows)]),

@@ -34,7 +34,7 @@ class Keys:
     `instance` is handed out once in the life of a salt; positions are absolute, so that garbler and evaluator may go
     through a layer in pieces of different sizes (of whole blocks). A key serves 1,024 lanes of one half of one gate,
     2^11 hashes: in the ideal cipher model (Guo, Katz, Wang, Weng and Yu, CRYPTO 2020) the multi-instance bound is 2^11
-    times that of one use, 117 of 128 bits.
+    times that of one use: 116 bits remain of the 127 that are unknown of Delta.
     """
 
     salt: Words
