@@ -87,3 +87,14 @@ def test_headlines_of_noisy_runs_do_not_contradict_one_another(sessions: int, no
         assert not named or named in truth
         assert sessions > 1 or not named, "one session says nothing about another run"
     assert max((low for low, _ in prices), default=0.0) <= min((high for _, high in prices), default=1.0)
+
+
+def test_networks_of_other_data_have_a_table_of_their_own_while_there_is_room() -> None:
+    record = trusted(fake_record(networks=("full", "tiny"), protocols=("masked",), sessions=2))
+    cases = [c.model_copy(update={"network": c.network.model_copy(update={"dataset": "other"})})
+             if c.network.card == "tiny" else c for c in record.cases]  # fmt: skip
+    lines = summary(record.model_copy(update={"cases": tuple(cases)}), 80)
+    assert sum(line.startswith("Online latency: ") for line in lines) == 2
+    assert not any(line.startswith("Measured too") for line in lines)
+    assert any(line.startswith("tiny ") for line in lines)
+    assert not any("none is firmly faster" in line for line in lines), "one network alone is compared with none"

@@ -158,6 +158,8 @@ def _choice_sentence(ladder: Ladder, chosen: Cell | None) -> str:
     if best is None or best.score is None or chosen is None or chosen.score is None:
         return "No network of this record is trained, so nothing is said about what a budget buys."
     base = f"{best.network} ({best.score.percent:.1f} % of {best.score.n:,} images, {seconds(best.online_s)})"
+    if len(ladder.cells) == 1:
+        return ""  # nothing to choose from
     if chosen is best:
         return f"Within {WITHIN_POINTS:g} point of {base}, the most accurate network here, none is firmly faster."
     ratio, share = best.online_s / chosen.online_s, chosen.relu_count / best.relu_count if best.relu_count else 0.0

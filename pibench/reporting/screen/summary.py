@@ -6,7 +6,8 @@ columns, a narrower one fewer, and none is ever cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from pibench.mpc.spec import order
 from pibench.numbers import count, seconds, size
@@ -35,11 +36,12 @@ def summary(record: Record, width: int) -> list[str]:
     words = [found.headline + ".", *found.sentences[1:2]]
     lines += ["", *(line for text in words for line in wrapped(text, width)), ""]
     place = place_of(ladder.setting)
-    lines += wrapped(f"Online latency: {where(place)}", width)
     here = [c for c in view.cells if place_of(c.setting) == place]
-    lines += _table(here, record, width)
+    told = {place: here} | _of_other_data(view, place, MOST_ROWS - len({c.network for c in here}))
+    for setting, cells in told.items():
+        lines += [*wrapped(f"Online latency: {where(setting)}", width), *_table(cells, record, width)]
     lines += [*phases(here, width), *published(here, width), *throughput(view.cells, ladder.setting, width)]
-    return [*lines, *_elsewhere(view, place, width), *_troubles(view, width)]
+    return [*lines, *_elsewhere(view, told, width), *_troubles(view, width)]
 
 
 def _head(record: Record) -> str:
@@ -115,9 +117,19 @@ def _offline(cell: Cell | None) -> str:
     return MISSING if cell is None or cell.offline is None else seconds(cell.offline.seconds)
 
 
-def _elsewhere(view: View, place: Setting, width: int) -> list[str]:
-    """Name the settings that the table leaves out."""
-    others = dict.fromkeys(where(place_of(c.setting)) for c in view.cells if place_of(c.setting) != place)
+def _of_other_data(view: View, place: Setting, room: int) -> dict[Setting, list[Cell]]:
+    """Return the cells of settings that differ in the data set alone, while there is room for their networks."""
+    found: dict[Setting, list[Cell]] = {}
+    for cell in view.cells:
+        other = place_of(cell.setting)
+        if other != place and replace(other, dataset=place.dataset) == place:
+            found.setdefault(other, []).append(cell)
+    return found if sum(len({c.network for c in cells}) for cells in found.values()) <= room else {}
+
+
+def _elsewhere(view: View, told: Collection[Setting], width: int) -> list[str]:
+    """Name the settings that the tables leave out."""
+    others = dict.fromkeys(where(place_of(c.setting)) for c in view.cells if place_of(c.setting) not in told)
     return wrapped(f"Measured too: {'; '.join(others)}", width) if others else []
 
 
