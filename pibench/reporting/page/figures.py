@@ -255,7 +255,7 @@ def _papers_figure(view: View, ladder: Ladder) -> Figure | None:
     return Figure(
         "papers", "What a ReLU costs, run and published",
         f"Filled: measured here. Hollow: published, other machines ({listed(row.source for row in published)}). "
-        f"{setting_words(view, ladder.cells)}.",
+        f"{setting_words(view, [c for other in same for c in other.cells])}.",
         "Online latency over ReLUs on logarithmic axes. " + " ".join(_spoken(other.cells) for other in same),
         partial(draw_papers.over_relus, same, published),
     )  # fmt: skip
