@@ -31,6 +31,8 @@ class Plaintext(Protocol):
         self._weights: Weights = {}
         self._products: dict[str, kernels.Product] = {}
         self._device: str | None = None
+        self._last_reader = {name: op.name for op in program for name in op.inputs}
+        self._last_reader.pop(program.output.name, None)
 
     def setup(self, weights: Weights | None) -> None:
         """Encode the weights, on the server; nothing is exchanged."""
@@ -75,6 +77,8 @@ class Plaintext(Protocol):
                 inputs = [values[name] for name in op.inputs]
                 is_input = isinstance(op, Input)
                 values[op.name] = image if is_input else self._apply(op, inputs)
+                for name in {name for name in op.inputs if self._last_reader.get(name) == op.name}:
+                    del values[name]  # what comes next then lies in memory that is at hand
         self._device = str(values[self.program.output.name].device)
         return values[self.program.output.name]
 
