@@ -324,5 +324,7 @@ def test_parties_of_different_programs_part() -> None:
 def test_weights_have_classes() -> None:
     assert weight_class({"x": np.array([[1 << 21, -(1 << 21)]])}) == 22
     assert weight_class({"x": np.array([[1 << 21, -(1 << 21)], [(1 << 22), 1]])}) == 24
-    with pytest.raises(UsageError, match="an output reads weights of"):
+    with pytest.raises(UsageError, match=r"weights of more in sum than the 2\^26 that the encryption") as caught:
         weight_class({"x": np.array([[1 << 26, 1]])})
+    assert "26.0" not in str(caught.value), "the client hears it, and no more than the limit is public"
+    assert not caught.value.where

@@ -182,6 +182,25 @@ def test_a_restored_folder_brings_nothing_back(tmp_path, roles):
     assert not items(folder)["server"]  # what the client still has, the server never offers again
 
 
+@pytest.mark.parametrize("moved", ["folder", "state"])
+def test_a_copy_made_before_anything_was_taken_is_not_served_elsewhere(moved, tmp_path, monkeypatch):
+    """Under another name, or with a state that starts anew, its items would be taken a second time."""
+    folder, copy = tmp_path / "kept", tmp_path / "copy"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run(folder, 1, ahead=2)
+    waiting = items(folder)["server"]
+    assert waiting
+    shutil.copytree(folder, copy)
+    run(folder, 1)
+    if moved == "state":
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+    told = run(copy if moved == "folder" else folder, 1).offline[CLIENT].total.sent_bytes
+    assert told > 1000, "fresh material"
+    assert not items(copy if moved == "folder" else folder)["server"] & waiting
+
+
 def test_a_party_whose_state_and_folder_are_set_back_is_told_by_its_peer(tmp_path, monkeypatch):
     folder, copy, state = tmp_path / "kept", tmp_path / "copy", tmp_path / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))

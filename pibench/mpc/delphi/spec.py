@@ -12,10 +12,20 @@ TWO_PARTIES = Arrangement(
     preload=("pibench.mpc.masked.sources.rehearsal:compile_exchanges",),
 )
 
+SIGN_ALONE = Trust(
+    "none", "nobody; but signs alone tell the client each ReLU's rounding, and with dropped bits where small ones fail"
+)
+
+
+def _arrange(options: DelphiOptions) -> Arrangement:
+    trust = SIGN_ALONE if options.sign_only else TWO_PARTIES.trust
+    return replace(TWO_PARTIES, beside=options.overlap, trust=trust)
+
+
 SPEC = ProtocolSpec(
     name="delphi",
     module="pibench.mpc.delphi.protocol",
-    arrange=lambda options: replace(TWO_PARTIES, beside=options.overlap),
+    arrange=_arrange,
     options=DelphiOptions,
     local=("keep_dir", "deal_ahead", "check_ranges", "circuits_dir"),
     holds="pibench.mpc.delphi.cost:held_bytes",

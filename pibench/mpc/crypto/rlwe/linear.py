@@ -261,15 +261,14 @@ def weight_class(weights: Mapping[str, Ints], limit: int = 0) -> int:
     Raises UsageError where weights exceed it.
     """
     largest = 0
-    for name, integers in weights.items():
+    for integers in weights.values():
         most = int(np.abs(integers).reshape(len(integers), -1).sum(1).max(initial=0))
         if most > 1 << (limit or LIMITS[-1]):
             remedy = "raise weight_bits" if limit and limit < LIMITS[-1] else "use provider: dealer"
-            found = math.ceil(10 * math.log2(most)) / 10
-            raise UsageError(
-                f"an output reads weights of 2^{found:.1f} in sum, more than the 2^{limit or LIMITS[-1]} that the "
-                "encryption hides", where=name, remedy=f"lower fraction_bits or {remedy}",
-            )  # fmt: skip
+            raise UsageError(  # the client hears of it: no layer and no figure but the public limit
+                f"an output reads weights of more in sum than the 2^{limit or LIMITS[-1]} that the encryption hides",
+                remedy=f"lower fraction_bits or {remedy}",
+            )
         largest = max(largest, most)
     return limit or next(one for one in LIMITS if largest <= 1 << one)
 

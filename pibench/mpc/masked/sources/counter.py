@@ -2,7 +2,8 @@
 
 One number lies in the folder, the other in this user's state ($XDG_STATE_HOME, else ~/.local/state), by the folder's
 name. Both are on disk before what was taken is used. A copy of the folder alone brings back the one and not the other;
-a copy of the whole machine brings back both, which only the peer's counter can tell.
+a copy of the whole machine brings back both, which only the peer's counter can tell. A shelf begins at one, so that a
+copy of a shelf that nothing was taken from is told from a new one, too.
 """
 
 from __future__ import annotations

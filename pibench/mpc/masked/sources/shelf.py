@@ -40,8 +40,8 @@ class Shelf:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.counter = Counter(self._folder)
         self._sweep()
-        if not self.counter.agrees:
-            self.restart(self.counter.value)
+        if not (self.counter.agrees and self.counter.value):
+            self.restart(max(self.counter.value, 1))
 
     def _sweep(self) -> None:
         """Delete what a killed process left half written or half taken."""
