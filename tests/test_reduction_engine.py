@@ -17,6 +17,7 @@ import torch
 from reduction_fakes import little, little_card, little_study, noise
 
 from pibench import cli
+from pibench.commands.reduce import fitting
 from pibench.errors import DataError, UsageError
 from pibench.networks.build import masks_of
 from pibench.networks.card import load_card
@@ -351,3 +352,17 @@ def test_dominated_candidates_are_marked_and_may_be_left_out(tmp_path: Path, cac
     marks = {line.split(" | ")[0][2:]: line.split(" | ")[-1][0] for line in output.table(found).splitlines()[2:]}
     assert {name for name, mark in marks.items() if mark == "x"} == best
     assert {name for name, mark in marks.items() if mark == "o"} == own - best
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_of_a_study_fits_the_screen(width: int) -> None:
+    markdown = (
+        "| network | method | ReLUs | ReLU layers | MACs, M | merged, M | accuracy, % | epochs | frontier |\n"
+        "|---|---|---:|---:|---:|---:|---:|---:|:-:|\n"
+        "| digits-tiny-snl-50 | snl | 48 | 2 | 0.049 | 0.039 | 93.06 | 15 of 1,000 images | x |\n"
+    )
+    lines = fitting(markdown, width)
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= width
+    assert all(word in lines[1] for word in ("digits-tiny-snl-50", "48", "93.06", "x"))
+    assert ("0.039" in lines[1]) == (width == 120)
