@@ -166,7 +166,7 @@ def test_weights_beyond_the_named_class_are_refused() -> None:
     program, weights = heavy(65.0)
     with pytest.raises(UsageError, match=r"(?s)weights of more in sum than the 2\^22 .*raise weight_bits"):
         run_masked(program, weights, [torch.zeros(1, 1, 1, 1024)], **ALONE, weight_bits=22)
-    with pytest.raises(UsageError, match=r"(?s)more than the 2\^26 .*provider: dealer"):
+    with pytest.raises(UsageError, match=r"(?s)more in sum than the 2\^26 .*provider: dealer"):
         settled_options(*heavy(1025.0), 1, ALONE)
 
 
