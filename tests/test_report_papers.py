@@ -13,7 +13,7 @@ from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.cells import Cell
 from pibench.reporting.onpaper.costcheck import PUBLISHED
 from pibench.reporting.onpaper.costmodel import WIRES, estimate
-from pibench.reporting.onpaper.published import beside, published_latencies, published_line
+from pibench.reporting.onpaper.published import published_latencies, published_line, with_published
 from pibench.reporting.onpaper.recordcheck import verdicts
 from pibench.reporting.page.draw_papers import over_relus
 from pibench.reporting.page.figures import figures_of
@@ -73,7 +73,7 @@ def test_a_run_ends_with_published_beside_measured() -> None:
     cells = view_of([renamed(fake_record(protocols=("masked", "crypten"), sessions=1), "cifar100")]).cells
     source = {"online_s": 4.61, "source": "a paper"}
     cells = [replace(c, published=(source,) if c.relu_count == max(d.relu_count for d in cells) else ()) for c in cells]
-    (row,) = beside(cells)
+    (row,) = with_published(cells)
     assert row.cell.base_protocol == "delphi"
     lines = published(cells, 80)
     (line,) = (line for line in lines if line.startswith(row.cell.network))

@@ -28,9 +28,9 @@ def shown(cells: Iterable[Cell]) -> list[Cell]:
     return found if any(c.trust == ALONE for c in found) else []
 
 
-def beside(cells: Iterable[Cell], setting: Setting) -> list[Cell]:
-    """Return the cells of a setting, whatever their protocol."""
-    names = ("dataset", "link", "device", "batch", "threads", "machine_key")
+def beside(cells: Iterable[Cell], setting: Setting, *, any_batch: bool = False) -> list[Cell]:
+    """Return the cells of a setting, whatever their protocol, and, if asked, whatever their batch."""
+    names = ("dataset", "link", "device", "threads", "machine_key", *(() if any_batch else ("batch",)))
     return [c for c in cells if all(getattr(c, name) == getattr(setting, name) for name in names)]
 
 

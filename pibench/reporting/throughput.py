@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pibench.mpc.spec import order
 from pibench.reporting.cells import Cell, Setting
+from pibench.reporting.endtoend import beside
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Rate:
 
 def rates(cells: Iterable[Cell], setting: Setting) -> list[Rate]:
     """Return the rates at a setting's place, whatever protocol and batch; none where one batch size is all there is."""
-    names = ("dataset", "link", "device", "threads", "machine_key")
-    here = [c for c in cells if c.usable and all(getattr(c, name) == getattr(setting, name) for name in names)]
+    here = [c for c in beside(cells, setting, any_batch=True) if c.usable]
     if len({c.batch for c in here}) < 2:
         return []
     here.sort(key=lambda c: (-c.relu_count, -c.macs, c.network, order(c.protocol), c.batch))

@@ -112,7 +112,9 @@ class RingConv:
         enough = self.out_channels // groups >= words52.ROWS // 2  # fewer rows leave the registers empty
         ifma = words52.available() and enough if ifma is None else ifma
         suits = self.kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
-        if not suits or tiling is False or (tiling and not self._fits(tiling, weight, ifma)):
+        cut = ifma and suits and not self._in_a_word(F4)  # looked at once: it reads all weights
+        self._first = cut_first(F4, weight, bits) if cut else None
+        if not suits or tiling is False or (tiling and not self._fits(tiling)):
             self.tiling: Tiling | None = None
         else:
             self.tiling = tiling or self._tiling(weight, ifma)
@@ -121,9 +123,10 @@ class RingConv:
         else:
             matrix = weight.reshape(groups, self.out_channels // groups, -1)
         size, spare = matrix.abs(), self.tiling.spare_bits if self.tiling else 0
-        whole = self.tiling is None or self._in_a_word(self.tiling)
-        first = None if whole or not self.tiling else cut_first(self.tiling, weight, bits)
-        self.engine = first or engine_for(size.sum(2).max().item(), size.max().item(), bits + spare, ifma=ifma)
+        if self._first is not None and self.tiling is F4:
+            self.engine = self._first
+        else:
+            self.engine = engine_for(size.sum(2).max().item(), size.max().item(), bits + spare, ifma=ifma)
         self._rows: Any = words52.pack_rows(matrix.numpy()) if self.engine.exact else matrix.double()
         self.matrix_shape: Shape = tuple(matrix.shape)
         self._desks: dict[int, _Desk] = {}  # by batch size
@@ -145,16 +148,16 @@ class RingConv:
             words *= limbs if tiling and not self._in_a_word(tiling) else 1 + AFTER * (limbs - 1)
             return max(products, read) + words * (1 + half / columns) / most
 
-        fitting = [tiling for tiling in ((F2, F4) if ifma else (F2,)) if self._fits(tiling, weight, ifma)]
+        fitting = [tiling for tiling in ((F2, F4) if ifma else (F2,)) if self._fits(tiling)]
         return min([None, *fitting], key=seconds)
 
     def _in_a_word(self, tiling: Tiling) -> bool:
         """Whether there are bits for its factor: in a 64-bit word, or where an odd factor's inverse is right."""
         return self.bits + tiling.spare_bits <= (64 if tiling.odd_factor == 1 else words52.WORD_BITS)
 
-    def _fits(self, tiling: Tiling, weight: Tensor, ifma: bool) -> bool:
+    def _fits(self, tiling: Tiling) -> bool:
         """Whether there are bits for its factor, in words as they are or cut before the transform."""
-        return self._in_a_word(tiling) or (ifma and cut_first(tiling, weight, self.bits) is not None)
+        return self._in_a_word(tiling) or (tiling is F4 and self._first is not None)
 
     def __call__(self, x: Ints, add: Ints | None = None) -> Ints:
         """Return the convolution of x modulo 2^bits, plus `add`."""

@@ -44,7 +44,7 @@ def garbled(cells: Iterable[Cell]) -> list[Cell]:
     return [c for c in cells if c.base_protocol == GARBLED and c.usable]
 
 
-def beside(cells: Sequence[Cell]) -> list[Beside]:
+def with_published(cells: Sequence[Cell]) -> list[Beside]:
     """Return the networks among cells that ran garbled and of which a latency was published, most ReLUs first."""
     rows = [
         Beside(cell, float(row["online_s"]), str(row.get("source") or ""))

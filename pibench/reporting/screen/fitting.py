@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 GAP = 2
 LEAST = 40
+MOST_ROWS = 14  # of a table: more would push the answer off the screen; the page has them all
 
 
 def screen_width(default: int = 80) -> int:

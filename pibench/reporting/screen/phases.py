@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pibench.numbers import count, percent, seconds, size
 from pibench.reporting.cells import Cell
 from pibench.reporting.endtoend import an_hour, cold_s, on_paper_mac_share, prices, sent_bytes, shown
-from pibench.reporting.screen.fitting import fitted, wrapped
+from pibench.reporting.screen.fitting import MOST_ROWS, fitted, wrapped
 
 MISSING = "-"
-MOST_ROWS = 14  # more would push the answer off the screen; the page has them all
 NOTES = {  # by the heading that they explain
     "cold": "Cold: all three, once.",
     "an hour": "An hour: inferences, offline and online in turn{overlap}.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pibench.numbers import count, seconds
 from pibench.records.prices import fit_price
 from pibench.reporting.cells import Cell
-from pibench.reporting.onpaper.published import LINE_OF, beside, garbled, published_line
+from pibench.reporting.onpaper.published import LINE_OF, garbled, published_line, with_published
 from pibench.reporting.screen.fitting import fitted, wrapped
 
 LEAST_OF_A_LINE = 3
@@ -15,7 +15,7 @@ LEAST_OF_A_LINE = 3
 
 def published(cells: Sequence[Cell], width: int) -> list[str]:
     """Return the table of one setting's networks that have a published latency, and both lines over ReLUs."""
-    rows = beside(cells)
+    rows = with_published(cells)
     lines = []
     if rows:
         columns = [

@@ -15,14 +15,14 @@ from pibench.records.record import Record
 from pibench.reporting.answer import answer, main_ladder
 from pibench.reporting.cells import Cell, Setting
 from pibench.reporting.screen.details import place_of, where
-from pibench.reporting.screen.fitting import fitted, wrapped
+from pibench.reporting.screen.fitting import MOST_ROWS, fitted, wrapped
 from pibench.reporting.screen.phases import phases
 from pibench.reporting.screen.published import published
 from pibench.reporting.screen.throughput import throughput
 from pibench.reporting.view import View, view_of
 
 MISSING = "-"
-MOST_TROUBLES, MOST_ROWS = 3, 14
+MOST_TROUBLES = 3
 
 
 def summary(record: Record, width: int) -> list[str]:
