@@ -356,12 +356,8 @@ def test_dominated_candidates_are_marked_and_may_be_left_out(tmp_path: Path, cac
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_of_a_study_fits_the_screen(width: int) -> None:
-    markdown = (
-        "| network | method | ReLUs | ReLU layers | MACs, M | merged, M | accuracy, % | epochs | frontier |\n"
-        "|---|---|---:|---:|---:|---:|---:|---:|:-:|\n"
-        "| digits-tiny-snl-50 | snl | 48 | 2 | 0.049 | 0.039 | 93.06 | 15 of 1,000 images | x |\n"
-    )
-    lines = fitting(markdown, width)
+    row = ("digits-tiny-snl-50", "snl", "48", "2", "0.049", "0.039", "93.06", "15 of 1,000 images", "x")
+    lines = fitting([output.HEADINGS, row], width)
     assert len(lines) == 2
     assert max(map(len, lines)) <= width
     assert all(word in lines[1] for word in ("digits-tiny-snl-50", "48", "93.06", "x"))

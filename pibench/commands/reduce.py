@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, study: Study, methods: list[str], cache: Any) -> int:
     from pibench.reduction.drive import drive
     from pibench.reduction.jobs import runner
-    from pibench.reduction.output import front, ranking, table, write
+    from pibench.reduction.output import HEADINGS, cells, front, ranking, write
     from pibench.reporting.screen.fitting import screen_width, wrapped
 
     width = screen_width()
@@ -85,21 +86,20 @@ def _train(args: argparse.Namespace, study: Study, methods: list[str], cache: An
     outcome = drive(study, methods, runner(cache, say, args.jobs, args.ray))
     folder = args.output or CACHE / "out" / f"{study.card.name}-{'-'.join(methods)}"
     found = write(outcome, cache, folder, not args.frontier_only)
-    print("\n".join(["", *fitting(table(found), width), ""]))
+    print("\n".join(["", *fitting([HEADINGS, *cells(found)], width), ""]))
     print(ranking(found, study.budgets))
     on_it = f"{len(front(found))} of {len(found)} networks on the frontier (x; o: on their method's own){_own(found)}"
     print("\n".join(["", *wrapped(on_it, width), *wrapped(f"cards, checkpoints and table in {folder}", width)]))
     return EXIT_OK
 
 
-def fitting(markdown: str, width: int) -> list[str]:
-    """Return a Markdown table of networks for a screen: the least important columns go where there is no room."""
+def fitting(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a table of networks, its headings first, for a screen: the least important columns go for want of room."""
     from pibench.reporting.screen.fitting import fitted
 
     importance = {"method": 2, "ReLU layers": 4, "MACs, M": 3, "merged, M": 5, "epochs": 1}
-    lines = [line for line in markdown.splitlines() if set(line) - set("|-: ")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return fitted([(importance.get(cells[0], 0), cells) for cells in zip(*rows, strict=True)], width)[0]
+    columns = [(importance.get(column[0], 0), column) for column in zip(*rows, strict=True)]
+    return fitted(columns, width)[0]
 
 
 def _own(found: list[Row]) -> str:

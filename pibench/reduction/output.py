@@ -99,20 +99,27 @@ def card_document(row: Row) -> dict[str, Any]:
     return {key: document[key] for key in [*order, *(k for k in document if k not in order)] if key in document}
 
 
-def table(found: list[Row]) -> str:
-    """Return the Markdown table of all networks; those on the frontier are marked: x of all, o of their method."""
+HEADINGS = ("network", "method", "ReLUs", "ReLU layers", "MACs, M", "merged, M", "accuracy, %", "epochs", "frontier")
+
+
+def cells(found: list[Row]) -> list[tuple[str, ...]]:
+    """Return what a table says of each network, under HEADINGS; the frontier is marked: x of all, o of its method."""
     best, own = ({row.task.key for row in some} for some in (front(found), own_front(found)))
-    lines = [
-        "| network | method | ReLUs | ReLU layers | MACs, M | merged, M | accuracy, % | epochs | frontier |",
-        "|---|---|---:|---:|---:|---:|---:|---:|:-:|",
-    ]
-    for row in found:
-        r = row.result
-        mark = "x" if row.task.key in best else "o" if row.task.key in own else ""
-        lines.append(
-            f"| {row.task.name} | {row.task.method} | {row.relus:,} | {r.relu_rounds} | {r.macs / 1e6:.3f} "
-            f"| {r.macs_merged / 1e6:.3f} | {row.accuracy:.2f} | {spent_epochs(row)} | {mark} |"
+    return [
+        (
+            row.task.name, row.task.method, f"{row.relus:,}", str(row.result.relu_rounds),
+            f"{row.result.macs / 1e6:.3f}", f"{row.result.macs_merged / 1e6:.3f}", f"{row.accuracy:.2f}",
+            spent_epochs(row), "x" if row.task.key in best else "o" if row.task.key in own else "",
         )
+        for row in found
+    ]  # fmt: skip
+
+
+def table(found: list[Row]) -> str:
+    """Return the Markdown table of all networks."""
+    rows = [HEADINGS, *cells(found)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---|---|---:|---:|---:|---:|---:|---:|:-:|")
     return "\n".join(lines) + "\n"
 
 
