@@ -1,21 +1,26 @@
-"""What a ReLU of two messages computes more than one of four: `OFFER_S` of the planner, and the figure in the docs.
+"""What plans of fewer messages compute more: `OFFER_S` and `WIDE_S` of the planner, and the figures in the docs.
 
     python ci/offers.py
 
-The steps that differ between the gadgets `relu_truth_tables.py` and `relu_two_messages.py`, of both parties, on random
-words in one thread; processor time, the least of several runs. What both read and send alike is left out.
+A ReLU of two messages: the steps that differ between the gadgets `relu_truth_tables.py` and `relu_two_messages.py`, of
+both parties, on random words. A wide image: a convolution of three words instead of one, a multiply-accumulate of one
+word. All in one thread; processor time, the least of several runs. What both read and send alike is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.gadgets.relu_two_messages import ENTRIES, KEY_BYTES
+from pibench.mpc.masked.gadgets.wide import PRODUCT_BITS
 from pibench.mpc.ring.randomness import fresh_seed
 
 SIGN_BIT, WIDTH = 28, 6  # of four digits of 7 bits; bytes of an output
@@ -59,6 +64,22 @@ def steps(n: int) -> Steps:
     }  # fmt: skip
 
 
+def a_word_more_s(size: int, channels: int, repeats: int) -> float:
+    """Return the seconds that a multiply-accumulate of one more word takes: 3x3, maps of size x size."""
+    b, shape = backend_for("cpu"), (channels, size, size)
+    s = b.stream(fresh_seed())
+    weight = torch.randint(-(1 << 16), 1 << 16, (channels, channels, 3, 3), generator=torch.Generator().manual_seed(1))
+    took = {}
+    for words in (1, 3):
+        rows, count = (words, *shape), words * channels * size * size
+        multiply = b.conv(
+            weight, shape, batch=words, bits=PRODUCT_BITS, stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1
+        )
+        x, add = s.words(count).reshape(rows), s.words(count).reshape(rows)
+        took[words] = least_s(functools.partial(multiply, x, add), repeats)
+    return (took[3] - took[1]) / 2 / (9 * channels * channels * size * size)
+
+
 def least_s(step: Callable[[], Any], repeats: int) -> float:
     """Return the least processor time of some runs."""
     step()
@@ -74,13 +95,17 @@ def main() -> int:
     """Print nanoseconds a ReLU, and what two messages take more."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--relus", type=int, default=65_536)
+    parser.add_argument("--size", type=int, default=16, help="height and width of the maps of a wide image's layer")
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     took = {name: 1e9 * least_s(step, args.repeats) / args.relus for name, step in steps(args.relus).items()}
     for name, ns in took.items():
         print(f"{name:12} {ns:6.1f} ns a ReLU")
     more = sum(ns if "two" in name else -ns for name, ns in took.items())
     print(f"two messages take {more:.1f} ns a ReLU more, both parties together")
+    word = 1e9 * a_word_more_s(args.size, 32, args.repeats)
+    print(f"a word more takes {word:.3f} ns a multiply-accumulate")
     return 0
 
 

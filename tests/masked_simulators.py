@@ -20,10 +20,11 @@ from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.extend import Extension
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Gadgets
 from pibench.mpc.masked.gadgets.image import Image
-from pibench.mpc.masked.gadgets.product import layer_weights
+from pibench.mpc.masked.gadgets.product import layer_weights, masked_layers
 from pibench.mpc.masked.gadgets.relu_truth_tables import Tables
 from pibench.mpc.masked.gadgets.relu_two_messages import Offers
 from pibench.mpc.masked.gadgets.square import Squares
+from pibench.mpc.masked.gadgets.wide import WideImage
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
@@ -64,7 +65,7 @@ def to_server(gadget: AnyGadget, stream: Stream) -> list[Draw]:
             return [lambda size: stream.small(size, 127), stream.bytes, stream.bytes]
         case Tables():  # the client's six bits with its share of the sign; masked output
             return [lambda size: stream.small(size, 127), stream.bytes]
-        case Squares() | Image() | Extension():  # masked outputs; masked image; two offers
+        case Squares() | Image() | WideImage() | Extension():  # masked outputs; masked image; two offers
             return [stream.bytes]
     return []
 
@@ -87,8 +88,8 @@ def dealt_client(plan: Plan, gadgets: Gadgets) -> Material:
     """Return what a client is given offline by a dealer: weights under a mask, and a seed."""
     stream = Stream(fresh_seed())
     source = DealtClient(plan, gadgets, Party(CLIENT, None, Meter(), batch=plan.batch))  # type: ignore[arg-type]
-    shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
-    source._masked = {k: stream.words(int(np.prod(v))).reshape(v) for k, v in shapes.items()}
+    layers = masked_layers(layers_of(gadgets))
+    source._hidden = {name: layer.hidden(stream.bytes(layer.hidden_bytes)) for name, layer in layers.items()}
     return source._expand(stream.bytes(SEED_BYTES).tobytes(), None)
 
 

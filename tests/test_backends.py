@@ -143,6 +143,17 @@ def test_every_other_operation_says_the_same_words(name, monkeypatch):
     assert run_on(monkeypatch, (both, both), name, 1).heard == run_on(monkeypatch, (HOST, HOST), name, 1).heard
 
 
+@pytest.mark.parametrize("where", [(SERVER,), (CLIENT,), (SERVER, CLIENT)])
+def test_a_wide_image_says_the_same_words(where, monkeypatch):
+    options = {"wide_image": True, "relu_messages": 2}
+    plain = run_on(monkeypatch, (HOST, HOST), "culled", **options)
+    device = run_on(
+        monkeypatch, [Elsewhere() if rank in where else HOST for rank in (SERVER, CLIENT)], "culled", **options
+    )
+    assert device.heard == plain.heard
+    assert all(map(torch.equal, device.logits, plain.logits))
+
+
 @pytest.mark.parametrize(
     "options", [{"provider": "dealer"}, {"provider": "two-party"}, {"check_ranges": True}, {"relu_messages": 2}]
 )

@@ -76,7 +76,7 @@ def zoo() -> None:
 
 
 SHORT = {
-    "offers": Short("--relus 2048 --repeats 2", r"two messages take -?[\d.]+ ns a ReLU more"),
+    "offers": Short("--relus 2048 --size 8 --repeats 2", r"ns a ReLU more, both .*\na word more takes -?[\d.]+ ns"),
     "explain_links": Short("record.json", r"tiny/masked/loopback/cpu/b1 +[\d.]+s +[\d.]+s =", (0, 1)),  # no real link
     "faults": Short("--faults 1", r"1 faults \(.*; 0 problems"),
     "fuzz": Short("--inputs 20 --format card", r"card: 20 inputs .* 0 finds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import masked_simulators
@@ -27,6 +27,7 @@ from pibench.mpc.masked.sources import dealer
 from pibench.mpc.masked.sources.source import Material
 from pibench.mpc.protocol import CLIENT, SERVER
 from pibench.mpc.ring.packing import unpack
+from pibench.mpc.ring.wide import pieces_for
 
 pytestmark = pytest.mark.timeout(120)
 N = 20_000  # independent instances in one run: elements of one image
@@ -44,6 +45,14 @@ def summed(kind: str, first: float, second: float) -> Made:
         Conv(name="conv", inputs=("input",), shape=(2, 1, N), weight="w", bias=None, kernel=(1, 1)),
     ]
     weights = {"w": torch.tensor([first, second]).view(2, 1, 1, 1), "ones": torch.ones(1, 2, 1, 1)}
+    if kind == "chain":  # products before it, whose truncations lose nothing
+        first_of, *_ = ops
+        ones = [
+            Conv(name=f"c{k}", inputs=(before,), shape=(1, 1, N), weight="one", bias=None, kernel=(1, 1))
+            for k, before in enumerate(("input", "c0", "c1"))
+        ]
+        ops = [first_of, *ones, replace(ops[1], inputs=("c2",))]
+        weights["one"] = torch.ones(1, 1, 1, 1)
     if kind == "pool":  # neighbours of one channel, which are nearly tied
         pool = MaxPool(name="pool", inputs=("conv",), shape=(2, 1, N // 2), kernel=(1, 2), stride=(1, 2))
         return Program((*ops, pool)), weights
@@ -93,6 +102,8 @@ def features(view: View, material: Material, plan: Plan, output: np.ndarray[Any,
     for name, messages in view.items():
         for k, message in enumerate(messages):
             size = instances if name == "logits" else round(plan.count(name) * each.get(name, 1))
+            if name != "logits" and plan.values[name].words > 1:  # in pieces of four bytes
+                size *= pieces_for(plan.values[name].bits)
             put(f"{name} message {k}", message_words(message, size))
     for name, half in material.halves.items():
         for f in fields(half) if half is not None else ():
@@ -187,6 +198,16 @@ def test_the_clients_view_with_its_output_is_what_a_simulator_makes_of_the_outpu
     assert differing(real, simulated) == []
 
 
+@pytest.mark.parametrize("wide_image", [False, True])
+def test_a_chain_of_layers_before_a_relu_shows_the_client_no_more(wide_image, parts_are_kept):
+    made, options = summed("chain", FIRST, SECOND), {"relu_messages": 2, "wide_image": wide_image}
+    plan = plan_program(made[0], Options(**options))
+    assert wide_image is not any(isinstance(step, Extend) for step in plan.steps)
+    assert (plan.values["input"].bits > 64) is wide_image
+    real, simulated = client_features(made, "chain", **options)
+    assert differing(real, simulated) == []
+
+
 @pytest.mark.parametrize("relu_messages", [4, 2])
 def test_two_networks_that_differ_in_what_stays_hidden_give_the_client_the_same_view(relu_messages, parts_are_kept):
     """Which of two ReLUs has which value is in no output; both runs must look alike, outputs included."""
@@ -224,14 +245,20 @@ def test_the_comparison_finds_the_low_bits_of_openings_if_they_are_sent(monkeypa
     assert any("low" in pair and "output" in pair for pair in differing(*views))
 
 
-@pytest.mark.parametrize(("kind", "relu_messages"), [("relu", 4), ("relu", 2), ("square", 4)])
-def test_the_servers_view_of_two_images_is_what_a_simulator_makes_of_nothing(kind, relu_messages):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("relu", {"relu_messages": 4}), ("relu", {"relu_messages": 2}), ("square", {}), ("chain", {}),
+        ("chain", {"wide_image": True}),
+    ],
+)  # fmt: skip
+def test_the_servers_view_of_two_images_is_what_a_simulator_makes_of_nothing(kind, options):
     made = summed(kind, FIRST, SECOND)
-    plan, views = plan_program(made[0], Options(relu_messages=relu_messages)), []
+    plan, views = plan_program(made[0], Options(**options)), []
     for x in (image(kind), -3 * image(kind)):
-        outcome = run_masked(*made, [x], keep=True, relu_messages=relu_messages)
+        outcome = run_masked(*made, [x], keep=True, **options)
         views.append(features(real_view(outcome, plan, SERVER), outcome.material[SERVER][0], plan, None))
-    view, material = simulate_server(*made, 1, relu_messages=relu_messages)
+    view, material = simulate_server(*made, 1, **options)
     simulated = features(view, material, plan, None)
     assert differing(views[0], views[1]) == []
     assert differing(views[0], simulated) == []

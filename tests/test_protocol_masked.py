@@ -237,7 +237,7 @@ def test_weights_reach_the_client_only_under_a_mask(monkeypatch):
     class Listening(FirstPartyClient):
         def setup(self, weights, kept):
             masked_weights = super().setup(weights, kept)
-            sent.extend(array.copy() for array in masked_weights.values())
+            sent.extend(array.view(np.int64).copy() for array in masked_weights.values())
             return masked_weights
 
     monkeypatch.setattr(first_party, "CLIENT", Listening)

@@ -85,6 +85,10 @@ class Backend(ABC):
         """Return an array of the backend in host memory (the same, where that is the same place)."""
 
     @abstractmethod
+    def stack(self, parts: list[Any]) -> Any:
+        """Return arrays of one shape as one, along a new first axis."""
+
+    @abstractmethod
     def flat(self, x: Any) -> Any:
         """Return x as one contiguous row; a view where it is contiguous."""
 

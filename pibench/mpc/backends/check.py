@@ -53,6 +53,7 @@ class Operations:
         yield "view", [b.view(shares, "int64"), b.words(b.view(shares[: 4 * n], "uint32")), b.raw(b.flat(self._ints()))]
         yield "words", [b.words(self._small(63)), b.words(self._halves())]
         yield "flat", [b.flat(self._ints(3, 4, 5)[:, 1:, ::2])]
+        yield "stack", [b.stack([self._ints(2, 5), self._ints(2, 5)])]
         reals = torch.from_numpy(self._draw.words(n).astype(np.float64) / 2.0**52).float()
         yield "encode", [b.encode(reals, 16), np.asarray(b.decode(self._ints(), 16))]
 

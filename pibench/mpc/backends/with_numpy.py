@@ -55,6 +55,9 @@ class NumpyBackend(Backend):
     def host(self, array: Array) -> Array:
         return array
 
+    def stack(self, parts: list[Array]) -> Array:
+        return np.stack(parts)
+
     def flat(self, x: Array) -> Array:
         return np.ascontiguousarray(x).reshape(-1)
 

@@ -97,6 +97,9 @@ class TorchBackend(Backend):
             array = pinned.copy_(array)
         return array.numpy().view(np.uint32) if array.dtype == torch.int32 else array.numpy()
 
+    def stack(self, parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts)
+
     def flat(self, x: Tensor) -> Tensor:
         return x.reshape(-1).contiguous()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from pibench.errors import UsageError
@@ -15,6 +15,8 @@ WRAP_BITS = 32  # of the shares that undo the wrap
 NARROWEST_DIGIT, WIDEST_DIGIT = 6, 8  # of one word of a table, and of four
 WeightBits = Literal[0, 22, 24, 26]  # 0: the smallest class that the model fits
 WITHOUT_PADS = ("two-party",)  # providers that make no pads for ReLUs of two messages
+WITHOUT_WIDE = ("two-party", "garbling")  # and those that encrypt products, whose rings are a word
+WIDEST_BITS = 160  # of a wide value: what is made offline of it grows with the square
 LEAST = {"fraction_bits": 1, "range_bits": 1, "deal_ahead": 0}
 
 
@@ -75,6 +77,7 @@ class Options:
     weight_bits: WeightBits = 0  # two-party: log2 of what one output's absolute weights sum to at most, public
     overlap: bool = False  # the next inference's offline phase runs while this one is online
     relu_messages: Literal[4, 2] = 4  # of a ReLU; two are dealt 384 bytes more a ReLU, and send 5 more
+    wide_image: bool = False  # no ring extension before the first ReLU: what comes before it is in a wider ring
     check_ranges: bool = False  # debug: open every ReLU's input to the server and refuse what is out of range
     keep_dir: str = ""  # folder for material that outlives a run; empty: none is kept
     deal_ahead: int = 0  # with keep_dir: how many inferences' material to make for later
@@ -92,6 +95,9 @@ class Options:
         for name, least in LEAST.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise UsageError(f"{name} is {value!r}", remedy=f"it is a whole number from {least}")
+        for field in fields(self):
+            if isinstance(field.default, bool) and not isinstance(value := getattr(self, field.name), bool):
+                raise UsageError(f"{field.name} is {value!r}", remedy="it is true or false")
         if self.weight_bits not in (classes := get_args(WeightBits)):
             known = ", ".join(map(str, classes))
             raise UsageError(f"weight_bits is {self.weight_bits!r}", remedy=f"choose one of {known}")
@@ -110,6 +116,11 @@ class Options:
                 "ReLUs of two messages need pads that only a dealer makes",
                 remedy="set relu_messages: 4, or another provider",
             )
+        if self.wide_image and self.provider in WITHOUT_WIDE:
+            raise UsageError(
+                "a wide image needs products of a ring that only a dealer makes",
+                remedy="set wide_image: false, or another provider",
+            )
 
     @property
     def relu(self) -> str:
@@ -123,7 +134,7 @@ class Options:
 
     def key(self) -> str:
         """Return what kept material depends on; who made it too, since what the server dealt hides nothing from it."""
-        return f"{self.fraction_bits}/{self.range_bits}/{self.provider}/{self.relu_messages}"
+        return f"{self.fraction_bits}/{self.range_bits}/{self.provider}/{self.relu_messages}/{self.wide_image}"
 
     @property
     def headroom_bits(self) -> int:

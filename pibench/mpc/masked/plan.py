@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pibench.lowering import program as ir
 from pibench.lowering.program import Shape
 from pibench.mpc.masked.options import Options, Window
+from pibench.mpc.ring.wide import words_for
 
 Index = NDArray[np.int64]
 
@@ -39,6 +40,11 @@ class Value:
     def count(self) -> int:
         """Scalars of one image."""
         return math.prod(self.shape)
+
+    @property
+    def words(self) -> int:
+        """Words a scalar of a part: one, but for what is wide (`ring/wide.py`)."""
+        return words_for(self.bits)
 
     @property
     def wire_bytes(self) -> int:
@@ -129,6 +135,10 @@ class Plan:
     def rounds(self) -> int:
         """Messages of one inference, one the answer to the other, without the logits."""
         return sum(max(step.rounds for step in group) for group in self.groups)
+
+    def is_wide(self, step: Step) -> bool:
+        """Whether a step makes or reads a value of more than a word."""
+        return any(self.values[name].words > 1 for name in (step.out, *step.inputs))
 
     @cached_property
     def windows(self) -> dict[str, Window]:

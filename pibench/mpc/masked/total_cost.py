@@ -5,6 +5,7 @@ Rounds are links in the chain of messages, bytes are payload by sender. What eac
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -15,12 +16,14 @@ from pibench.mpc.masked.gadgets import gadgets_of
 from pibench.mpc.masked.gadgets.gadget import Gadgets
 from pibench.mpc.masked.gadgets.product import layer_weights
 from pibench.mpc.masked.gadgets.relu_two_messages import Offers
-from pibench.mpc.masked.options import WITHOUT_PADS, Options
+from pibench.mpc.masked.gadgets.wide import WideLayer
+from pibench.mpc.masked.options import WITHOUT_PADS, WITHOUT_WIDE, Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources import source_class
 from pibench.mpc.protocol import Cost
 
+WIDE_S = 0.17e-9  # a multiply-accumulate of one more word: ci/offers.py
 OFFER_S = 70e-9  # both parties' work for a ReLU of two messages, less that of four: ci/offers.py
 Planned = tuple[Plan, Gadgets]
 Parse = Callable[[dict[str, Any]], Options]
@@ -58,19 +61,27 @@ def settled_options(
 def options_by_link(
     program: Program, batch: int, options: Mapping[str, Any], wire_s: Callable[[Mapping[str, Any]], float]
 ) -> Mapping[str, Any]:
-    """Return the options with the messages of a ReLU that are cheapest on a link, which takes `wire_s` of a choice.
+    """Return the options with the plan that is cheapest on a link, which takes `wire_s` of a choice.
 
-    What a suite has chosen stays, and four where no source makes pads. Two are counted with what they compute more.
+    Messages of a ReLU, and whether the image's ring is wide: what a suite has chosen stays, and what no source makes is
+    left out. What a choice computes more is counted.
     """
-    if "relu_messages" in options or Options.parse(dict(options)).provider in WITHOUT_PADS:
-        return options
+    provider, free = Options.parse(dict(options)).provider, dict[str, tuple[Any, ...]]()
+    if "relu_messages" not in options and provider not in WITHOUT_PADS:
+        free["relu_messages"] = (4, 2)
+    if "wide_image" not in options and provider not in WITHOUT_WIDE:
+        free["wide_image"] = (False, True)
 
     def price_s(choice: Mapping[str, Any]) -> float:
         _, gadgets = planned(program, batch, choice)
         padded = sum(gadget.size for gadget in gadgets.values() if isinstance(gadget, Offers))
-        return wire_s(choice) + OFFER_S * padded
+        widened = sum(gadget.more_macs for gadget in gadgets.values() if isinstance(gadget, WideLayer))
+        return wire_s(choice) + OFFER_S * padded + WIDE_S * widened
 
-    return min((options, {**options, "relu_messages": 2}), key=price_s)
+    choices = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
+    defaults = {name: values[0] for name, values in free.items()}
+    said = [{name: value for name, value in choice.items() if value != defaults[name]} for choice in choices]
+    return min(({**options, **choice} for choice in said), key=price_s)
 
 
 def planned(program: Program, batch: int, options: Mapping[str, Any], kind: type[Options] = Options) -> Planned:

@@ -17,6 +17,17 @@ from pibench.mpc.masked.gadgets.relu_truth_tables import ReluStep, Tables
 from pibench.mpc.masked.gadgets.relu_two_messages import OfferedRelu, Offers
 from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
 from pibench.mpc.masked.gadgets.square import Square, Squares
+from pibench.mpc.masked.gadgets.wide import (
+    Narrow,
+    Narrowing,
+    WideDropping,
+    WideFreshMask,
+    WideGathering,
+    WideImage,
+    WideLayer,
+    WidePooling,
+    WideSum,
+)
 from pibench.mpc.masked.plan import Plan, Step
 
 GADGETS: dict[type[Step], type[Any]] = {
@@ -36,10 +47,23 @@ GADGETS: dict[type[Step], type[Any]] = {
 }
 
 
+WIDE: dict[type[Step], type[Any]] = {  # where a value has more than a word
+    Receive: WideImage,
+    Product: WideLayer,
+    Remask: WideFreshMask,
+    Sum: WideSum,
+    PoolSum: WidePooling,
+    Gather: WideGathering,
+    Drop: WideDropping,
+    Narrow: Narrowing,
+}
+
+
 def gadgets_of(plan: Plan, backend: Backend | None = None) -> Gadgets:
     """Return the gadgets of a plan, in its order, by the names of what they make; on the processor unless told."""
     backend = backend or backend_for("cpu")
-    return {step.out: GADGETS[type(step)](plan, step, backend) for step in plan.steps}
+    kinds = {step.out: (WIDE if plan.is_wide(step) else GADGETS)[type(step)] for step in plan.steps}
+    return {step.out: kinds[step.out](plan, step, backend) for step in plan.steps}
 
 
 def layers_of(gadgets: Gadgets) -> list[LinearLayer]:

@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from pibench.lowering import program as ir
 from pibench.lowering.program import Weights
-from pibench.mpc.backends.backend import Backend, Bytes, Ints, Multiply
+from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints, Multiply, Stream
 from pibench.mpc.masked.gadgets.gadget import PartDrawn
 from pibench.mpc.masked.plan import Plan, Step
 from pibench.mpc.ring.fixedpoint import encode
@@ -62,18 +63,61 @@ class LinearLayer(PartDrawn[Product, ServerHalf, ClientHalf]):
 
     def prepare(self, weights: Weights) -> None:
         """Encode the layer's weights and bias."""
-        op, f = self.layer, self.options.fraction_bits
-        weight = encode(weights[op.weight], f)
+        self._make(self.encoded(weights), weights, batch=self.plan.batch, bits=self.out.bits)
+
+    def encoded(self, weights: Weights) -> Tensor:
+        """Return the layer's weights in fixed point (int64, host)."""
+        return encode(weights[self.layer.weight], self.options.fraction_bits)
+
+    def _make(self, weight: Tensor, weights: Weights, *, batch: int, bits: int) -> None:
+        op = self.layer
         if isinstance(op, ir.Conv):
             self._multiply = self.backend.conv(
-                weight, self.source.shape, batch=self.plan.batch, bits=self.out.bits,
+                weight, self.source.shape, batch=batch, bits=bits,
                 stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
             )  # fmt: skip
         else:
-            self._multiply = self.backend.matrix(weight, batch=self.plan.batch, bits=self.out.bits)
+            self._multiply = self.backend.matrix(weight, batch=batch, bits=bits)
         if op.bias is not None:
-            bias = encode(weights[op.bias], self.source.scale + f).view(-1, *[1] * (len(op.shape) - 1))
+            scale = self.source.scale + self.options.fraction_bits
+            bias = encode(weights[op.bias], scale).view(-1, *[1] * (len(op.shape) - 1))
             self._bias = self.backend.lift(bias.numpy())
+
+    # as a dealer has it: masked weights D = W - B, and products of full words with D or B
+
+    @property
+    def mask_name(self) -> str:
+        """Name of the weights' mask: layers of the same weights share it."""
+        return self.layer.weight
+
+    @property
+    def hidden_bytes(self) -> int:
+        """Of D on the wire."""
+        return 8 * math.prod(self.weight_shape)
+
+    def draw_mask(self, stream: Stream) -> Ints:
+        """Return B, uniform."""
+        return stream.words(math.prod(self.weight_shape)).reshape(self.weight_shape)
+
+    def hide(self, weight: Ints, mask: Ints) -> Host:
+        """Return D = W - B as it is sent."""
+        return self.backend.host(weight - mask)
+
+    def hidden(self, heard: Host) -> Ints:
+        """Return D from what was sent."""
+        return self.backend.lift(heard.view("int64").reshape(self.weight_shape))
+
+    def dealt(self, part: Ints, mask: Ints, offset: Ints) -> Bytes:
+        """Return B k - K': k masks the input, B the weights, K' is the client's offset."""
+        product = self.multiply_words(part, mask).reshape(-1)
+        product -= offset
+        return self.backend.raw(product)
+
+    def shared(self, part: Ints, hidden: Ints, offset: Ints) -> Ints:
+        """Return the client's part of the output, D k + K', flat."""
+        made = self.multiply_words(part, hidden).reshape(-1)
+        made += offset
+        return made
 
     def multiply_words(self, x: Ints, weight: Ints) -> Ints:
         """Apply the layer to full words x (batch, *shape) with full-word weights, modulo 2^64 (offline work)."""
@@ -109,10 +153,15 @@ def layer_weights(plan: Plan, weights: Weights) -> Weights:
     return made
 
 
+def masked_layers(layers: list[LinearLayer]) -> dict[str, LinearLayer]:
+    """Return the first layer of every mask, by the mask's name, in the order of the plan."""
+    found = dict[str, LinearLayer]()
+    for layer in layers:
+        found.setdefault(layer.mask_name, layer)
+    return found
+
+
 def weight_masks(backend: Backend, layers: list[LinearLayer], seed: bytes) -> dict[str, Ints]:
     """Return B, the mask of every weight tensor of a model, drawn in the order of the plan."""
-    stream, masks = backend.stream(seed), dict[str, Ints]()
-    for layer in layers:
-        if (name := layer.layer.weight) not in masks:
-            masks[name] = stream.words(math.prod(layer.weight_shape)).reshape(layer.weight_shape)
-    return masks
+    stream = backend.stream(seed)
+    return {name: layer.draw_mask(stream) for name, layer in masked_layers(layers).items()}

@@ -7,7 +7,6 @@ an input, the client's part of the product is D k + K', and the server is dealt 
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 from pibench.errors import TransportError
 from pibench.links.meter import Meter, Tally
 from pibench.links.transport import Channel
-from pibench.lowering.program import Program, Shape, Weights, load_masks
+from pibench.lowering.program import Program, Weights, load_masks
 from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints
 from pibench.mpc.backends.choice import backend_for
 from pibench.mpc.masked.gadgets import gadgets_of, layers_of
 from pibench.mpc.masked.gadgets.gadget import AnyGadget, Arrays, Gadgets, Parts
-from pibench.mpc.masked.gadgets.product import LinearLayer, weight_masks
+from pibench.mpc.masked.gadgets.product import LinearLayer, masked_layers, weight_masks
 from pibench.mpc.masked.options import Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
 from pibench.mpc.masked.sources.source import Material, Source, as_array, hear, walk
 from pibench.mpc.protocol import Cost
-from pibench.mpc.ring.fixedpoint import encode
 from pibench.mpc.ring.randomness import SEED_BYTES, fresh_seed
 
 if TYPE_CHECKING:
@@ -53,15 +51,9 @@ class Dealing:
                 self._known[name] = gadget.client_part(inputs, client).reshape(gadget.shape)
             if isinstance(gadget, LinearLayer):
                 assert inputs[0] is not None
-                yield self._product(gadget, inputs[0], client.part)
+                yield gadget.dealt(inputs[0], self._masks[gadget.mask_name], client.part)
             elif gadget.dealt_bytes:
                 yield gadget.deal(client, server, self._secret)
-
-    def _product(self, gadget: LinearLayer, part: Ints, offset: Ints) -> Bytes:
-        """B k - K': k masks the input, B the weights, K' is the client's offset."""
-        product = gadget.multiply_words(part, self._masks[gadget.layer.weight]).reshape(-1)
-        product -= offset
-        return self._backend.raw(product)
 
 
 class DealtServer(Source):
@@ -73,9 +65,9 @@ class DealtServer(Source):
         seed = kept["seed"].tobytes() if kept else fresh_seed()
         masks = self._share_seed(seed)
         if not kept:
-            for name, mask in masks.items():
-                encoded = self.backend.lift(encode(weights[name], self.plan.options.fraction_bits).numpy())
-                self.party.peer.send(self.backend.host(encoded - mask))
+            for name, layer in masked_layers(layers_of(self.gadgets)).items():
+                encoded = self.backend.lift(layer.encoded(weights).numpy())
+                self.party.peer.send(layer.hide(encoded, masks[name]))
         return {"seed": as_array(seed)}
 
     def _share_seed(self, seed: bytes) -> dict[str, Ints]:
@@ -125,9 +117,9 @@ class DealtServer(Source):
 
     @classmethod
     def setup_cost(cls, gadgets: Gadgets) -> Cost:
-        """D, of the weights' shape, once a weight tensor."""
-        shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(gadgets)}
-        return Cost(setup_server_bytes=8 * sum(map(math.prod, shapes.values())), setup_rounds=1)
+        """D, once a weight tensor."""
+        layers = masked_layers(layers_of(gadgets)).values()
+        return Cost(setup_server_bytes=sum(layer.hidden_bytes for layer in layers), setup_rounds=1)
 
     @classmethod
     def inference_cost(cls, gadgets: Gadgets) -> Cost:
@@ -141,15 +133,15 @@ class DealtClient(Source):
 
     def setup(self, weights: Weights | None, kept: Arrays | None) -> Arrays:
         """Take D from the server, or from what was kept."""
-        shapes = {layer.layer.weight: layer.weight_shape for layer in layers_of(self.gadgets)}
-        held = kept or {name: self._take(shape) for name, shape in shapes.items()}
-        self._masked = {name: self.backend.lift(held[name]) for name in shapes}
+        layers = masked_layers(layers_of(self.gadgets))
+        held = kept or {name: self._take(layer.hidden_bytes) for name, layer in layers.items()}
+        self._hidden = {name: layer.hidden(held[name]) for name, layer in layers.items()}
         return held
 
-    def _take(self, shape: Shape) -> Host:
-        heard = self.backend.buffer(8 * math.prod(shape))
+    def _take(self, size: int) -> Host:
+        heard = self.backend.buffer(size)
         self.party.peer.recv_into(heard)
-        return heard.view("int64").reshape(shape)
+        return heard
 
     def make(self, inferences: int) -> Iterator[Material]:
         """Take a seed an inference and draw all from it."""
@@ -166,8 +158,7 @@ class DealtClient(Source):
         def half_of(gadget: AnyGadget, inputs: list[Ints]) -> Any:
             half = gadget.draw_client(stream)
             if isinstance(gadget, LinearLayer):  # K1 = D k + K'
-                product = gadget.multiply_words(inputs[0], self._masked[gadget.layer.weight])
-                half.part = product.reshape(-1) + half.part
+                half.part = gadget.shared(inputs[0], self._hidden[gadget.mask_name], half.part)
             if tell is not None:
                 self._complete(gadget, half, inputs)
             return half

@@ -1,0 +1,230 @@
+"""A wide image: the layers before the first ReLU without ring extensions, as exact as with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networks_for_tests as networks
+import numpy as np
+import pytest
+import torch
+from masked_pair import run_masked, units
+from scipy import stats
+from test_protocol_masked import chain, close, limits
+
+from pibench.errors import UsageError
+from pibench.lowering.program import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Input,
+    Linear,
+    PadChannels,
+    Program,
+    Relu,
+    Shift,
+    Slice,
+    Subtract,
+    Weights,
+)
+from pibench.mpc.delphi.options import DelphiOptions
+from pibench.mpc.masked.gadgets.extend import Extend
+from pibench.mpc.masked.gadgets.wide import LARGEST_SUM_BITS, Narrow
+from pibench.mpc.masked.options import WIDEST_BITS, Options
+from pibench.mpc.masked.plan import Plan
+from pibench.mpc.masked.planner import plan_program
+from pibench.mpc.masked.total_cost import operation_cost
+from pibench.mpc.protocol import CLIENT, SERVER, Cost, options_on
+
+pytestmark = pytest.mark.timeout(120)
+WIDE = {"wide_image": True}
+EVERY = (4, 8, 8)
+
+
+def conv(name: str, source: str, weight: str, size: int, *, groups: int = 1, bias: str | None = "b") -> Conv:
+    return Conv(
+        name=name, inputs=(source,), shape=EVERY, weight=weight, bias=bias, kernel=(size, size),
+        padding=(size // 2, size // 2), groups=groups,
+    )  # fmt: skip
+
+
+def everything_before_a_relu() -> tuple[Program, Weights]:
+    """Every operation that is linear, in a row, on wide values; one of them read by a ReLU too, and by a square."""
+    g = torch.Generator().manual_seed(4)
+    ops: tuple[Any, ...] = (
+        Input(name="input", inputs=(), shape=EVERY),
+        conv("c0", "input", "w3", 3),
+        conv("c1", "c0", "w1", 1),
+        Add(name="sum", inputs=("c1", "c0"), shape=EVERY),
+        conv("c2", "sum", "grouped", 3, groups=2, bias=None),
+        Subtract(name="less", inputs=("c2", "input"), shape=EVERY),
+        Shift(name="more", inputs=("less",), shape=EVERY, amount=-0.75),
+        Concat(name="both", inputs=("more", "input"), shape=(8, 8, 8)),
+        Slice(name="part", inputs=("both",), shape=(4, 4, 4), channels=(2, 6), stride=(2, 2)),
+        PadChannels(name="padded", inputs=("part",), shape=(6, 4, 4), before=1, after=1),
+        AvgPool(name="odd", inputs=("padded",), shape=(6, 4, 4), kernel=(3, 3), stride=(1, 1), padding=(1, 1)),
+        AvgPool(name="exact", inputs=("odd",), shape=(6, 2, 2), kernel=(2, 2), stride=(2, 2)),
+        Flatten(name="flat", inputs=("exact",), shape=(24,)),
+        Linear(name="full", inputs=("flat",), shape=(12,), weight="f", bias="fb"),
+        Relu(name="early", inputs=("sum",), shape=EVERY),
+        Flatten(name="beside", inputs=("early",), shape=(256,)),
+        Linear(name="full2", inputs=("beside",), shape=(12,), weight="f2", bias=None),
+        Relu(name="relu", inputs=("full",), shape=(12,)),
+        Add(name="logits", inputs=("relu", "full2"), shape=(12,)),
+    )
+    shapes = {
+        "w3": (4, 4, 3, 3), "w1": (4, 4, 1, 1), "grouped": (4, 2, 3, 3), "b": (4,), "f": (12, 24), "fb": (12,),
+        "f2": (12, 256),
+    }  # fmt: skip
+    weights = {name: torch.randn(shape, generator=g) * 0.4 for name, shape in shapes.items()}
+    return Program(ops), weights
+
+
+def is_wide(plan: Plan) -> bool:
+    return any(value.words > 1 for value in plan.values.values())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("provider", ["dealer", "first-party"])
+@pytest.mark.parametrize("relu_messages", [4, 2])
+def test_every_linear_operation_agrees_with_plaintext_and_costs_what_is_declared(relu_messages, provider, batch):
+    program, weights = everything_before_a_relu()
+    options: dict[str, Any] = {**WIDE, "relu_messages": relu_messages, "provider": provider}
+    plan = plan_program(program, Options(**options))
+    kinds = {type(step).__name__ for step in plan.steps if plan.is_wide(step)}
+    assert {"Receive", "Product", "Remask", "Sum", "PoolSum", "Gather", "Narrow"} <= kinds
+    images = [torch.randn(batch, *EVERY) for _ in range(2)]
+    outcome = run_masked(program, weights, images, **options)
+    close(outcome, program, weights, images)
+    declared = sum((operation_cost(program, op, batch, options) for op in program), Cost())
+    server, client = outcome.online[SERVER][0].total, outcome.online[CLIENT][0].total
+    assert (declared.rounds, declared.rounds) == (server.rounds, client.rounds)
+    assert (declared.server_bytes, declared.client_bytes) == (server.sent_bytes, client.sent_bytes)
+    each = declared.offline_client_bytes * len(images) if provider == "dealer" else declared.offline_client_bytes
+    assert outcome.offline[CLIENT].total.sent_bytes in (each, declared.offline_client_bytes * len(images))
+    assert outcome.setup[SERVER].total.sent_bytes - (16 if provider == "dealer" else 0) == declared.setup_server_bytes
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_culled_network_gives_the_same_answers_in_fewer_messages(batch):
+    program, weights = networks.program_of("culled")
+    images = [torch.randn(batch, *networks.SHAPE) for _ in range(2)]
+    close(run_masked(program, weights, images, **WIDE), program, weights, images)
+    wide, narrow = (plan_program(program, Options(wide_image=choice)) for choice in (True, False))
+    assert wide.rounds < narrow.rounds
+
+
+@pytest.mark.parametrize("weight", [1.0, -0.99991])
+@pytest.mark.parametrize("depth", [3, 5, 8])
+def test_truncations_of_wide_values_round_down_or_up_and_never_wrap(depth, weight):
+    n = 30_000
+    program, weights = chain(n, depth, weight)
+    plan = plan_program(program, Options(**WIDE))
+    assert plan.rounds == 1
+    x = torch.randint(-(2**28), 2**28, (n,))
+    x[:8] = (limits(12) * 2**16).long()
+    made = units(run_masked(program, weights, [x.double().view(1, 1, 1, n) / 2**16], keep=True, **WIDE), plan)
+    low, high = x.numpy(), x.numpy()
+    for _ in range(depth):
+        ends = low * round(weight * 2**16), high * round(weight * 2**16)
+        low, high = np.minimum(*ends) >> 16, -(-np.maximum(*ends) >> 16)
+    assert ((low <= made) & (made <= high)).all()
+
+
+def test_a_longer_chain_than_the_widest_ring_is_extended():
+    plan = plan_program(chain(4, 20)[0], Options(**WIDE))
+    assert any(isinstance(step, Extend) for step in plan.steps)
+    assert not is_wide(plan)
+    assert max(value.bits for value in plan_program(chain(4, 8)[0], Options(**WIDE)).values.values()) <= WIDEST_BITS
+
+
+def test_what_is_not_wide_is_as_it_was():
+    program, _ = networks.program_of("residual")
+    assert plan_program(program, Options(**WIDE)).sha256 == plan_program(program, Options()).sha256
+
+
+def test_a_relu_in_the_middle_reads_the_low_word():
+    plan = plan_program(everything_before_a_relu()[0], Options(**WIDE))
+    [narrow] = [step for step in plan.steps if isinstance(step, Narrow)]
+    assert plan.values[narrow.inputs[0]].words > 1
+    assert plan.values[narrow.out].words == 1
+
+
+def deep() -> tuple[Program, Weights]:
+    """Four layers and a ReLU."""
+    before, _ = chain(1024, 4)
+    relu = Relu(name="relu", inputs=("c3",), shape=(1, 1, 1024))
+    return Program((*before.ops, relu)), {"w": torch.full((1, 1, 1, 1), 0.75)}
+
+
+def test_every_message_is_uniform():
+    """The same image 48 times, fresh masks: every byte of every message, offline and online, is like any other."""
+    program, weights = deep()
+    outcome = run_masked(program, weights, [torch.full((1, 1, 1, 1024), 1.25)] * 48, relu_messages=2, **WIDE)
+    for rank, messages in ((SERVER, 4), (CLIENT, 2)):
+        for k in range(messages):
+            data = np.frombuffer(b"".join(heard[k] for heard in outcome.heard[rank]), np.uint8)
+            values = int(data.max()) + 1  # seven bits a byte in some messages
+            assert values in (128, 256)
+            assert stats.chisquare(np.bincount(data, minlength=values)).pvalue > 1e-6
+    told = np.frombuffer(b"".join(outcome.heard_offline[SERVER]), np.uint8)
+    assert told.size >= 48 * 3 * 8 * 1024
+    assert stats.chisquare(np.bincount(told, minlength=256)).pvalue > 1e-6
+
+
+def test_what_no_source_makes_is_refused():
+    with pytest.raises(UsageError, match="only a dealer makes"):
+        Options(**WIDE, provider="two-party")
+    with pytest.raises(UsageError, match="only a dealer makes"):
+        DelphiOptions(**WIDE)
+
+
+@pytest.mark.parametrize("name", ["wide_image", "overlap", "check_ranges"])
+def test_a_choice_of_two_is_true_or_false(name):
+    with pytest.raises(UsageError, match=f"{name} is 'no'"):
+        Options(**{name: "no"})
+
+
+def test_too_large_weights_are_refused_by_the_public_limit():
+    program, weights = deep()
+    weights["w"][:] = 2.0 ** (LARGEST_SUM_BITS - 16)
+    with pytest.raises(UsageError, match=r"2\^13 is the limit of an output's absolute weights"):
+        run_masked(program, weights, [torch.ones(1, 1, 1, 1024)], **WIDE)
+
+
+def test_the_largest_weights_are_exact():
+    """One layer at the limit of a low word's product, then back: nothing wraps."""
+    n, large = 512, 2.0 ** (LARGEST_SUM_BITS - 16) - 1
+    ops = [Input(name="input", inputs=(), shape=(1, 1, n))]
+    for k, weight in enumerate(("small", "large", "small", "large", "small")):
+        ops.append(Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=(1, 1, n), weight=weight, bias=None, kernel=(1, 1)))
+    weights = {"large": torch.full((1, 1, 1, 1), large), "small": torch.full((1, 1, 1, 1), 2.0**-13)}
+    x = torch.randint(-(2**20), 2**20, (n,)).double() / 2**10
+    made = run_masked(Program(tuple(ops)), weights, [x.view(1, 1, 1, n)], **WIDE).logits[0].double().view(-1)
+    want = x * large**2 * 2.0**-39
+    assert (made - want).abs().max() < 2**-12
+
+
+def test_kept_material_serves_a_wide_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    program, weights = networks.program_of("culled")
+    images = [torch.randn(1, *networks.SHAPE)]
+    kept = {**WIDE, "keep_dir": str(tmp_path / "kept")}
+    made = run_masked(program, weights, images, deal_ahead=2, **kept)
+    taken = run_masked(program, weights, images, **kept)
+    assert taken.offline[CLIENT].total.sent_bytes < made.offline[CLIENT].total.sent_bytes
+    close(taken, program, weights, images)
+
+
+def test_a_link_decides_where_the_suite_says_nothing():
+    program, _ = networks.program_of("culled")
+    assert options_on(program, "masked", 1, {}, None, None) == {}
+    assert options_on(program, "masked", 1, {}, 40.0, 100.0) == {"relu_messages": 2, **WIDE}
+    assert options_on(program, "masked", 1, {"wide_image": False}, 40.0, 100.0) == {
+        "relu_messages": 2, "wide_image": False,
+    }  # fmt: skip
+    assert options_on(program, "masked", 1, {"provider": "two-party"}, 40.0, 100.0) == {"provider": "two-party"}
+    residual, _ = networks.program_of("residual")  # nothing is extended there: nothing to widen
+    assert options_on(residual, "masked", 1, {}, 40.0, 100.0) == {"relu_messages": 2}
