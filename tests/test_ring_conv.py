@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pibench.mpc.ring import words52
+from pibench.mpc.ring import registers
 from pibench.mpc.ring.conv import Engine, RingConv, cut_first, limbs_for
 from pibench.mpc.ring.winograd import F2, F4
 from pibench.mpc.ring.words import RingMatrix, conv_words
 
-ENGINES = (True, False) if words52.available() else (False,)
+ENGINES = (True, False) if registers.words_available() else (False,)
 
 
 def exact(x: torch.Tensor, w: torch.Tensor, stride: int, padding: int, dilation: int, groups: int) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_extreme_limbs_are_exact():
         assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << 16 == 0).all()
 
 
-@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.skipif(not registers.words_available(), reason="this processor has no AVX-512 IFMA")
 @pytest.mark.parametrize("bits", [46, 52, 53, 62])
 def test_extreme_words_are_exact_in_the_52_bit_engine(bits):
     """The most negative words and the largest weights, where a low limb's sums come nearest to the engine's words."""
@@ -88,11 +88,11 @@ def test_extreme_words_are_exact_in_the_52_bit_engine(bits):
     assert ((conv(x.numpy()) - exact(x, w, 1, 1, 1, 1).numpy()) << (64 - bits) == 0).all()
 
 
-@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.skipif(not registers.words_available(), reason="this processor has no AVX-512 IFMA")
 @pytest.mark.parametrize("bits", [47, 53, 62, 64])
 def test_words_that_are_cut_before_a_filtering_are_exact_to_the_extremes(bits):
     """The low limb's sums as large as they get (at 64 bits), of either sign, beside every high limb."""
-    low = bits + F4.spare_bits - words52.WORD_BITS
+    low = bits + F4.spare_bits - registers.WORD_BITS
     weight = torch.full((8, 64, 3, 3), 2**18 - 1)
     assert bits < 64 or int(weight[0].sum()).bit_length() + low - 1 == 45, "the most there may be"
     words = torch.tensor([-(1 << (low - 1)), (1 << (low - 1)) - 1, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, 1 << low])
@@ -101,12 +101,12 @@ def test_words_that_are_cut_before_a_filtering_are_exact_to_the_extremes(bits):
         for sign in (1, -1):
             conv = RingConv(sign * weight, (64, 8, 8), bits=bits, padding=(1, 1), tiling=F4, ifma=True)
             assert conv.tiling is F4
-            assert conv.engine == Engine(True, 2, low, first=True)
+            assert conv.engine == Engine(True, 2, low, registers.WORDS, first=True)
             want = exact(image, sign * weight, 1, 1, 1, 1)
             assert ((conv(image.numpy()) - want.numpy()) << (64 - bits) == 0).all()
 
 
-@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.skipif(not registers.words_available(), reason="this processor has no AVX-512 IFMA")
 def test_a_filter_whose_low_sums_would_not_be_whole_is_not_cut_before_its_filtering():
     weight = torch.full((8, 512, 3, 3), 2**21)
     assert cut_first(F4, weight, 64) is None
@@ -116,20 +116,50 @@ def test_a_filter_whose_low_sums_would_not_be_whole_is_not_cut_before_its_filter
     assert (conv(x.numpy()) == exact(x, weight, 1, 1, 1, 1).numpy()).all()
 
 
-@pytest.mark.skipif(not words52.available(), reason="this processor has no AVX-512 IFMA")
+@pytest.mark.skipif(not registers.words_available(), reason="this processor has no AVX-512 IFMA")
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 600), st.integers(1, 60), st.integers(0, 2**31))
 def test_the_52_bit_product_is_that_of_integers(batches, rows, inner, columns, seed):
     rng = np.random.default_rng(seed)
     a = rng.integers(-(2**31) + 1, 2**31, (batches, rows, inner))
     b = rng.integers(-(2**63), 2**63 - 1, (batches, inner, columns))
-    width = words52.panel_width(columns)
+    width = registers.WORDS.panel_width(columns)
     padded = np.zeros((batches, inner, -(-columns // width) * width), np.int64)
     padded[..., :columns] = b
     panels = np.ascontiguousarray(padded.reshape(batches, inner, -1, width).transpose(0, 2, 1, 3))
-    out = np.full((batches, -(-rows // words52.ROWS) * words52.ROWS, padded.shape[2]), -1)
-    words52.multiply(words52.pack_rows(a), panels, out)
+    out = np.full((batches, -(-rows // registers.WORDS.rows) * registers.WORDS.rows, padded.shape[2]), -1)
+    registers.multiply(registers.pack_rows(a, registers.WORDS), panels, out, registers.WORDS.lanes)
     assert ((out[:, :rows, :columns] - a @ b) << 12 == 0).all()
+
+
+@pytest.mark.skipif(not registers.doubles_available(), reason="this processor has no fused multiply-adds")
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([registers.DOUBLES, registers.SHORT_DOUBLES]), st.integers(1, 3), st.integers(1, 20),
+    st.integers(1, 600), st.integers(1, 70), st.integers(0, 2**31),
+)  # fmt: skip
+def test_the_product_of_doubles_is_that_of_integers(unit, batches, rows, inner, columns, seed):
+    """Sums of 600 products of 31 and 12 bits stay below 2^53; what the panels hold beyond the columns is no number."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(-(2**31) + 1, 2**31, (batches, rows, inner))
+    b = rng.integers(-(2**12), 2**12, (batches, inner, columns))
+    width = unit.panel_width(columns)
+    padded = np.full((batches, inner, -(-columns // width) * width), np.nan)
+    padded[..., :columns] = b
+    panels = np.ascontiguousarray(padded.reshape(batches, inner, -1, width).transpose(0, 2, 1, 3))
+    out = np.full((batches, -(-rows // unit.rows) * unit.rows, padded.shape[2]), np.nan)
+    registers.multiply(registers.pack_rows(a, unit), panels, out, unit.lanes)
+    assert (out[:, :rows, :columns] == a @ b).all()
+
+
+@pytest.mark.skipif(not registers.doubles_available(), reason="this processor has no fused multiply-adds")
+def test_weights_of_more_than_31_bits_go_through_torchs_product():
+    weight = torch.tensor([1 << 31, -(1 << 31) + 1]).view(2, 1, 1, 1)
+    conv = RingConv(weight, (1, 4, 4), bits=46, ifma=False)
+    assert conv.engine.unit is None
+    assert RingConv(weight // 2, (1, 4, 4), bits=46, ifma=False).engine.unit == registers.DOUBLES
+    x = torch.randint(-(2**45), 2**45, (1, 1, 4, 4))
+    assert ((conv(x.numpy()) - exact(x, weight, 1, 0, 1, 1).numpy()) << 18 == 0).all()
 
 
 def test_a_processor_without_the_instruction_takes_the_ordinary_way(tmp_path):

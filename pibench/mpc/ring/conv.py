@@ -1,9 +1,9 @@
 """Convolutions over Z_2^bits with fixed small weights: exact, at the speed of the processor's fastest multiplier.
 
 A convolution of integers is a matrix product of its weights with patches of its input, or, for 3x3 of stride 1, of
-transformed weights with transformed tiles (winograd.py). The product is done by one of two engines: modulo 2^52 with
-AVX-512 IFMA (words52.py) where the processor has it, else in float64, whose sums are exact below 2^53. Words that are
-too wide for an engine are cut into balanced limbs. All three choices follow from shapes and bounds, once a model.
+transformed weights with transformed tiles (winograd.py). The product is done by one of two engines (registers.py):
+modulo 2^52 with AVX-512 IFMA where the processor has it, else in float64, whose sums are exact below 2^53. Words that
+are too wide for an engine are cut into balanced limbs. All three choices follow from shapes and bounds, once a model.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from pibench.lowering.program import Pair, Shape
-from pibench.mpc.ring import words52
+from pibench.mpc.ring import registers
 from pibench.mpc.ring.layout import Columns, combine, gather_tiles, spread_patches, spread_tiles
 from pibench.mpc.ring.winograd import F2, F4, Tiling
 from pibench.mpc.ring.words import Ints, output_size
 
 MANTISSA_BITS = 53
-NARROW = 1 << 31  # what the weights of the 52-bit engine are below
 # Measured on one core of an EPYC (Zen 4; products on a Xeon, too): what decides between filterings, no result.
 PRODUCTS_A_S = 33e9
 WEIGHT_BYTES_A_S = 6e9  # a model's weights lie in no core's own cache
@@ -40,27 +39,37 @@ class Engine:
     exact: bool  # modulo 2^52 (IFMA); else in float64
     limbs: int
     limb_bits: int
+    unit: registers.Unit | None  # whose registers; None: torch's product, of one panel of all columns
     first: bool = False  # words are cut before a filtering's transform, which then is each limb's own; else after it
 
     @property
     def drop(self) -> int:
         """Bits of a product's 64-bit word that mean nothing."""
-        return 64 - words52.WORD_BITS if self.exact else 0
+        return 64 - registers.WORD_BITS if self.exact else 0
 
     def width(self, columns: int) -> int:
         """Return how many columns lie side by side in memory."""
-        return words52.panel_width(columns) if self.exact else columns
+        return self.unit.panel_width(columns) if self.unit else columns
+
+    def height(self, rows: int) -> int:
+        """Return how many rows lie below each other, for so many that count."""
+        return -(-rows // self.unit.rows) * self.unit.rows if self.unit else rows
 
 
-def engine_for(l1_norm: float, largest: float, bits: int, *, ifma: bool) -> Engine:
-    """Return the engine for weights whose filters have that L1 norm at most, and words of so many bits."""
-    if ifma and largest < NARROW:
-        if bits <= words52.WORD_BITS:
-            return Engine(True, 1, words52.WORD_BITS)
-        low = words52.WORD_BITS - 1 - math.ceil(math.log2(max(l1_norm, 1.0) + 1)) + 1  # sums of low limbs are whole
-        if bits - low <= words52.WORD_BITS and low > 0:
-            return Engine(True, 2, low)
-    return Engine(False, *limbs_for(l1_norm, bits))
+def engine_for(l1_norm: float, largest: float, bits: int, *, ifma: bool, tiles: bool) -> Engine:
+    """Return the engine for weights whose filters have that L1 norm at most, and words of so many bits.
+
+    `tiles`: the columns are those of tiles, an input channel each, and no patches.
+    """
+    if ifma and largest < registers.NARROW:
+        if bits <= registers.WORD_BITS:
+            return Engine(True, 1, registers.WORD_BITS, registers.WORDS)
+        low = registers.WORD_BITS - 1 - math.ceil(math.log2(max(l1_norm, 1.0) + 1)) + 1  # sums of low limbs are whole
+        if bits - low <= registers.WORD_BITS and low > 0:
+            return Engine(True, 2, low, registers.WORDS)
+    unit = registers.SHORT_DOUBLES if tiles else registers.DOUBLES
+    fits = registers.doubles_available() and largest < registers.NARROW
+    return Engine(False, *limbs_for(l1_norm, bits), unit if fits else None)
 
 
 def cut_first(tiling: Tiling, weight: Tensor, bits: int) -> Engine | None:
@@ -68,12 +77,12 @@ def cut_first(tiling: Tiling, weight: Tensor, bits: int) -> Engine | None:
 
     None where the low limb's sums, by filters `weight` (O, C, 3, 3), would not be whole: then its top bits would count.
     """
-    low, size = bits + tiling.spare_bits - words52.WORD_BITS, weight.abs()
+    low, size = bits + tiling.spare_bits - registers.WORD_BITS, weight.abs()
     whole = low - 1 + int(size.sum((1, 2, 3)).max()).bit_length()  # bits of a sum of balanced low limbs, but its sign
-    wide = int(size.max()) * tiling.growth >= NARROW
-    if tiling.odd_factor == 1 or low <= 0 or whole >= words52.WORD_BITS - tiling.spare_bits or wide:
+    wide = int(size.max()) * tiling.growth >= registers.NARROW
+    if tiling.odd_factor == 1 or low <= 0 or whole >= registers.WORD_BITS - tiling.spare_bits or wide:
         return None
-    return Engine(True, 2, low, first=True)
+    return Engine(True, 2, low, registers.WORDS, first=True)
 
 
 def limbs_for(l1_norm: float, bits: int) -> tuple[int, int]:
@@ -109,8 +118,8 @@ class RingConv:
         self.kernel: Pair = (weight.shape[2], weight.shape[3])
         self.out_channels = weight.shape[0]
         self.out_size = output_size(input_shape[1:], self.kernel, stride, padding, dilation)
-        enough = self.out_channels // groups >= words52.ROWS // 2  # fewer rows leave the registers empty
-        ifma = words52.available() and enough if ifma is None else ifma
+        enough = self.out_channels // groups >= registers.WORDS.rows // 2  # fewer rows leave the registers empty
+        ifma = registers.words_available() and enough if ifma is None else ifma
         suits = self.kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
         cut = ifma and suits and not self._in_a_word(F4)  # looked at once: it reads all weights
         self._first = cut_first(F4, weight, bits) if cut else None
@@ -126,8 +135,10 @@ class RingConv:
         if self._first is not None and self.tiling is F4:
             self.engine = self._first
         else:
-            self.engine = engine_for(size.sum(2).max().item(), size.max().item(), bits + spare, ifma=ifma)
-        self._rows: Any = words52.pack_rows(matrix.numpy()) if self.engine.exact else matrix.double()
+            norm, largest, tiles = size.sum(2).max().item(), size.max().item(), self.tiling is not None
+            self.engine = engine_for(norm, largest, bits + spare, ifma=ifma, tiles=tiles)
+        unit = self.engine.unit
+        self._rows: Any = registers.pack_rows(matrix.numpy(), unit) if unit else matrix.double()
         self.matrix_shape: Shape = tuple(matrix.shape)
         self._desks: dict[int, _Desk] = {}  # by batch size
 
@@ -137,10 +148,10 @@ class RingConv:
 
         def seconds(tiling: Tiling | None) -> float:
             spare, side = (tiling.spare_bits, tiling.side) if tiling else (0, 0)
-            limbs = 1 if ifma and self.bits + spare <= words52.WORD_BITS else 2
+            limbs = 1 if ifma and self.bits + spare <= registers.WORD_BITS else 2
             columns = math.prod(tiling.tiles(*self.out_size) if tiling else self.out_size)
             places = tiling.positions if tiling else math.prod(self.kernel)
-            width = words52.panel_width(limbs * columns) if ifma else 1
+            width = registers.WORDS.panel_width(limbs * columns) if ifma else 1
             products = places * outputs * inputs * (-(-limbs * columns // width) * width) / PRODUCTS_A_S
             read = places * outputs * inputs * (4 if ifma else 8) / WEIGHT_BYTES_A_S
             most, half = WORDS_A_S[side]
@@ -153,7 +164,7 @@ class RingConv:
 
     def _in_a_word(self, tiling: Tiling) -> bool:
         """Whether there are bits for its factor: in a 64-bit word, or where an odd factor's inverse is right."""
-        return self.bits + tiling.spare_bits <= (64 if tiling.odd_factor == 1 else words52.WORD_BITS)
+        return self.bits + tiling.spare_bits <= (64 if tiling.odd_factor == 1 else registers.WORD_BITS)
 
     def _fits(self, tiling: Tiling) -> bool:
         """Whether there are bits for its factor, in words as they are or cut before the transform."""
@@ -196,8 +207,8 @@ class RingConv:
         return out
 
     def _multiply(self, desk: _Desk) -> None:
-        if self.engine.exact:
-            words52.multiply(self._rows, desk.columns, desk.product)
+        if unit := self.engine.unit:
+            registers.multiply(self._rows, desk.columns, desk.product, unit.lanes)
         else:
             torch.bmm(self._rows, desk.left, out=desk.right)
 
@@ -213,8 +224,7 @@ class _Desk:
         count = conv.engine.limbs * shape[0] * pixels
         width = conv.engine.width(count)
         batches, rows, inner = conv.matrix_shape
-        if conv.engine.exact:
-            rows = -(-rows // words52.ROWS) * words52.ROWS
+        rows = conv.engine.height(rows)
         spread: Shape = (batches, -(-count // width), inner, width)
         made: Shape = (batches, rows, spread[1] * width)
         self._held = _scratch("columns", math.prod(spread)), _scratch("product", math.prod(made))
@@ -248,10 +258,10 @@ def _scratch(name: str, size: int) -> Tensor:
 
 def compile_convolutions() -> None:
     """Run every kernel of every engine once: seconds the first time on a machine, a moment afterwards."""
-    for ifma in (True, False) if words52.available() else (False,):
+    for ifma in (True, False) if registers.words_available() else (False,):
         for tiling in (False, F2, F4):
-            for columns in range(1, words52.WIDEST + 1) if ifma and not tiling else (1,):
+            for columns in range(1, registers.WIDEST + 1) if not tiling else (1,):
                 weight = torch.ones(1, 1, 3, 3, dtype=torch.int64)
-                size = (1, words52.LANES * columns)
+                size = (1, registers.WORDS.lanes * columns)
                 conv = RingConv(weight, (1, *size), bits=46, padding=(1, 1), tiling=tiling, ifma=ifma)
                 conv(np.zeros((1, 1, *size), np.int64))

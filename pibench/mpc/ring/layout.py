@@ -1,7 +1,7 @@
 """How a convolution's words lie in memory: cut into limbs, spread as a matrix for a product, and put together again.
 
-A matrix of columns lies in panels (batches, panels, rows, width): in one of all columns for float64, in several narrow
-ones for registers (words52.py). Loops index element by element and unsigned: slices would be counted references, and
+A matrix of columns lies in panels (batches, panels, rows, width): in narrow ones for registers (registers.py), else in
+one of all columns. Loops index element by element and unsigned: slices would be counted references, and
 a signed index is looked at for its sign, both in the innermost loop.
 """
 
