@@ -116,6 +116,21 @@ def test_a_culled_network_gives_the_same_answers_in_fewer_messages(batch):
     assert wide.rounds < narrow.rounds
 
 
+@pytest.mark.parametrize("provider", ["dealer", "first-party"])
+def test_layers_of_the_same_weights_have_masks_of_their_own_rings(provider):
+    """The narrowest first: a mask of its size would have no bits for the wider ones."""
+    names = ("short", *(f"long{k}" for k in range(6)))
+    sources = ("input", "input", *names[1:-1])
+    layers = [conv(name, source, "w", 1, bias=None) for name, source in zip(names, sources, strict=True)]
+    total = Add(name="logits", inputs=("short", "long5"), shape=EVERY)
+    program = Program((Input(name="input", inputs=(), shape=EVERY), *layers, total))
+    plan = plan_program(program, Options(**WIDE))
+    assert {plan.values[name].words for name in names} == {1, 2, 3}
+    weights = {"w": torch.randn(4, 4, 1, 1, generator=torch.Generator().manual_seed(2)) * 0.7}
+    images = [torch.randn(2, *EVERY)]
+    close(run_masked(program, weights, images, provider=provider, **WIDE), program, weights, images)
+
+
 @pytest.mark.parametrize("weight", [1.0, -0.99991])
 @pytest.mark.parametrize("depth", [3, 5, 8])
 def test_truncations_of_wide_values_round_down_or_up_and_never_wrap(depth, weight):

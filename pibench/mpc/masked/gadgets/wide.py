@@ -115,6 +115,7 @@ class WideLayer(Wide, product.LinearLayer):
         super().__init__(plan, step, backend)
         self.dealt_bytes = PIECE_BYTES * self.pieces * self.size
         reads = math.prod(self.weight_shape[1:])
+        self._weight_words = (*self.shape[: -1 - len(self.out.shape)], *self.weight_shape)
         self._limb_bits = min(31, (63 - (reads - 1).bit_length()) // 2)  # sums of products of two stay below 2^63
 
     @property
@@ -143,8 +144,8 @@ class WideLayer(Wide, product.LinearLayer):
 
     @property
     def mask_name(self) -> str:
-        """A wide mask is one of its own, should a narrow layer have the same weights."""
-        return f"{self.layer.weight}/wide"
+        """A mask is as wide as its product: layers of the same weights share it where their rings are alike."""
+        return f"{self.layer.weight}/{self.pieces}"
 
     @property
     def hidden_bytes(self) -> int:
@@ -153,19 +154,19 @@ class WideLayer(Wide, product.LinearLayer):
 
     def draw_mask(self, stream: Stream) -> Ints:
         """Return B, uniform in the output's ring."""
-        return self._uniform(stream, math.prod(self.weight_shape)).reshape(self.out.words, *self.weight_shape)
+        return self._uniform(stream, math.prod(self.weight_shape)).reshape(self._weight_words)
 
     def hide(self, weight: Ints, mask: Ints) -> Host:
         """Return D = W - B as it is sent."""
         shown = wide.widened(weight, self.out.words)
-        hidden = wide.added(shown, wide.negated(list(mask)))
+        hidden = wide.added(shown, wide.negated(self._words(self.out, mask)))
         return self.backend.pack(self._packed(hidden), PIECE_BYTES)
 
     def hidden(self, heard: Host) -> Ints:
         """Return D from what was sent."""
         count = math.prod(self.weight_shape)
         made = self._unpacked(self.backend.unpack(heard, PIECE_BYTES), count)
-        return made.reshape(self.out.words, *self.weight_shape)
+        return made.reshape(self._weight_words)
 
     def dealt(self, part: Ints, mask: Ints, offset: Ints) -> Bytes:
         """Return B k - K'."""
@@ -180,7 +181,7 @@ class WideLayer(Wide, product.LinearLayer):
         """Multiply limb by limb, each pair's sums exact in a word, and add the offset (flat)."""
         size, batch = self._limb_bits, self.plan.batch
         count = -(-self.out.bits // size)
-        k, w = self._input(part), list(weight)
+        k, w = self._input(part), self._words(self.out, weight)
         limbs = [wide.limb(k, size * i, size) for i in range(count)]
         for i in range(count):
             left = count - i  # what lies beyond the ring is not multiplied
@@ -198,13 +199,15 @@ class WideLayer(Wide, product.LinearLayer):
     def hear(self, half: product.ServerHalf, told: Ints | None) -> None:
         """Add the bias to K0."""
         if self._bias is not None:
-            half.pre = self._array(wide.added(list(half.pre), wide.widened(self._bias, self.out.words)))
+            bias = wide.widened(self._bias, self.out.words)
+            half.pre = self._array(wide.added(self._words(self.out, half.pre), bias))
 
     def alone(self, inputs: list[Ints], half: product.ServerHalf) -> Ints:
         """W s + K0 + bias."""
         rows, spare = self.plan.batch * self.out.words, 64 - PRODUCT_BITS
         x = self._array(self._input(inputs[0])).reshape(rows, *self.source.shape)
-        *lows, last = self._multiply(x, half.pre.reshape(rows, *self.out.shape)).reshape(self.shape)
+        made = self._multiply(x, half.pre.reshape(rows, *self.out.shape)).reshape(self.shape)
+        *lows, last = self._words(self.out, made)
         return self._array(wide.carried([*((low << spare) >> spare for low in lows), last]))
 
 
