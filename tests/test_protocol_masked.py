@@ -6,6 +6,7 @@ import math
 import threading
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import masked_pair
 import networks_for_tests as networks
@@ -16,7 +17,7 @@ from masked_pair import Outcome, run_masked, units, words
 from scipy import stats
 
 from pibench.errors import MaterialError, PartyError, UsageError
-from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Program, Relu
+from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Poly, Program, Relu
 from pibench.lowering.reference import evaluate
 from pibench.mpc.masked import protocol as masked
 from pibench.mpc.masked.gadgets.extend import Extend
@@ -172,6 +173,42 @@ def test_a_relu_costs_its_formula():
         rounds=5, server_bytes=1000 * 5 + 125 + 1000 * 4, client_bytes=1000 * (1 + 4), offline_client_bytes=6000,
         dealer_bytes=1000 * 104,
     )  # fmt: skip
+
+
+def test_two_activations_of_one_value_are_two():
+    shape = (2, 2, 2)
+    ops: tuple[Any, ...] = (
+        Input(name="input", inputs=(), shape=shape),
+        Poly(name="a", inputs=("input",), shape=shape, coefficients="c"),
+        Poly(name="b", inputs=("input",), shape=shape, coefficients="d"),
+        Relu(name="r", inputs=("input",), shape=shape, mask="all"),
+        Relu(name="s", inputs=("input",), shape=shape, mask="all"),
+        Add(name="ab", inputs=("a", "b"), shape=shape),
+        Add(name="rs", inputs=("r", "s"), shape=shape),
+        Add(name="sum", inputs=("ab", "rs"), shape=shape),
+    )
+    program = Program(ops, {"all": torch.ones(shape, dtype=torch.bool)})
+    weights, images = {"c": torch.rand(3, 2), "d": torch.rand(3, 2)}, [torch.randn(1, *shape)]
+    outcome = run_masked(program, weights, images)
+    close(outcome, program, weights, images)
+    declared = sum((operation_cost(program, op, 1, {}) for op in program), Cost())
+    assert outcome.offline[CLIENT].total.sent_bytes == declared.offline_client_bytes
+    assert outcome.online[CLIENT][0].total.sent_bytes == declared.client_bytes
+
+
+def test_logits_that_are_an_earlier_value_are_that_value():
+    """A ReLU that keeps nothing does nothing: what it reads are the logits, whatever else was planned after them."""
+    shape = (2, 2, 2)
+    layer = [
+        Conv(name=name, inputs=(source,), shape=shape, weight=name, bias=None, kernel=(1, 1))
+        for name, source in (("u", "input"), ("v", "u"))
+    ]
+    none = Relu(name="r", inputs=("u",), shape=shape, mask="none")
+    program = Program(
+        (Input(name="input", inputs=(), shape=shape), *layer, none), {"none": torch.zeros(shape, dtype=torch.bool)}
+    )
+    weights, images = {"u": torch.randn(2, 2, 1, 1), "v": torch.randn(2, 2, 1, 1)}, [torch.randn(1, *shape)]
+    close(run_masked(program, weights, images), program, weights, images)
 
 
 def test_cost_follows_the_kept_count():

@@ -29,9 +29,10 @@ from pibench.lowering.program import (
     Subtract,
     Weights,
 )
+from pibench.lowering.reference import evaluate
 from pibench.mpc.delphi.options import DelphiOptions
 from pibench.mpc.masked.gadgets.extend import Extend
-from pibench.mpc.masked.gadgets.wide import LARGEST_SUM_BITS, Narrow
+from pibench.mpc.masked.gadgets.wide import LARGEST_SUM_BITS, WHOLE_SUM_BITS, Narrow
 from pibench.mpc.masked.options import WIDEST_BITS, Options
 from pibench.mpc.masked.plan import Plan
 from pibench.mpc.masked.planner import plan_program
@@ -205,21 +206,90 @@ def test_a_choice_of_two_is_true_or_false(name):
 def test_too_large_weights_are_refused_by_the_public_limit():
     program, weights = deep()
     weights["w"][:] = 2.0 ** (LARGEST_SUM_BITS - 16)
-    with pytest.raises(UsageError, match=r"2\^13 is the limit of an output's absolute weights"):
+    with pytest.raises(UsageError, match=r"2\^29 is the limit of an output's absolute weights"):
         run_masked(program, weights, [torch.ones(1, 1, 1, 1024)], **WIDE)
 
 
-def test_the_largest_weights_are_exact():
-    """One layer at the limit of a low word's product, then back: nothing wraps."""
-    n, large = 512, 2.0 ** (LARGEST_SUM_BITS - 16) - 1
-    ops = [Input(name="input", inputs=(), shape=(1, 1, n))]
+@pytest.mark.parametrize("large", [2.0 ** (WHOLE_SUM_BITS - 16) - 1, 2.0 ** (WHOLE_SUM_BITS - 16), 2.0**23 - 1])
+def test_the_largest_weights_are_exact(large):
+    """Up to the limit of a low word's product, and beyond it, where halves are multiplied; nothing wraps."""
+    n = 512
+    ops: list[Any] = [Input(name="input", inputs=(), shape=(1, 1, n))]
     for k, weight in enumerate(("small", "large", "small", "large", "small")):
-        ops.append(Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=(1, 1, n), weight=weight, bias=None, kernel=(1, 1)))
-    weights = {"large": torch.full((1, 1, 1, 1), large), "small": torch.full((1, 1, 1, 1), 2.0**-13)}
-    x = torch.randint(-(2**20), 2**20, (n,)).double() / 2**10
-    made = run_masked(Program(tuple(ops)), weights, [x.view(1, 1, 1, n)], **WIDE).logits[0].double().view(-1)
-    want = x * large**2 * 2.0**-39
-    assert (made - want).abs().max() < 2**-12
+        ops.append(Conv(name=f"c{k}", inputs=(ops[-1].name,), shape=(1, 1, n), weight=weight, bias="b", kernel=(1, 1)))
+    weights = {
+        "large": torch.full((1, 1, 1, 1), -large), "small": torch.full((1, 1, 1, 1), 2.0**-13),
+        "b": torch.full((1,), 2.0**-6),
+    }  # fmt: skip
+    x = torch.randint(-(2**14), 2**14, (2, n)).double().view(2, 1, 1, n) / 2**10
+    program = Program(tuple(ops))
+    made = run_masked(program, weights, [x], **WIDE, range_bits=16).logits[0].double()
+    want = evaluate(program, weights, x, dtype=torch.float64)
+    assert want.abs().max() < 2**16
+    assert (made - want).abs().max() < 2**-15 * (large * 2**-13) ** 2 * 4 + want.abs().max() * 2**-23
+
+
+def test_pools_of_many_elements_are_exact():
+    """A factor of 17 bits and more, on sums of low words of as many."""
+    shape = (1, 224, 224)
+    program = Program(
+        (
+            Input(name="input", inputs=(), shape=shape),
+            conv1("c0", shape, "input"),
+            AvgPool(name="pool", inputs=("c0",), shape=(1, 1, 1), kernel=(224, 224), stride=(1, 1)),
+            conv1("c1", (1, 1, 1), "pool"),
+            conv1("c2", (1, 1, 1), "c1"),
+            Relu(name="relu", inputs=("c2",), shape=(1, 1, 1)),
+        )
+    )
+    weights = {"one": torch.ones(1, 1, 1, 1)}
+    images = [torch.rand(2, *shape) * 100]
+    outcome = run_masked(program, weights, images, **WIDE)
+    assert is_wide(plan_program(program, Options(**WIDE)))
+    close(outcome, program, weights, images)
+
+
+def conv1(name: str, shape: tuple[int, ...], source: str) -> Conv:
+    return Conv(name=name, inputs=(source,), shape=shape, weight="one", bias=None, kernel=(1, 1))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_sum_with_a_value_of_fewer_bits(batch):
+    """The image itself, moved up by sixteen bits, has a word less than the product beside it."""
+    shape = (2, 3, 3)
+    program = Program(
+        (
+            Input(name="input", inputs=(), shape=shape),
+            Slice(name="same", inputs=("input",), shape=shape),
+            conv2("c0", "input"),
+            Add(name="sum", inputs=("c0", "same"), shape=shape),
+            conv2("c1", "sum"),
+            conv2("c2", "c1"),
+            Relu(name="relu", inputs=("c2",), shape=shape),
+        )
+    )
+    plan = plan_program(program, Options(**WIDE))
+    assert plan.values["same"].words < plan.values["sum"].words
+    weights, images = {"w": torch.randn(2, 2, 1, 1)}, [torch.randn(batch, *shape)]
+    close(run_masked(program, weights, images, **WIDE), program, weights, images)
+
+
+def conv2(name: str, source: str) -> Conv:
+    return Conv(name=name, inputs=(source,), shape=(2, 3, 3), weight="w", bias=None, kernel=(1, 1))
+
+
+@pytest.mark.parametrize("ends", ["a ReLU", "the logits"])
+def test_what_a_step_of_one_word_cannot_read_is_refused(ends):
+    ops: list[Any] = [
+        Input(name="input", inputs=(), shape=(1, 16, 128)),
+        AvgPool(name="p", inputs=("input",), shape=(1, 8, 16), kernel=(2, 8), stride=(2, 8)),
+        Conv(name="c", inputs=("p",), shape=(1, 8, 16), weight="w", bias=None, kernel=(1, 1)),
+        AvgPool(name="q", inputs=("c",), shape=(1, 1, 1), kernel=(8, 16), stride=(8, 16)),
+    ]
+    if ends == "a ReLU":
+        ops.append(Relu(name="relu", inputs=("q",), shape=(1, 1, 1)))
+    with pytest.raises(UsageError, match="need more than 64 ring bits"):
+        plan_program(Program(tuple(ops)), Options(fraction_bits=22, range_bits=8, **WIDE))
 
 
 def test_kept_material_serves_a_wide_image(tmp_path, monkeypatch):

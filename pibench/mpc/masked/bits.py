@@ -22,7 +22,7 @@ from pibench.mpc.masked.gadgets.local import Drop, Gather, PoolSum, Sum
 from pibench.mpc.masked.gadgets.product import Product
 from pibench.mpc.masked.gadgets.remask import Remask
 from pibench.mpc.masked.gadgets.wide import Narrow
-from pibench.mpc.masked.options import WIDEST_BITS, Options
+from pibench.mpc.masked.options import RING_BITS, WIDEST_BITS, Options
 from pibench.mpc.masked.plan import Plan, Step, Value
 
 Price = tuple[int, int]
@@ -49,7 +49,8 @@ def assign_bits(draft: Plan, output_bits: int | None = None) -> Plan:
             break
         best, chosen = plan, chosen | {name}
     most = draft.options.headroom_bits
-    if over := [v.name for v in best.values.values() if v.bits > most and v.name not in early]:
+    over = [v.name for v in best.values.values() if v.bits > most and v.name not in early]
+    if over := over + [name for name, bits in _read_as_words(best, early).items() if bits > RING_BITS]:
         raise UsageError(
             f"values {over[:3]} need more than {most} ring bits", remedy="lower range_bits or fraction_bits"
         )
@@ -64,6 +65,18 @@ def _early(draft: Plan) -> frozenset[str]:
         if isinstance(step, Receive) or (alone and early.issuperset(step.inputs)):
             early.add(step.out)
     return frozenset(early)
+
+
+def _read_as_words(plan: Plan, early: frozenset[str]) -> dict[str, int]:
+    """Return the bits that steps of one word want of early values, and whoever gets the logits."""
+    wanted = {name: plan.values[name].bits for name in early & {plan.output.name}}
+    for step in plan.steps:
+        if step.out not in early:
+            for position, name in enumerate(step.inputs):
+                if name in early:
+                    bits = _bits_in(step, position, plan.values[step.out].bits, plan.values[name], plan.options)
+                    wanted[name] = max(wanted.get(name, 0), bits)
+    return wanted
 
 
 def _is_layer(step: Step) -> bool:

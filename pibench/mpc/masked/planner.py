@@ -36,6 +36,7 @@ def plan_program(program: Program, options: Options, batch: int = 1) -> Plan:
     planner = _Planner(program, options)
     for op in program:
         planner.plan(op)
+    planner.end(program.output)
     return assign_bits(Plan(tuple(planner.steps), planner.values, options, planner.channels, batch))
 
 
@@ -57,6 +58,13 @@ class _Planner:
         if handler is None:
             raise UsageError(f"the masked protocol has no step for {type(op).__name__} ({op.name})")
         self.names[op.name] = handler(op, *[self.names[name] for name in op.inputs])
+
+    def end(self, op: ir.Op) -> None:
+        """Make the logits the last step's, where an operation that does nothing has named an earlier one's."""
+        source = self.names[op.name]
+        if self.steps[-1].out != source:
+            count = self.values[source].count
+            self._gather(op, (source,), np.arange(count), self.values[source].shape, f"{op.name}/logits")
 
     def _emit(self, step: Step, shape: Shape, scale: int, *, drawn: bool = False, beyond: int = 0) -> str:
         self.steps.append(step)
@@ -169,16 +177,16 @@ class _Planner:
         shift = value.scale - self.f
         if op.mask is None:
             return self._emit(self._relu_step(op.name, source, op, shift), op.shape, self.f, drawn=True)
-        return self._masked(op, source, lambda kept: self._relu_on(op, kept, shift))
+        return self._masked(op, source, lambda kept: self._relu_on(op, kept, shift, f"{op.name}/relu"))
 
     def _relu_step(self, out: str, source: str, op: ir.Op, shift: int, **more: int) -> Step:
         choices = self.options.relu_choices | more
         made: Step = RELUS[self.options.relu](out=out, inputs=(source,), op=op, shift=shift, **choices)
         return made
 
-    def _relu_on(self, op: ir.Op, source: str, shift: int) -> str:
+    def _relu_on(self, op: ir.Op, source: str, shift: int, out: str) -> str:
         value = self.values[source]
-        step = self._relu_step(f"{source}/relu", source, op, shift)
+        step = self._relu_step(out, source, op, shift)
         return self._emit(step, value.shape, value.scale - shift, drawn=True)
 
     def _masked(self, op: ir.Relu | ir.Poly, source: str, act: Any) -> str:
@@ -210,7 +218,7 @@ class _Planner:
     def _weighed(self, op: ir.Poly, source: str, channel: Index) -> str:
         """c2 t^2 + c1 t + c0 as a square, then a layer of one filter an element that weighs t^2 and t."""
         value, n = self.values[source], len(channel)
-        step = Square(out=f"{source}/square", inputs=(source,), op=op, shift=value.scale - self.f)
+        step = Square(out=f"{op.name}/square", inputs=(source,), op=op, shift=value.scale - self.f)
         both = self._emit(step, (2 * n, 1, 1), 2 * self.f, drawn=True)
         name = f"{op.name}/coefficients"
         layer = ir.Conv(
@@ -218,7 +226,7 @@ class _Planner:
         )
         self.channels[name] = channel
         out = self._emit(Product(out=name, inputs=(both,), op=op, layer=layer), (n, 1, 1), 3 * self.f)
-        return self._gather(op, (self._truncated(out, op),), np.arange(n), value.shape, f"{source}/poly")
+        return self._gather(op, (self._truncated(out, op),), np.arange(n), value.shape, f"{op.name}/poly")
 
     def _maxpool(self, op: ir.MaxPool, source: str) -> str:
         """Tournament: max(a, b) = b + relu(a - b), one ReLU step a level for all windows together, or one for all.
@@ -258,7 +266,7 @@ class _Planner:
         a = self._gather(op, (source,), first, (len(first),), f"{tag}a")
         b = self._gather(op, (source,), first + windows, (len(first),), f"{tag}b")
         gap = self._emit(Sum(out=f"{tag}gap", inputs=(a, b), op=op, sign=-1), (len(first),), scale, beyond=1)
-        gain = self._relu_on(op, gap, 0)
+        gain = self._relu_on(op, gap, 0, f"{gap}/relu")
         best = self._emit(Sum(out=f"{tag}best", inputs=(gain, b), op=op), (len(first),), scale)
         if size % 2 == 0:
             return best, pairs

@@ -56,6 +56,13 @@ def narrowed(words: Words, count: int) -> Words:
     return [*words[: count - 1], words[count - 1] + (words[count] << WORD_BITS)]
 
 
+def raised(words: Words, count: int) -> Words:
+    """Return the number as so many words, where it has fewer: its last word is a signed number's top."""
+    while len(words) < count:
+        words = [*words[:-1], words[-1] & LOW, words[-1] >> WORD_BITS]
+    return words
+
+
 def added(left: Words, right: Words) -> Words:
     """Return left + right, of as many words as the shorter one has."""
     count = min(len(left), len(right))

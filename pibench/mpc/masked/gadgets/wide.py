@@ -30,7 +30,8 @@ from pibench.mpc.ring.wide import Words
 
 PIECE_BYTES = wide.WORD_BITS // 8  # of what goes over the wire
 PRODUCT_BITS = 62  # of a low word's product: what the narrow steps' products have
-LARGEST_SUM_BITS = PRODUCT_BITS - 1 - wide.WORD_BITS  # of one output's absolute weights, so that such a product fits
+HALF_BITS = wide.WORD_BITS // 2  # of a low word's halves, which are multiplied where weights are large
+WHOLE_SUM_BITS, LARGEST_SUM_BITS = (PRODUCT_BITS - 1 - bits for bits in (wide.WORD_BITS, HALF_BITS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +125,19 @@ class WideLayer(Wide, product.LinearLayer):
         return (self.out.words - 1) * self.size * math.prod(self.weight_shape[1:])
 
     def prepare(self, weights: Weights) -> None:
-        """Encode weights and bias; raises UsageError where products of low words do not fit."""
+        """Encode weights and bias; raises UsageError where products do not fit even of halves of low words."""
         encoded = self.encoded(weights)
-        if encoded.abs().flatten(1).sum(1).max() >= 1 << LARGEST_SUM_BITS:
+        sum_bits = int(encoded.abs().flatten(1).sum(1).max()).bit_length()  # of one output's absolute weights
+        if sum_bits > LARGEST_SUM_BITS:
             most = LARGEST_SUM_BITS - self.options.fraction_bits
             raise UsageError(
                 f"the weights before the first ReLU are too large for a wide image: 2^{most} is the limit of an "
                 "output's absolute weights",
                 remedy="set wide_image: false in the protocol's options",
             )
-        last = self.out.bits - wide.WORD_BITS * (self.out.words - 1)
-        self._make(encoded, weights, batch=self.plan.batch * self.out.words, bits=max(PRODUCT_BITS, last))
+        lows, self._halved = self.out.words - 1, sum_bits > WHOLE_SUM_BITS
+        rows, last = (1 + self._halved) * lows + 1, self.out.bits - wide.WORD_BITS * lows
+        self._make(encoded, weights, batch=self.plan.batch * rows, bits=max(PRODUCT_BITS, last))
 
     def draw_client(self, stream: Stream) -> product.ClientHalf:
         """Draw K'."""
@@ -204,11 +207,16 @@ class WideLayer(Wide, product.LinearLayer):
 
     def alone(self, inputs: list[Ints], half: product.ServerHalf) -> Ints:
         """W s + K0 + bias."""
-        rows, spare = self.plan.batch * self.out.words, 64 - PRODUCT_BITS
-        x = self._array(self._input(inputs[0])).reshape(rows, *self.source.shape)
-        made = self._multiply(x, half.pre.reshape(rows, *self.out.shape)).reshape(self.shape)
-        *lows, last = self._words(self.out, made)
-        return self._array(wide.carried([*((low << spare) >> spare for low in lows), last]))
+        spare = 64 - PRODUCT_BITS
+        (*lows, last), (*adds, add) = self._input(inputs[0]), self._words(self.out, half.pre)
+        if self._halved:  # low halves first, under what is added; then high ones
+            highs = [low >> HALF_BITS for low in lows]
+            lows, adds = [low & ((1 << HALF_BITS) - 1) for low in lows] + highs, adds + [word * 0 for word in adds]
+        x, shape = self._array([*lows, last]), (len(lows) + 1, self.plan.batch, *self.out.shape)
+        made = self._multiply(x.reshape(-1, *self.source.shape), self._array([*adds, add]).reshape(-1, *self.out.shape))
+        *products, top = made.reshape(shape)
+        words = [(word << spare) >> spare for word in products]
+        return self._array(wide.carried(_whole(words, top) if self._halved else [*words, top]))
 
 
 class WideFreshMask(Wide, remask.FreshMask):
@@ -244,7 +252,7 @@ class WideSum(Wide, Local[Sum]):
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Shift and add."""
         moved = [
-            wide.shifted_up(self._input(part, position), shift)
+            wide.shifted_up(wide.raised(self._input(part, position), self.out.words), shift)
             for position, (part, shift) in enumerate(zip(parts, self.step.shifts, strict=False))
         ]
         if len(moved) == 1:
@@ -258,11 +266,10 @@ class WidePooling(Wide, Local[PoolSum]):
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Add up the windows, a word at a time."""
         step = self.step
-        sums = [
-            self.backend.pool_sum(word, step.kernel, step.stride, step.padding) * step.factor
-            for word in self._input(parts[0])
-        ]
-        return self._array(wide.carried(sums))
+        sums = wide.carried(
+            [self.backend.pool_sum(word, step.kernel, step.stride, step.padding) for word in self._input(parts[0])]
+        )
+        return self._array(wide.carried([word * step.factor for word in sums]))
 
 
 class WideGathering(Wide, Gathering):
@@ -299,3 +306,13 @@ def _dropped(gadget: Wide, part: Ints, extra: int) -> Words:
     value = gadget.plan.values[gadget.step.inputs[0]]
     first, *others = list(part) if value.words > 1 else [part]
     return wide.shifted_down(wide.carried([first + extra, *others]), gadget.step.shift, gadget.out.words)
+
+
+def _whole(halves: Words, top: Ints) -> Words:
+    """Put products of low halves and, after them, of high halves together; not carried."""
+    count = len(halves) // 2
+    words = [*halves[:count], top]
+    for place, high in enumerate(halves[count:]):
+        words[place] = words[place] + ((high & ((1 << HALF_BITS) - 1)) << HALF_BITS)
+        words[place + 1] = words[place + 1] + (high >> HALF_BITS)
+    return words
