@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from pibench.networks.build import build
 from pibench.networks.spec import ResNetSpec
 from pibench.training import smallmaps
-from pibench.training.smallmaps import fast_small_maps, weight_gradient
+from pibench.training.convolutions import trained_convolutions
+from pibench.training.smallmaps import weight_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def gradients(layer: nn.Module, images: Tensor, *, fast: bool, reduced: bool = F
     layer.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
         if fast:
-            with fast_small_maps(layer):
+            with trained_convolutions(layer):
                 output = layer(images)
         else:
             output = layer(images)
@@ -86,7 +87,7 @@ def test_large_maps_strides_and_inference_keep_torchs_own(monkeypatch: pytest.Mo
     )
     module = build(spec)
     before = dict(module.named_modules())
-    with fast_small_maps(module):
+    with trained_convolutions(module):
         module(torch.randn(2, 1, 4, 4))
         assert ran == [torch.Size([2, 8, 2, 2])]  # the second convolution of stage 2: the first one has a stride
         with torch.no_grad():
@@ -100,5 +101,5 @@ def test_large_maps_strides_and_inference_keep_torchs_own(monkeypatch: pytest.Mo
 def test_narrow_layers_keep_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     narrow, wide = (nn.Conv2d(n, n, 3, padding=1, bias=False) for n in (128, 256))
-    with fast_small_maps(nn.Sequential(narrow, wide)):
+    with trained_convolutions(nn.Sequential(narrow, wide)):
         assert ["forward" in vars(layer) for layer in (narrow, wide)] == [False, True]

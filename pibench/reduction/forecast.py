@@ -89,6 +89,7 @@ def _step_s(spec: AnyNetwork, batch: int) -> float:
     import torch
 
     from pibench.networks.build import build
+    from pibench.training.convolutions import trained_convolutions
 
     torch.set_num_threads(1)
     part = max(2, min(batch, int(MEASURED_MACS / count(spec).macs)))
@@ -99,7 +100,9 @@ def _step_s(spec: AnyNetwork, batch: int) -> float:
     for _ in range(MEASURED_STEPS):
         began = time.perf_counter()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+        with trained_convolutions(module):
+            logits = module(images)
+        torch.nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times.append(time.perf_counter() - began)
     return min(times) * batch / part

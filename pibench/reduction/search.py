@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pibench.reduction.gates import GatedReLU, Granularity, install, restore
 from pibench.training.augment import Augmenter, draw_view, generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.convolutions import trained_convolutions
 from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, distillation_loss, mean_logits, precision_of
 from pibench.training.recipe import Distillation, Recipe
@@ -125,7 +126,7 @@ class Search(ABC):
         how = s.recipe.distillation or Distillation(weight=0.0)
         s.module.train()
         for images, labels in batches(s.data, s.recipe, self.epoch):
-            with precision_of(s.recipe, images.device):
+            with precision_of(s.recipe, images.device), trained_convolutions(s.module):
                 logits = s.module(images).float()
                 taught = mean_logits(s.teachers, images) if s.teachers else logits.detach()
             loss = distillation_loss(logits, taught, labels, s.recipe, how)

@@ -27,6 +27,7 @@ from pibench.errors import UsageError
 from pibench.networks.build import stage_of
 from pibench.reduction.gates import keep_largest, open_gates
 from pibench.reduction.search import Search, batches, weight_parameters
+from pibench.training.convolutions import trained_convolutions
 from pibench.training.data import Dataset
 from pibench.training.recipe import Recipe
 
@@ -168,7 +169,9 @@ def _saliency(module: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, Ten
     for number, (images, labels) in enumerate(batches(data, recipe, 0)):
         if number == SALIENCY_BATCHES:
             break
-        functional.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
+        with trained_convolutions(module):
+            logits = module(images)
+        functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
     found = {n: (m.weight * m.weight.grad).abs().detach() for n, m in layers.items() if m.weight.grad is not None}
     module.zero_grad()
     return found

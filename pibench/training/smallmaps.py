@@ -17,9 +17,6 @@ Below 256 channels there is nothing to gain (128 at 2x2, one core: 2.05 and 2.36
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -67,29 +64,15 @@ def weight_gradient(images: Tensor, outputs: Tensor) -> Tensor:
     return found.permute(0, 3, 1, 2)
 
 
-@contextmanager
-def fast_small_maps(module: nn.Module) -> Iterator[None]:
-    """Let a CPU module's 3x3 convolutions take their weight gradient from the products where maps are small.
-
-    Outputs and gradients are the same up to rounding; the module is as it was afterwards.
-    """
-    fitting = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and _fits(layer)]
-    for layer in fitting:
-        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in fitting:
-            del layer.forward
-
-
-def _fits(layer: nn.Conv2d) -> bool:
+def is_small_map_layer(layer: nn.Conv2d) -> bool:
+    """Whether it is a layer whose small maps are worth it."""
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias)
     wide = min(layer.in_channels, layer.out_channels) >= CHANNELS
     return wide and shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, None) and layer.padding_mode == "zeros"
 
 
-def _forward(layer: nn.Conv2d, images: Tensor) -> Tensor:
+def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """Convolve, the gradient by products where maps are small."""
     reduced = torch.is_autocast_enabled("cpu")
     kind = torch.get_autocast_dtype("cpu") if reduced else images.dtype
     pixels = images.shape[2] * images.shape[3]

@@ -20,13 +20,13 @@ from pibench.networks.build import build
 from pibench.networks.card import Card
 from pibench.training.augment import Augmenter, View, draw_view, generator, resize
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
+from pibench.training.convolutions import trained_convolutions
 from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits, precision_of
 from pibench.training.interrupts import held_back
 from pibench.training.judging import Judgement, evaluate, judge
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
-from pibench.training.smallmaps import fast_small_maps
 
 SAVE_EVERY_S = 180.0  # an interruption costs this much at most
 GLANCE = 2000  # test images looked at after every epoch but the last, which takes all
@@ -178,7 +178,7 @@ class Trainer:
         small = resize(images, recipe.pixels_at(self.place.epoch))
         if recipe.channels_last:
             small = small.contiguous(memory_format=torch.channels_last)
-        with precision_of(recipe, self.device), fast_small_maps(self.module):
+        with precision_of(recipe, self.device), trained_convolutions(self.module):
             logits = self.module(small)
         loss = self._loss(logits.float(), labels, taught)
         self.optimizer.zero_grad()

@@ -19,9 +19,15 @@ from typing import Any
 from pibench.errors import UsageError
 from pibench.lowering.program import Weights
 from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints, Stream, rounding_up
-from pibench.mpc.masked.gadgets import image, product, remask
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
+from pibench.mpc.masked.gadgets.image import ClientHalf as ImageHalf
 from pibench.mpc.masked.gadgets.local import Drop, Gathering, Local, PoolSum, Sum
+from pibench.mpc.masked.gadgets.product import ClientHalf as ProductHalf
+from pibench.mpc.masked.gadgets.product import LinearLayer, Product
+from pibench.mpc.masked.gadgets.product import ServerHalf as ProductServerHalf
+from pibench.mpc.masked.gadgets.remask import ClientHalf as FreshHalf
+from pibench.mpc.masked.gadgets.remask import FreshMask, Remask
+from pibench.mpc.masked.gadgets.remask import ServerHalf as FreshServerHalf
 from pibench.mpc.masked.plan import Plan, Step, Value
 from pibench.mpc.masked.talk import Await, Conversation, Send
 from pibench.mpc.protocol import Cost
@@ -78,16 +84,16 @@ class Wide(Gadget[Any, Any, Any]):
 class WideImage(Wide):
     """See image.Receive."""
 
-    client_half = image.ClientHalf
+    client_half = ImageHalf
 
-    def draw_client(self, stream: Stream) -> image.ClientHalf:
+    def draw_client(self, stream: Stream) -> ImageHalf:
         """Draw the mask."""
-        return image.ClientHalf(self._uniform(stream, self.size))
+        return ImageHalf(self._uniform(stream, self.size))
 
     def draw_server(self, stream: Stream) -> None:
         """Nothing is drawn."""
 
-    def client_part(self, inputs: list[Ints | None], half: image.ClientHalf) -> Ints:
+    def client_part(self, inputs: list[Ints | None], half: ImageHalf) -> Ints:
         """Return the mask."""
         return half.part
 
@@ -96,7 +102,7 @@ class WideImage(Wide):
         heard = self.backend.unpack((yield Await(PIECE_BYTES * self.pieces * self.size)), PIECE_BYTES)
         parts[self.step.out] = self._unpacked(heard, self.size).reshape(self.shape)
 
-    def client(self, half: image.ClientHalf) -> Conversation:
+    def client(self, half: ImageHalf) -> Conversation:
         """Send the image less its mask."""
         assert half.image is not None
         shown = wide.widened(half.image.reshape(-1), self.out.words)
@@ -109,10 +115,10 @@ class WideImage(Wide):
         return Cost(rounds=self.step.rounds, client_bytes=PIECE_BYTES * self.pieces * self.size)
 
 
-class WideLayer(Wide, product.LinearLayer):
+class WideLayer(Wide, LinearLayer):
     """See product.Product: a word of the input at a time, all of them in one batch."""
 
-    def __init__(self, plan: Plan, step: product.Product, backend: Backend) -> None:
+    def __init__(self, plan: Plan, step: Product, backend: Backend) -> None:
         super().__init__(plan, step, backend)
         self.dealt_bytes = PIECE_BYTES * self.pieces * self.size
         reads = math.prod(self.weight_shape[1:])
@@ -139,9 +145,9 @@ class WideLayer(Wide, product.LinearLayer):
         rows, last = (1 + self._halved) * lows + 1, self.out.bits - wide.WORD_BITS * lows
         self._make(encoded, weights, batch=self.plan.batch * rows, bits=max(PRODUCT_BITS, last))
 
-    def draw_client(self, stream: Stream) -> product.ClientHalf:
+    def draw_client(self, stream: Stream) -> ProductHalf:
         """Draw K'."""
-        return product.ClientHalf(self._uniform(stream, self.size))
+        return ProductHalf(self._uniform(stream, self.size))
 
     # masked weights and products with them
 
@@ -194,18 +200,18 @@ class WideLayer(Wide, product.LinearLayer):
                 offset = wide.place_at(offset, y[j], size * (i + j))
         return wide.carried(offset)
 
-    def receive(self, half: product.ServerHalf, correction: Bytes) -> None:
+    def receive(self, half: ProductServerHalf, correction: Bytes) -> None:
         """Take K0."""
         heard = self.backend.unpack(self.backend.host(correction), PIECE_BYTES)
         half.pre = self._unpacked(heard, self.size).reshape(self.shape)
 
-    def hear(self, half: product.ServerHalf, told: Ints | None) -> None:
+    def hear(self, half: ProductServerHalf, told: Ints | None) -> None:
         """Add the bias to K0."""
         if self._bias is not None:
             bias = wide.widened(self._bias, self.out.words)
             half.pre = self._array(wide.added(self._words(self.out, half.pre), bias))
 
-    def alone(self, inputs: list[Ints], half: product.ServerHalf) -> Ints:
+    def alone(self, inputs: list[Ints], half: ProductServerHalf) -> Ints:
         """W s + K0 + bias."""
         spare = 64 - PRODUCT_BITS
         (*lows, last), (*adds, add) = self._input(inputs[0]), self._words(self.out, half.pre)
@@ -219,28 +225,28 @@ class WideLayer(Wide, product.LinearLayer):
         return self._array(wide.carried(_whole(words, top) if self._halved else [*words, top]))
 
 
-class WideFreshMask(Wide, remask.FreshMask):
+class WideFreshMask(Wide, FreshMask):
     """See remask.Remask."""
 
-    def __init__(self, plan: Plan, step: remask.Remask, backend: Backend) -> None:
+    def __init__(self, plan: Plan, step: Remask, backend: Backend) -> None:
         super().__init__(plan, step, backend)
         self.told_width, self.told_count = PIECE_BYTES, self.pieces * self.size
 
-    def draw_client(self, stream: Stream) -> remask.ClientHalf:
+    def draw_client(self, stream: Stream) -> FreshHalf:
         """Draw the fresh part."""
-        return remask.ClientHalf(self._uniform(stream, self.size))
+        return FreshHalf(self._uniform(stream, self.size))
 
-    def tell(self, inputs: list[Ints], half: remask.ClientHalf) -> Ints:
+    def tell(self, inputs: list[Ints], half: FreshHalf) -> Ints:
         """Return the old part, truncated, less the fresh one, which hides it."""
         old = _dropped(self, inputs[0], 0)
         return self._packed(wide.added(self._flat(old), wide.negated(self._words(self.out, half.part))))
 
-    def hear(self, half: remask.ServerHalf, told: Ints | None) -> None:
+    def hear(self, half: FreshServerHalf, told: Ints | None) -> None:
         """Take the difference."""
         assert told is not None
         half.gap = self._unpacked(told, self.size).reshape(self.shape)
 
-    def alone(self, inputs: list[Ints], half: remask.ServerHalf) -> Ints:
+    def alone(self, inputs: list[Ints], half: FreshServerHalf) -> Ints:
         """Truncate and add the difference."""
         x = _dropped(self, inputs[0], rounding_up(self.step.shift))
         return self._array(wide.added(x, self._words(self.out, half.gap)))
