@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -532,3 +534,25 @@ def test_small_logits_are_compared_by_their_own_size() -> None:
 
     with pytest.raises(UnsupportedLayer, match="differs from Net"):
         lower(Net(hidden, conv()), SHAPE)
+
+
+def test_a_refused_network_is_not_kept():
+    """Who tries many networks would otherwise run out of memory: a refusal's frames held the network."""
+
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.layer(x).reshape(8, -1).sigmoid().reshape(2, -1)
+
+    network = Mixing()
+    held = weakref.ref(network.layer)
+    before = {id(x) for x in gc.get_objects() if type(x).__name__ == "Mixing"}
+    with pytest.raises(UnsupportedLayer, match="mixes the images of a batch"):
+        lower(network, (3, 8, 8))
+    del network
+    gc.collect()
+    assert held() is None
+    assert {id(x) for x in gc.get_objects() if type(x).__name__ == "Mixing"} <= before
