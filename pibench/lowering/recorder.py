@@ -132,7 +132,7 @@ class Recorder:
             refused = error
         except (TypeError, AttributeError, IndexError, KeyError) as error:
             refused = call.error(f"not with these arguments ({error})")
-        refused.__traceback__ = refused.__context__ = None  # their frames hold the network, and tensors hold the refusal
+        refused.__traceback__ = refused.__context__ = None  # frames hold the network
         self.refused += [] if refused in self.refused else [refused]
         return failed or Refusal(refused)
 
