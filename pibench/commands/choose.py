@@ -106,7 +106,7 @@ def _link(wire: Wire) -> str:
 
 
 def _named(one: Candidate) -> str:
-    chosen = ", ".join(f"{name}: {value}" for name, value in (one.options or {}).items())
+    chosen = ", ".join(f"{name}: {_as_written(value)}" for name, value in (one.options or {}).items())
     protocol = f"{one.protocol} ({chosen})" if chosen else one.protocol
     return f"{one.network} ({one.percent:.1f} % of {one.n:,} images, {one.relu_count:,} ReLUs) under {protocol}"
 
@@ -157,3 +157,8 @@ def _data(choice: Choice, wire: Wire, args: argparse.Namespace) -> dict[str, Any
 
     asked = {"deadline_s": args.deadline, "accuracy_percent": args.accuracy, "link": _link(wire)}
     return {"asked": asked, "fits": plain(choice.fits), "nearest_miss": plain(choice.miss)}
+
+
+def _as_written(value: object) -> str:
+    """Return a value as a suite writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
