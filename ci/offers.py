@@ -92,7 +92,7 @@ def least_s(step: Callable[[], Any], repeats: int) -> float:
 
 
 def main() -> int:
-    """Print nanoseconds a ReLU, and what two messages take more."""
+    """Print nanoseconds a ReLU, what two messages take more, and what a word more takes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--relus", type=int, default=65_536)
     parser.add_argument("--size", type=int, default=16, help="height and width of the maps of a wide image's layer")

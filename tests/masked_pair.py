@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from torch import Tensor
 
 from pibench.errors import TransportError
@@ -125,6 +126,15 @@ def _deal(ends: list[socket.socket], program: Program, options: dict[str, Any], 
     finally:
         server.close()
         client.close()
+
+
+def assert_uniform(outcome: Outcome, rank: int, messages: int, values: tuple[int, ...] = (128, 256)) -> None:
+    """Every byte of a party's first so many messages, of all runs, is like any other; of some, so many values count."""
+    for k in range(messages):
+        data = np.frombuffer(b"".join(heard[k] for heard in outcome.heard[rank]), np.uint8)
+        count = int(data.max()) + 1  # six or seven bits a byte in some messages
+        assert count in values
+        assert stats.chisquare(np.bincount(data, minlength=count)).pvalue > 1e-6
 
 
 def units(outcome: Outcome, plan: Plan, run: int = 0) -> np.ndarray[Any, Any]:

@@ -13,8 +13,7 @@ import networks_for_tests as networks
 import numpy as np
 import pytest
 import torch
-from masked_pair import Outcome, run_masked, units, words
-from scipy import stats
+from masked_pair import Outcome, assert_uniform, run_masked, units, words
 
 from pibench.errors import MaterialError, PartyError, UsageError
 from pibench.lowering.program import Add, AvgPool, Conv, Flatten, Input, Linear, MaxPool, Poly, Program, Relu
@@ -90,6 +89,15 @@ def chain(count: int, depth: int, weight: float = 1.0) -> tuple[Program, dict[st
     return Program(tuple(ops)), {"w": torch.full((1, 1, 1, 1), weight)}
 
 
+def neighbours(x: np.ndarray, depth: int, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most that `depth` products by one number make of x, each rounded down or up to a unit."""
+    low, high = x, x
+    for _ in range(depth):
+        ends = low * round(weight * 2**16), high * round(weight * 2**16)
+        low, high = np.minimum(*ends) >> 16, -(-np.maximum(*ends) >> 16)
+    return low, high
+
+
 @pytest.mark.parametrize("weight", [1.0, -0.99991])  # of the second, all low bits of a product are busy
 @pytest.mark.parametrize("depth", [2, 3, 5, 8])
 def test_truncations_round_down_or_up_and_never_wrap(depth, weight):
@@ -99,10 +107,7 @@ def test_truncations_round_down_or_up_and_never_wrap(depth, weight):
     x = torch.randint(-(2**28), 2**28, (n,))
     x[:8] = (limits(12) * 2**16).long()
     outcome = run_masked(program, weights, [x.double().view(1, 1, 1, n) / 2**16], keep=True)
-    made, low, high = units(outcome, plan_program(program, Options())), x.numpy(), x.numpy()
-    for _ in range(depth):
-        ends = low * round(weight * 2**16), high * round(weight * 2**16)
-        low, high = np.minimum(*ends) >> 16, -(-np.maximum(*ends) >> 16)
+    made, (low, high) = units(outcome, plan_program(program, Options())), neighbours(x.numpy(), depth, weight)
     assert ((low <= made) & (made <= high)).all()
     if weight != 1:  # the bound can be passed, and rounding is right on average
         assert (made == low).any()
@@ -260,12 +265,8 @@ def test_what_each_party_receives_is_uniform():
     """The same image 64 times: every byte of every message (the logits apart) passes a chi-squared test."""
     program, weights = identity_relu(1024)
     outcome = run_masked(program, weights, [torch.full((1, 1, 1, 1024), 1.25)] * 64)
-    for rank, messages in ((SERVER, 3), (CLIENT, 3)):
-        for k in range(messages):
-            data = np.frombuffer(b"".join(heard[k] for heard in outcome.heard[rank]), np.uint8)
-            values = int(data.max()) + 1  # six or seven bits a byte in some messages
-            assert values in (64, 128, 256)
-            assert stats.chisquare(np.bincount(data, minlength=values)).pvalue > 1e-6
+    assert_uniform(outcome, SERVER, 3, (64, 128, 256))
+    assert_uniform(outcome, CLIENT, 3, (64, 128, 256))
 
 
 def test_weights_reach_the_client_only_under_a_mask(monkeypatch):

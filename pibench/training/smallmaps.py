@@ -76,7 +76,7 @@ def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
     reduced = torch.is_autocast_enabled("cpu")
     kind = torch.get_autocast_dtype("cpu") if reduced else images.dtype
     pixels = images.shape[2] * images.shape[3]
-    if images.device.type != "cpu" or pixels > _largest(kind) or not torch.is_grad_enabled():
+    if pixels > _largest(kind) or not torch.is_grad_enabled():
         return nn.Conv2d.forward(layer, images)
     with torch.autocast("cpu", enabled=False):
         found: Tensor = SmallMapConvolution.apply(images.to(kind), layer.weight.to(kind))  # type: ignore[no-untyped-call]

@@ -49,12 +49,13 @@ def assign_bits(draft: Plan, output_bits: int | None = None) -> Plan:
             break
         best, chosen = plan, chosen | {name}
     most = draft.options.headroom_bits
+    words = _read_as_words(best, early)
     over = [v.name for v in best.values.values() if v.bits > most and v.name not in early]
-    if over := over + [name for name, bits in _read_as_words(best, early).items() if bits > RING_BITS]:
+    if over := over + [name for name, bits in words.items() if bits > RING_BITS]:
         raise UsageError(
             f"values {over[:3]} need more than {most} ring bits", remedy="lower range_bits or fraction_bits"
         )
-    return _joined(_narrowed(best, early))
+    return _joined(_narrowed(best, early, words))
 
 
 def _early(draft: Plan) -> frozenset[str]:
@@ -83,16 +84,16 @@ def _is_layer(step: Step) -> bool:
     return isinstance(step, Product) and isinstance(step.op, ir.Conv | ir.Linear)
 
 
-def _narrowed(plan: Plan, early: frozenset[str]) -> Plan:
+def _narrowed(plan: Plan, early: frozenset[str], words: dict[str, int]) -> Plan:
     """Give every step that works on one word the lowest word of a wide value that it reads."""
-    options, values, steps = plan.options, dict(plan.values), list[Step]()
+    values, steps = dict(plan.values), list[Step]()
     low: dict[str, str] = {}
     for step in plan.steps:
         if step.out not in early:
             for name in step.inputs:
                 if values[name].words > 1 and name not in low:
                     low[name] = f"{name}/low"
-                    values[low[name]] = replace(values[name], name=low[name], bits=options.headroom_bits)
+                    values[low[name]] = replace(values[name], name=low[name], bits=words[name])
                     steps.append(Narrow(out=low[name], inputs=(name,), op=step.op))
             step = replace(step, inputs=tuple(low.get(name, name) for name in step.inputs))
         steps.append(step)

@@ -5,7 +5,6 @@ Rounds are links in the chain of messages, bytes are payload by sender. What eac
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -66,11 +65,11 @@ def options_by_link(
     Messages of a ReLU, and whether the image's ring is wide: what a suite has chosen stays, and what no source makes is
     left out. What a choice computes more is counted.
     """
-    provider, free = Options.parse(dict(options)).provider, dict[str, tuple[Any, ...]]()
+    provider, choices = Options.parse(dict(options)).provider, [options]
     if "relu_messages" not in options and provider not in WITHOUT_PADS:
-        free["relu_messages"] = (4, 2)
+        choices += [{**choice, "relu_messages": 2} for choice in choices]
     if "wide_image" not in options and provider not in WITHOUT_WIDE:
-        free["wide_image"] = (False, True)
+        choices += [{**choice, "wide_image": True} for choice in choices]
 
     def price_s(choice: Mapping[str, Any]) -> float:
         _, gadgets = planned(program, batch, choice)
@@ -78,10 +77,7 @@ def options_by_link(
         widened = sum(gadget.more_macs for gadget in gadgets.values() if isinstance(gadget, WideLayer))
         return wire_s(choice) + OFFER_S * padded + WIDE_S * widened
 
-    choices = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
-    defaults = {name: values[0] for name, values in free.items()}
-    said = [{name: value for name, value in choice.items() if value != defaults[name]} for choice in choices]
-    return min(({**options, **choice} for choice in said), key=price_s)
+    return min(choices, key=price_s)
 
 
 def planned(program: Program, batch: int, options: Mapping[str, Any], kind: type[Options] = Options) -> Planned:

@@ -48,6 +48,10 @@ class Gadget(Generic[StepT, ServerT, ClientT]):
         self.size = plan.count(step.out)  # scalars of the output for a batch
         self.shape = (plan.batch, *self.out.shape)
 
+    def _uniform(self, stream: Stream, count: int) -> Ints:
+        """Draw so many uniform numbers of the output's ring."""
+        return stream.words(count)
+
     def prepare(self, weights: Weights) -> None:
         """Server: get ready for a model, once; `weights` float32, as `product.layer_weights` returns them."""
 
@@ -139,7 +143,7 @@ class PartDrawn(Gadget[StepT, ServerT, PartT]):
 
     def draw_client(self, stream: Stream) -> PartT:
         """Draw the part."""
-        half: PartT = self.client_half(stream.words(self.size))
+        half: PartT = self.client_half(self._uniform(stream, self.size))
         return half
 
     def draw_server(self, stream: Stream) -> ServerT:

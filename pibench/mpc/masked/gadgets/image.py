@@ -34,7 +34,7 @@ class Image(Gadget[Receive, None, ClientHalf]):
 
     def draw_client(self, stream: Stream) -> ClientHalf:
         """Draw the mask."""
-        return ClientHalf(stream.words(self.size))
+        return ClientHalf(self._uniform(stream, self.size))
 
     def draw_server(self, stream: Stream) -> None:
         """Nothing is drawn."""

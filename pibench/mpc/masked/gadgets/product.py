@@ -97,7 +97,7 @@ class LinearLayer(PartDrawn[Product, ServerHalf, ClientHalf]):
 
     def draw_mask(self, stream: Stream) -> Ints:
         """Return B, uniform."""
-        return stream.words(math.prod(self.weight_shape)).reshape(self.weight_shape)
+        return self._uniform(stream, math.prod(self.weight_shape)).reshape(self.weight_shape)
 
     def hide(self, weight: Ints, mask: Ints) -> Host:
         """Return D = W - B as it is sent."""

@@ -21,8 +21,8 @@ from pibench.lowering.program import Weights
 from pibench.mpc.backends.backend import Backend, Bytes, Host, Ints, Stream, rounding_up
 from pibench.mpc.masked.gadgets.gadget import Gadget, Parts
 from pibench.mpc.masked.gadgets.image import ClientHalf as ImageHalf
+from pibench.mpc.masked.gadgets.image import Image
 from pibench.mpc.masked.gadgets.local import Drop, Gathering, Local, PoolSum, Sum
-from pibench.mpc.masked.gadgets.product import ClientHalf as ProductHalf
 from pibench.mpc.masked.gadgets.product import LinearLayer, Product
 from pibench.mpc.masked.gadgets.product import ServerHalf as ProductServerHalf
 from pibench.mpc.masked.gadgets.remask import ClientHalf as FreshHalf
@@ -64,8 +64,11 @@ class Wide(Gadget[Any, Any, Any]):
     def _array(self, words: Words) -> Ints:
         return self.backend.stack(words) if len(words) > 1 else words[0]
 
-    def _flat(self, words: Words) -> Words:
-        return [self.backend.flat(word) for word in words]
+    def _dropped(self, part: Ints, extra: int) -> Words:
+        """Return (input + extra) without its lowest `shift` bits."""
+        value = self.plan.values[self.step.inputs[0]]
+        first, *others = list(part) if value.words > 1 else [part]
+        return wide.shifted_down(wide.carried([first + extra, *others]), self.step.shift, self.out.words)
 
     def _uniform(self, stream: Stream, count: int) -> Ints:
         """Draw uniform numbers of the output's ring: (words, count), or (count,)."""
@@ -81,21 +84,8 @@ class Wide(Gadget[Any, Any, Any]):
         return self._array(wide.from_pieces(list(heard.reshape(self.pieces, count)), self.out.bits))
 
 
-class WideImage(Wide):
+class WideImage(Wide, Image):
     """See image.Receive."""
-
-    client_half = ImageHalf
-
-    def draw_client(self, stream: Stream) -> ImageHalf:
-        """Draw the mask."""
-        return ImageHalf(self._uniform(stream, self.size))
-
-    def draw_server(self, stream: Stream) -> None:
-        """Nothing is drawn."""
-
-    def client_part(self, inputs: list[Ints | None], half: ImageHalf) -> Ints:
-        """Return the mask."""
-        return half.part
 
     def server(self, parts: Parts, half: None) -> Conversation:
         """Take the masked image."""
@@ -121,14 +111,14 @@ class WideLayer(Wide, LinearLayer):
     def __init__(self, plan: Plan, step: Product, backend: Backend) -> None:
         super().__init__(plan, step, backend)
         self.dealt_bytes = PIECE_BYTES * self.pieces * self.size
-        reads = math.prod(self.weight_shape[1:])
+        self._reads = math.prod(self.weight_shape[1:])
         self._weight_words = (*self.shape[: -1 - len(self.out.shape)], *self.weight_shape)
-        self._limb_bits = min(31, (63 - (reads - 1).bit_length()) // 2)  # sums of products of two stay below 2^63
+        self._limb_bits = min(31, (63 - (self._reads - 1).bit_length()) // 2)  # sums of products of two stay below 2^63
 
     @property
     def more_macs(self) -> int:
         """Multiply-accumulates of a batch that one word would not have taken."""
-        return (self.out.words - 1) * self.size * math.prod(self.weight_shape[1:])
+        return (self.out.words - 1) * self.size * self._reads
 
     def prepare(self, weights: Weights) -> None:
         """Encode weights and bias; raises UsageError where products do not fit even of halves of low words."""
@@ -144,10 +134,6 @@ class WideLayer(Wide, LinearLayer):
         lows, self._halved = self.out.words - 1, sum_bits > WHOLE_SUM_BITS
         rows, last = (1 + self._halved) * lows + 1, self.out.bits - wide.WORD_BITS * lows
         self._make(encoded, weights, batch=self.plan.batch * rows, bits=max(PRODUCT_BITS, last))
-
-    def draw_client(self, stream: Stream) -> ProductHalf:
-        """Draw K'."""
-        return ProductHalf(self._uniform(stream, self.size))
 
     # masked weights and products with them
 
@@ -232,14 +218,10 @@ class WideFreshMask(Wide, FreshMask):
         super().__init__(plan, step, backend)
         self.told_width, self.told_count = PIECE_BYTES, self.pieces * self.size
 
-    def draw_client(self, stream: Stream) -> FreshHalf:
-        """Draw the fresh part."""
-        return FreshHalf(self._uniform(stream, self.size))
-
     def tell(self, inputs: list[Ints], half: FreshHalf) -> Ints:
         """Return the old part, truncated, less the fresh one, which hides it."""
-        old = _dropped(self, inputs[0], 0)
-        return self._packed(wide.added(self._flat(old), wide.negated(self._words(self.out, half.part))))
+        old = [self.backend.flat(word) for word in self._dropped(inputs[0], 0)]
+        return self._packed(wide.added(old, wide.negated(self._words(self.out, half.part))))
 
     def hear(self, half: FreshServerHalf, told: Ints | None) -> None:
         """Take the difference."""
@@ -248,7 +230,7 @@ class WideFreshMask(Wide, FreshMask):
 
     def alone(self, inputs: list[Ints], half: FreshServerHalf) -> Ints:
         """Truncate and add the difference."""
-        x = _dropped(self, inputs[0], rounding_up(self.step.shift))
+        x = self._dropped(inputs[0], rounding_up(self.step.shift))
         return self._array(wide.added(x, self._words(self.out, half.gap)))
 
 
@@ -296,7 +278,7 @@ class WideDropping(Wide, Local[Drop]):
 
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Shift the part down: the server's rounded up."""
-        return self._array(_dropped(self, parts[0], rounding_up(self.step.shift) if server else 0))
+        return self._array(self._dropped(parts[0], rounding_up(self.step.shift) if server else 0))
 
 
 class Narrowing(Wide, Local[Narrow]):
@@ -305,13 +287,6 @@ class Narrowing(Wide, Local[Narrow]):
     def apply(self, parts: list[Ints], server: bool) -> Ints:
         """Keep the lowest bits."""
         return self._array(self._input(parts[0]))
-
-
-def _dropped(gadget: Wide, part: Ints, extra: int) -> Words:
-    """Return (part + extra) without its lowest `shift` bits, as words of the gadget's output."""
-    value = gadget.plan.values[gadget.step.inputs[0]]
-    first, *others = list(part) if value.words > 1 else [part]
-    return wide.shifted_down(wide.carried([first + extra, *others]), gadget.step.shift, gadget.out.words)
 
 
 def _whole(halves: Words, top: Ints) -> Words:
