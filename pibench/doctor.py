@@ -133,14 +133,14 @@ def _crypten() -> Iterable[Finding]:
 def _numba() -> Iterable[Finding]:
     version = _version("numba")
     try:
-        from pibench.mpc import kernelcache
+        from pibench import kernelcache
 
         importlib.import_module("pibench.mpc.backends.with_numpy")  # what every run imports
     except Exception as error:  # a numba that does not fit numpy raises more than ImportError
         remedy = "set NUMBA_CACHE_DIR to a folder of yours" if "cache" in str(error) else "pip install --upgrade numba"
         yield Finding("numba", "fail", f"{version or 'not installed'}: {error}", remedy)
     else:
-        yield Finding("numba", "ok", f"{version}, keeps compiled kernels in {kernelcache.where()} (NUMBA_CACHE_DIR)")
+        yield Finding("numba", "ok", f"{version}, keeps compiled kernels below {kernelcache.where()} (NUMBA_CACHE_DIR)")
 
 
 def _ports() -> Iterable[Finding]:

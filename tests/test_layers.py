@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pibench"
 # From the ground up; a module may import its own layer and those below. Longest prefix wins.
 LAYERS = (
     {"pibench", "pibench.errors", "pibench.numbers", "pibench.processes", "pibench.registry"},
-    {"pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.mpc.kernelcache"},
+    {"pibench.library", "pibench.documents", "pibench.mpc.spec", "pibench.kernelcache"},
     {"pibench.networks.spec", "pibench.networks.card", "pibench.suite"},
     {"pibench.records", "pibench.lowering", "pibench.links"},
     {"pibench.networks", "pibench.mpc"},

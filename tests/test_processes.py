@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pibench import processes
-from pibench.mpc import kernelcache
+from pibench import kernelcache, processes
 
 TRAPS = ("secrets", "hmac", "queue", "torch", "numpy", "json", "tempfile", "pibench")
 MODEL = """

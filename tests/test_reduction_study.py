@@ -57,6 +57,13 @@ def test_a_base_network_is_trained_and_described_without_its_cards_teacher(tmp_p
     assert made.recipe["distillation"] is None
 
 
+def test_parts_that_a_card_was_trained_with_frozen_are_not_frozen_in_a_reduction(tmp_path: Path) -> None:
+    card = little_card(tmp_path).model_copy(update={"recipe": {"epochs": 1, "frozen": ["conv1"]}})
+    assert all("frozen" not in task.recipe for task in tasks_of(Study(card, (512,))).values())
+    with pytest.raises(UsageError, match="changes every part"):
+        little_study(tmp_path, overrides={"frozen": ["conv1"]})
+
+
 def test_a_masked_base_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = little_card(tmp_path).model_copy(update={"network": little(activation="masked")})
     with pytest.raises(UsageError, match="little is masked already"):

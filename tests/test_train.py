@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 
 from pibench.cli import main
 from pibench.errors import PibenchError, UsageError
+from pibench.networks.build import build
 from pibench.networks.card import Card, load_card
 from pibench.training.augment import Augmenter, draw_view, resize
-from pibench.training.checkpoint import load_checkpoint, read_metadata
+from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss
 from pibench.training.plan import TeacherChoice
 from pibench.training.progress import Lines, Progress
 from pibench.training.recipe import Distillation, Phase, Recipe, recipe_for
 from pibench.training.runs import Job, run_job, with_teacher
-from pibench.training.train import Trainer
+from pibench.training.train import Trainer, freeze
 
 CARD = """
 name: {name}
@@ -83,6 +84,34 @@ def test_phases_set_the_size_of_the_images() -> None:
         {"epochs": 10, "phases": [{"until": 0.4, "pixels": 20}, {"until": 0.7, "pixels": 24}]}
     )
     assert [recipe.pixels_at(epoch) for epoch in (0, 3, 4, 6, 7, 9)] == [20, 20, 24, 24, None, None]
+
+
+def test_frozen_parts_keep_weights_and_statistics(card: Card, in_tmp: Path) -> None:
+    start = in_tmp / "start.safetensors"
+    save_checkpoint(start, build(card.network).state_dict(), {})
+    recipe = Recipe.model_validate({**QUICK, "frozen": ["conv1", "layer1.0"]})
+    trainer = Trainer(card, make_data(), recipe, in_tmp / "state.safetensors", start=start)
+    before = {name: value.clone() for name, value in trainer.module.state_dict().items()}
+    trainer.run()
+    moved = {name for name, value in trainer.module.state_dict().items() if not torch.equal(value, before[name])}
+    kept = set(before) - moved
+    assert kept == {name for name in before if name.startswith(("conv1.", "layer1.0."))}
+    assert {"bn1.running_mean", "layer2.0.conv1.weight", "linear.weight"} <= moved
+
+
+@pytest.mark.parametrize("name", ["layer9", ""])
+def test_a_frozen_part_that_is_not_there_is_named(name: str, card: Card) -> None:
+    with pytest.raises(UsageError, match=f"small has no '{name}'") as told:
+        freeze(build(card.network), [name], card)
+    assert told.value.remedy == "it has conv1, bn1, relu, pool, layer1, layer2, linear"
+
+
+def test_random_weights_are_not_frozen_nor_all_of_them(card: Card, in_tmp: Path) -> None:
+    recipe = Recipe.model_validate({**QUICK, "frozen": ["conv1"]})
+    with pytest.raises(UsageError, match="would keep random weights"):
+        Trainer(card, make_data(), recipe, in_tmp / "state.safetensors")
+    with pytest.raises(UsageError, match="nothing of small is left to train"):
+        freeze(build(card.network), ["conv1", "bn1", "layer1", "layer2", "linear"], card)
 
 
 def test_a_recipes_name_depends_on_settings_alone() -> None:

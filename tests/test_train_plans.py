@@ -24,6 +24,11 @@ def card(in_tmp: Path) -> Card:
     return make_card(in_tmp)
 
 
+def test_widening_needs_a_start() -> None:
+    with pytest.raises(ValueError, match="widen needs a start"):
+        Round(card="small", widen=True)
+
+
 # -- what is missing is trained ------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pibench.training.plan import TeacherChoice
     from pibench.training.progress import Report
 
+# Turns that a thread of torch's waits for others before it sleeps, some 100 us: by default it waits longer, and keeps a
+# core from threads that are waited for themselves (four times as slow beside another process).
+BRIEFLY = "10000"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", BRIEFLY)
     import torch
 
     from pibench.training.progress import best_report

@@ -1,5 +1,5 @@
 """Two parties, their wire, and the protocols that run a program between them."""
 
-from pibench.mpc.kernelcache import settle
+from pibench.kernelcache import settle
 
 settle()  # before anything below imports numba

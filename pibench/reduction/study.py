@@ -35,7 +35,9 @@ class Study:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of every recipe; methods' schedules derive from them
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a base network that no method handles."""
+        """Raise UsageError for a base network that no method handles, and for recipes that none can follow."""
+        if self.overrides.get("frozen"):
+            raise UsageError("a reduction changes every part of a network", remedy="leave recipe.frozen out")
         if self.card.network.activation == "masked":
             raise UsageError(
                 f"{self.card.name} is masked already, and its masks would be lost",
@@ -58,7 +60,7 @@ class Study:
             options.pop("samples", None)
         return Task(
             name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
-            action=action, recipe=recipe_for(card.dataset, recipe).model_dump(), options=options,
+            action=action, recipe=recipe_for(card.dataset, recipe).model_dump(exclude={"frozen"}), options=options,
             provenance=card.provenance, note=card.note or "",
         )  # fmt: skip
 
@@ -131,12 +133,15 @@ class Study:
         return max(1, round(int(self._recipe({})["epochs"]) * share))
 
     def _own_recipe(self) -> dict[str, Any]:
-        return {name: value for name, value in (self.card.recipe or {}).items() if name != "distillation"}
+        others = {"distillation", "frozen"}  # what a card's own training had beside the network: a teacher, a start
+        return {name: value for name, value in (self.card.recipe or {}).items() if name not in others}
 
     def _recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return a complete recipe; what a method gives is last, for it derived that from what was overridden."""
         whole = {"epochs": self.epochs} if self.epochs else {}
-        return recipe_for(self.card.dataset, {**self._own_recipe(), **whole, **self.overrides, **given}).model_dump()
+        return recipe_for(self.card.dataset, {**self._own_recipe(), **whole, **self.overrides, **given}).model_dump(
+            exclude={"frozen"}
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pibench.kernelcache import settle
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from pibench.networks.card import Card
+
+settle()  # before anything below imports numba
 
 
 def ensure_trained(card: Card, tell: Callable[[str], None] = lambda _: None) -> Path | None:

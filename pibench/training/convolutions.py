@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pibench.training.smallmaps import convolve, is_small_map_layer
+from pibench.training.smallmaps import convolve_by_products, products_pay
+from pibench.training.winograd import convolve_in_tiles, tiles_pay
 
 FEW_CHANNELS = 16
+WAYS = ((tiles_pay, convolve_in_tiles), (products_pay, convolve_by_products))  # the first that pays is taken
 
 
 @contextmanager
@@ -27,16 +30,32 @@ def trained_convolutions(module: nn.Module) -> Iterator[None]:
     Outputs and gradients are the same up to rounding.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu"]
-    small, sampled = ([layer for layer in layers if fits(layer)] for fits in (is_small_map_layer, _is_sampled))
-    for layer in small:
-        layer.forward = partial(convolve, layer)  # type: ignore[method-assign]
+    wide, sampled = ([layer for layer in layers if fits(layer)] for fits in (_is_plain, _is_sampled))
+    for layer in wide:
+        layer.forward = partial(_convolve, layer)  # type: ignore[method-assign]
     for layer in sampled:
         layer.forward = partial(_sampled_first, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer in small + sampled:
+        for layer in wide + sampled:
             del layer.forward
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias)
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, None) and layer.padding_mode == "zeros"
+
+
+def _convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """Convolve by what is fastest for these images and their gradients."""
+    reduced = torch.is_autocast_enabled("cpu")
+    kind = torch.get_autocast_dtype("cpu") if reduced else images.dtype
+    convolve = next((way for pays, way in WAYS if pays(layer, images.shape, kind)), None)
+    if convolve is None or not torch.is_grad_enabled():
+        return nn.Conv2d.forward(layer, images)
+    with torch.autocast("cpu", enabled=False):
+        return convolve(images.to(kind), layer.weight.to(kind))
 
 
 def _is_sampled(layer: nn.Conv2d) -> bool:

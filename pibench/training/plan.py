@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pibench.documents import Strict, parse, problems_of
 from pibench.errors import UsageError
@@ -30,8 +30,15 @@ class Round(Strict):
     name: Name | None = None  # of the result, where it is not the card's name: an earlier cycle, say
     teachers: list[TeacherChoice] | None = None  # instead of the plan's
     start: str | None = None  # a round's name or a file; tensors that fit by name and shape are copied
+    widen: bool = False  # the start is a narrower network, whose channels are copied until they fill this one
     recipe: dict[str, Any] | None = None  # instead of the card's
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Round:
+        if self.widen and self.start is None:
+            raise ValueError("widen needs a start")
+        return self
 
     @property
     def result(self) -> str:

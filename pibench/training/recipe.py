@@ -54,6 +54,7 @@ class Recipe(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     precision: Precision = "float32"
     channels_last: bool = False
+    frozen: list[str] = []  # modules that keep weights and statistics: what comes first costs no backward pass then
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -37,6 +37,7 @@ class Job:
     state: Path  # folder of resumable states and of the teachers' logits
     teachers: Sequence[TeacherChoice] = ()
     start: Path | None = None
+    widen: bool = False
 
 
 def job_of(item: Round, plan: Plan, state: Path) -> Job:
@@ -45,7 +46,7 @@ def job_of(item: Round, plan: Plan, state: Path) -> Job:
     teachers = [_teacher_of(item, choice, plan, state) for choice in plan.teachers_of(item)]
     recipe = with_teacher(recipe_for(card.dataset, plan.recipe_of(item) or card.recipe), bool(teachers))
     start = _made(item, item.start, "starts from", plan, state) if item.start else None
-    return Job(card, recipe, state / f"{item.result}.safetensors", state, teachers, start)
+    return Job(card, recipe, state / f"{item.result}.safetensors", state, teachers, start, item.widen)
 
 
 def _teacher_of(item: Round, choice: TeacherChoice, plan: Plan, state: Path) -> TeacherChoice:
@@ -130,6 +131,7 @@ def run_job(
         teachers=[read_teacher(choice, job.state, job.card) for choice in job.teachers],
         teacher_folder=job.state / "teachers",
         start=job.start,
+        widen=job.widen,
         report=report,
         device=device,
     )
@@ -145,6 +147,7 @@ def metadata(job: Job, trainer: Trainer, data: Dataset, accuracy: float) -> dict
     """Return what a checkpoint says about itself."""
     before = read_metadata(job.start) if job.start else {}
     start = {"name": job.start.stem, "sha256": file_sha256(job.start)} if job.start else None
+    widened = {"widened": True} if job.widen else {}
     return {
         "card": job.card.name,
         "card_sha256": job.card.sha256,
@@ -156,7 +159,7 @@ def metadata(job: Job, trainer: Trainer, data: Dataset, accuracy: float) -> dict
         "n_test": len(data.test_labels),
         "worst_class": trainer.judgement.worst if trainer.judgement else None,
         "epochs": job.recipe.epochs,
-        "start": start,  # weights that training began with, where not fresh
+        "start": start and start | widened,  # weights that training began with, where not fresh
         "epochs_before": int(before.get("epochs", 0)) + int(before.get("epochs_before", 0)),
         "seed": job.recipe.seed,
         "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",

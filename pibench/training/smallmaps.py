@@ -64,22 +64,15 @@ def weight_gradient(images: Tensor, outputs: Tensor) -> Tensor:
     return found.permute(0, 3, 1, 2)
 
 
-def is_small_map_layer(layer: nn.Conv2d) -> bool:
-    """Whether it is a layer whose small maps are worth it."""
-    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias)
+def products_pay(layer: nn.Conv2d, shape: torch.Size, kind: torch.dtype) -> bool:
+    """Whether the products win for a layer's images (N, C, H, W) in this precision."""
     wide = min(layer.in_channels, layer.out_channels) >= CHANNELS
-    return wide and shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, None) and layer.padding_mode == "zeros"
+    return wide and len(shape) == 4 and shape[2] * shape[3] <= _largest(kind)
 
 
-def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
-    """Convolve, the gradient by products where maps are small."""
-    reduced = torch.is_autocast_enabled("cpu")
-    kind = torch.get_autocast_dtype("cpu") if reduced else images.dtype
-    pixels = images.shape[2] * images.shape[3]
-    if pixels > _largest(kind) or not torch.is_grad_enabled():
-        return nn.Conv2d.forward(layer, images)
-    with torch.autocast("cpu", enabled=False):
-        found: Tensor = SmallMapConvolution.apply(images.to(kind), layer.weight.to(kind))  # type: ignore[no-untyped-call]
+def convolve_by_products(images: Tensor, weight: Tensor) -> Tensor:
+    """Convolve (N, C, H, W) with (O, C, 3, 3), the weight's gradient by products."""
+    found: Tensor = SmallMapConvolution.apply(images, weight)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pibench.errors import DataError, PibenchError
+from pibench.errors import DataError, PibenchError, UsageError
 from pibench.networks.build import build
 from pibench.networks.card import Card
 from pibench.training.augment import Augmenter, View, draw_view, generator, resize
@@ -27,6 +27,7 @@ from pibench.training.interrupts import held_back
 from pibench.training.judging import Judgement, evaluate, judge
 from pibench.training.progress import Progress, Report, silent
 from pibench.training.recipe import Recipe
+from pibench.training.starts import copy_matching, widen_into
 
 SAVE_EVERY_S = 180.0  # an interruption costs this much at most
 GLANCE = 2000  # test images looked at after every epoch but the last, which takes all
@@ -73,12 +74,19 @@ class Pace:
         self.spent_s, self.pixels = self.spent_s + step_s, self.pixels + pixels
 
 
-def copy_matching(module: nn.Module, state: dict[str, Tensor]) -> int:
-    """Copy those tensors of `state` whose name and shape fit; returns how many did."""
-    own = module.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    module.load_state_dict({**own, **fitting})
-    return len(fitting)
+def freeze(module: nn.Module, names: Sequence[str], card: Card) -> list[nn.Module]:
+    """Let the parts of a network that `names` tells take no gradients; returns them.
+
+    Raises UsageError for a name that no part has, and where nothing is left to train.
+    """
+    parts = dict(module.named_modules())
+    if unknown := [name for name in names if not name or name not in parts]:
+        has = ", ".join(name for name, _ in module.named_children())
+        raise UsageError(f"frozen: {card.name} has no {', '.join(map(repr, unknown))}", remedy=f"it has {has}")
+    frozen = [parts[name].requires_grad_(False) for name in names]
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise UsageError(f"frozen: nothing of {card.name} is left to train")
+    return frozen
 
 
 class Trainer:
@@ -94,21 +102,25 @@ class Trainer:
         teachers: Sequence[Teacher] = (),
         teacher_folder: Path | None = None,
         start: Path | None = None,
+        widen: bool = False,
         report: Report = silent,
         device: str = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.card, self.data, self.recipe, self.state_path = card, data.to(self.device), recipe, state_path
-        self.teachers, self.report, self.start = teachers, report, start
+        self.teachers, self.report, self.start, self.widen = teachers, report, start, widen
         self.place = Place()
         self.judgement: Judgement | None = None  # of the finished network
         torch.manual_seed(recipe.seed)
         self.module = build(card.network)
-        if start is not None and not copy_matching(self.module, load_checkpoint(start)[0]):
-            raise DataError(f"no tensor in it fits {card.name}", where=str(start))
+        if start is not None:
+            self._begin(start)
         if recipe.channels_last:
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module = self.module.to(self.device)
+        if recipe.frozen and start is None:
+            raise UsageError(f"{card.name}: frozen parts would keep random weights", remedy="give a start (a plan's)")
+        self._frozen = freeze(self.module, recipe.frozen, card)
         for teacher in teachers:
             teacher.module.to(self.device)
         self.optimizer = torch.optim.SGD(
@@ -123,6 +135,13 @@ class Trainer:
         self.logits = ViewLogits(teachers, self.data, recipe, folder, self._note)
         self.steps_an_epoch = max(1, len(data.train_labels) // recipe.batch_size)
         self._pace = Pace()
+
+    def _begin(self, start: Path) -> None:
+        state = load_checkpoint(start)[0]
+        if self.widen:
+            widen_into(self.module, state, self.recipe.seed)
+        elif not copy_matching(self.module, state):
+            raise DataError(f"no tensor in it fits {self.card.name}", where=str(start))
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -156,6 +175,8 @@ class Trainer:
         kept = self.logits[view_number] if self._cached() else None
         order = torch.randperm(count, generator=generator("order", recipe.seed, epoch)).to(self.device)
         self.module.train()
+        for part in self._frozen:
+            part.eval()
         for step in range(self.place.step, self.steps_an_epoch):
             index = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             began = time.monotonic()
@@ -267,6 +288,7 @@ class Trainer:
             "dataset": self.data.name,
             "teachers": [teacher.sha256 for teacher in self.teachers],
             "start": file_sha256(self.start) if self.start else None,
+            **({"widen": True} if self.widen else {}),
         }
 
     def save(self) -> None:

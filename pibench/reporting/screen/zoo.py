@@ -136,6 +136,10 @@ def _teachers(meta: dict[str, Any]) -> str:
     return ", ".join(named)
 
 
+def _beginning(start: dict[str, Any]) -> str:
+    return f"weights of {start['name']}{' made wider' if start.get('widened') else ''} to begin with"
+
+
 def _details(entry: Entry) -> str:
     meta = entry.meta
     reduction = meta.get("reduction", {})
@@ -150,7 +154,8 @@ def _details(entry: Entry) -> str:
         f"{reduction['epochs_in_all']} epochs in all, of {each:,} images each" if each else "",
         "in bfloat16" if recipe.get("precision") == "bfloat16" else "",
         sizes,
-        f"weights of {meta['start']['name']} to begin with" if meta.get("start") else "",
+        _beginning(meta["start"]) if meta.get("start") else "",
+        f"{', '.join(frozen)} kept as they were" if (frozen := recipe.get("frozen")) else "",
         f"seed {meta['seed']}",
         duration(float(meta["wall_s"])),
         f"trained weights {float(meta['trained']['accuracy']):.2f} %" if "trained" in meta else "",

@@ -21,15 +21,15 @@ def settle() -> None:
 
 
 def where() -> str:
-    """Return where compiled kernels are kept."""
+    """Return the folder below which compiled kernels are kept."""
     chosen = os.environ.get(VARIABLE)
     return chosen or str(next((folder for folder in _of_numba() if _writable(folder)), "nowhere"))
 
 
 def _of_numba() -> tuple[Path, Path]:
-    """Return the folders that numba tries by itself."""
+    """Return the folders below which numba tries by itself: beside each source, and the user's."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(__file__).parent / "ring" / "__pycache__", Path(home) / "numba"
+    return Path(__file__).parent, Path(home) / "numba"
 
 
 def _writable(folder: Path) -> bool:
