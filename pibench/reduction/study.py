@@ -52,7 +52,6 @@ class Study:
         card = self.card
         options = self._part()
         action: Action = "train"
-        recipe = {**self._own_recipe(), **self.overrides}
         if self.checkpoint is not None:
             action = "given"
             options |= {"sha256": _sha256(self.checkpoint), "path": str(self.checkpoint.resolve())}
@@ -60,7 +59,7 @@ class Study:
             options.pop("samples", None)
         return Task(
             name=card.name, title=card.title, method=card.method, dataset=card.dataset, network=card.network,
-            action=action, recipe=recipe_for(card.dataset, recipe).model_dump(exclude={"frozen"}), options=options,
+            action=action, recipe=self._complete({}, {}), options=options,
             provenance=card.provenance, note=card.note or "",
         )  # fmt: skip
 
@@ -139,9 +138,11 @@ class Study:
     def _recipe(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return a complete recipe; what a method gives is last, for it derived that from what was overridden."""
         whole = {"epochs": self.epochs} if self.epochs else {}
-        return recipe_for(self.card.dataset, {**self._own_recipe(), **whole, **self.overrides, **given}).model_dump(
-            exclude={"frozen"}
-        )
+        return self._complete(whole, given)
+
+    def _complete(self, whole: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        recipe = recipe_for(self.card.dataset, {**self._own_recipe(), **whole, **self.overrides, **given})
+        return recipe.model_dump(exclude={"frozen"})  # no reduction has any; tasks' keys stay as they were
 
 
 def _sha256(path: Path) -> str:

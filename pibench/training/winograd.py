@@ -166,7 +166,7 @@ def _run(kernel: Callable[[Floats, Floats], None], pixels: Tensor, tiles: Tensor
         kernel(pixels.numpy(), tiles.numpy())
 
 
-# The four kernels go between pixels (N, H, W, C) and tiles (36, T + 1, C), an image a thread.
+# The four kernels go between pixels (N, H, W, C) and tiles (36, T + 1, C); threads share images or tiles.
 
 
 def _both_sides(matrix: Matrix) -> Any:
@@ -289,29 +289,28 @@ def _spread_transposed(pixels: Floats, tiles: Floats) -> None:
                             pixels[image, y + i, x + j, c] += window[6 * i + j, c]
 
 
+@njit(cache=True, nogil=True)
+def _corner(tile: int, width: int) -> int:
+    """Return the row of pixels (rows, C) where a tile's outputs begin, in maps of `width` pixels."""
+    across = width // TILE
+    return TILE * (tile // across * width + tile % across)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _gather(pixels: Floats, tiles: Floats) -> None:
     """Compute y = A^T M A of every tile."""
-    count, height, width, channels = pixels.shape
-    down, across, all_tiles = height // TILE, width // TILE, tiles.shape[1]
+    width, channels = pixels.shape[2:]
+    rows = tiles.shape[1]
     to, from_ = pixels.reshape(-1, channels), tiles.reshape(-1, channels)
-    for image in prange(count):
-        for p in range(down):
-            for q in range(across):
-                tile = (image * down + p) * across + q
-                pixel = (image * height + TILE * p) * width + TILE * q
-                _OUT(from_, tile, 6 * all_tiles, all_tiles, to, pixel, width, 1)
+    for tile in prange(rows - 1):
+        _OUT(from_, tile, 6 * rows, rows, to, _corner(tile, width), width, 1)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _gather_transposed(pixels: Floats, tiles: Floats) -> None:
     """Compute dM = A dy A^T of every tile."""
-    count, height, width, channels = pixels.shape
-    down, across, all_tiles = height // TILE, width // TILE, tiles.shape[1]
+    width, channels = pixels.shape[2:]
+    rows = tiles.shape[1]
     from_, to = pixels.reshape(-1, channels), tiles.reshape(-1, channels)
-    for image in prange(count):
-        for p in range(down):
-            for q in range(across):
-                tile = (image * down + p) * across + q
-                pixel = (image * height + TILE * p) * width + TILE * q
-                _OUT_TURNED(from_, pixel, width, 1, to, tile, 6 * all_tiles, all_tiles)
+    for tile in prange(rows - 1):
+        _OUT_TURNED(from_, _corner(tile, width), width, 1, to, tile, 6 * rows, rows)
