@@ -6,9 +6,9 @@ the weights, M = V U for each of 36 places and y = A^T M A, every step is linear
 the same steps transposed, dM = A dy A^T, dU = V^T dM, dw = G^T dU G, dV = dM U^T, dx = B dV B^T, overlaps added up.
 Results differ from the direct ones by some 1e-5 of their largest.
 
-Measured in a trial of the same steps on two cores with AVX2 (batch 128, forward and backward, ms, torch's own and
-these): 64 channels of 32x32 pixels 255 and 168, 128 of 16x16 215 and 91, 128 of 8x8 63 and 26, 256 of 8x8 170 and 67,
-512 of 4x4 202 and 104.
+Measured on two cores with AVX2 (batch 128, forward and backward, best of four, ms, torch's own and these): 64 channels
+of 32x32 pixels 218 and 183, of 16x16 63 and 38, 128 of 16x16 248 and 104, of 8x8 60 and 28, 256 of 8x8 160 and 71, of
+4x4 42 and 24, 512 of 4x4 229 and 98.
 Below 64 channels there is nothing to gain.
 """
 
