@@ -83,6 +83,9 @@ SHORT = {
     "linear_offline": Short("digits-tiny --check", r"digits-tiny: \d+ layers"),
     "papers": Short("record.json --figure figure.svg", r"masked over loopback.*R² = "),
     "soak": Short("--inferences 40", r"41 inferences in .*worst logit error [\d.e-]+\n", (0, 1)),  # too short to judge
+    "training_steps": Short(
+        "digits-tiny --layers --pixels 8 --batch 2 --rounds 1", r"float32 512 .*tiles .*bfloat16 .*ratio \d+\.\d\d"
+    ),
     "truncations": Short("--values 2000 --planted 10000", r"2,000 values, 0 off"),
     "zoos": Short("--of cifar", r"2 networks: 1 lowers, 1 refused, 0 wrong", before=zoo),
 }  # fmt: skip

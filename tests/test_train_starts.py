@@ -54,6 +54,14 @@ def test_a_wider_network_begins_with_the_narrower_ones_answers(narrow: AnyNetwor
     assert torch.allclose(target(images), want, rtol=1e-3, atol=1e-4)
 
 
+def test_counters_that_a_shipped_file_lacks_are_not_missed() -> None:
+    source, target = trained(build(ResNetSpec(**RESNET, base_width=4))), build(ResNetSpec(**RESNET, base_width=8))
+    shipped = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
+    widen_into(target.eval(), shipped, 1)
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(target(images), source(images), rtol=1e-3, atol=1e-4)
+
+
 def test_copies_learn_different_things() -> None:
     source, target = trained(build(ResNetSpec(**RESNET, base_width=4))), build(ResNetSpec(**RESNET, base_width=8))
     widen_into(target, source.state_dict(), 1)

@@ -123,10 +123,14 @@ def test_the_matrices_make_a_filtering_exactly() -> None:
     ],
 )  # fmt: skip
 def test_it_is_taken_where_it_wins(
-    channels: tuple[int, int], size: tuple[int, int], kind: torch.dtype, wins: bool
+    monkeypatch: pytest.MonkeyPatch, channels: tuple[int, int], size: tuple[int, int], kind: torch.dtype, wins: bool
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     layer = nn.Conv2d(*channels, 3, padding=1, bias=False)
-    assert winograd.tiles_pay(layer, torch.Size((2, channels[0], *size)), kind) is wins
+    shape = torch.Size((2, channels[0], *size))
+    assert winograd.tiles_pay(layer, shape, kind) is wins
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not winograd.tiles_pay(layer, shape, kind)
 
 
 def test_training_takes_it_and_inference_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +142,7 @@ def test_training_takes_it_and_inference_does_not(monkeypatch: pytest.MonkeyPatc
         return real(images, weight)
 
     monkeypatch.setattr(convolutions, "WAYS", ((winograd.tiles_pay, noted),))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     module = nn.Sequential(
         nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Conv2d(64, 64, 3, padding=1, bias=False),
         nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False),

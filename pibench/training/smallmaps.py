@@ -5,12 +5,12 @@ and short in the pixels. On shifted views of the padded input each of the nine t
 images * pixels) by (images * pixels x inputs). Which maps are small enough was measured (batch 128, two cores, ms,
 torch's own and these):
 
-    channels, map    AMX, bfloat16    AVX-512, bfloat16    AVX-512, float32
-    512, 2x2            33 -> 4.5        26.9 -> 16.2          28.7 -> 9.9
-    256, 2x2                              4.8 -> 4.5            4.6 -> 2.9
-    512, 4x4            43 -> 12         54.4 -> 62.2          41.2 -> 37.2
-    256, 4x4                             14.2 -> 16.8           8.2 -> 10.3
-    256, 8x8            equal            53.7 -> 64.1          29.4 -> 39.6
+    channels, map    AMX, bfloat16    AVX-512 with bfloat16    AVX-512, bfloat16    AVX-512, float32
+    512, 2x2            33 -> 4.5             9.9 -> 3.0            26.9 -> 16.2          28.7 -> 9.9
+    256, 2x2                                                         4.8 -> 4.5            4.6 -> 2.9
+    512, 4x4            43 -> 12             16.1 -> 11.9           54.4 -> 62.2          41.2 -> 37.2
+    256, 4x4                                  4.5 -> 3.2            14.2 -> 16.8           8.2 -> 10.3
+    256, 8x8            equal                12.4 -> 12.5           53.7 -> 64.1          29.4 -> 39.6
 
 Below 256 channels there is nothing to gain (128 at 2x2, one core: 2.05 and 2.36 in bfloat16).
 """
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 CHANNELS = 256  # from which on the products win
 ALWAYS = 4  # pixels of a map up to which the products win everywhere
-WITH_TILES = 16  # and in bfloat16 where the CPU has matrix tiles (AMX)
+IN_BFLOAT16 = 16  # and in bfloat16 where the CPU multiplies in it (AMX, AVX512_BF16)
 
 
 class SmallMapConvolution(torch.autograd.Function):
@@ -78,5 +78,5 @@ def convolve_by_products(images: Tensor, weight: Tensor) -> Tensor:
 
 def _largest(kind: torch.dtype) -> int:
     """Return the pixels of the largest map that counts as small."""
-    tiles = kind == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return WITH_TILES if tiles else ALWAYS
+    multiplied = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return IN_BFLOAT16 if kind == torch.bfloat16 and multiplied else ALWAYS

@@ -25,6 +25,8 @@ def widen_into(module: nn.Module, state: dict[str, Tensor], seed: int) -> None:
     Raises DataError where a tensor's widths are no whole multiples, or `state` lacks it.
     """
     own, rng = module.state_dict(), torch.Generator().manual_seed(seed)
+    counters = {name: value for name, value in own.items() if value.dim() == 0}  # shipped files have none
+    state = {**counters, **state}
     if unfit := [name for name in own if name not in state or not _is_multiple(state[name], own[name])]:
         had = tuple(state[unfit[0]].shape) if unfit[0] in state else "not there"
         raise DataError(f"cannot be widened: {unfit[0]} of {tuple(own[unfit[0]].shape)} is {had} in it")
