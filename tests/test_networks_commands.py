@@ -24,7 +24,7 @@ def test_ls_takes_a_kind_and_a_pattern(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["ls", "networks", "drd-c100-*", "--json"]) == EXIT_OK
     rows = json.loads(capsys.readouterr().out)["networks"]
     assert [row["relus"] for row in rows] == sorted((row["relus"] for row in rows), reverse=True)
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert main(["list", "networks", "no-such-network"]) == EXIT_NOTHING_SELECTED
 
 

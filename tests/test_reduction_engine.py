@@ -27,7 +27,7 @@ from pibench.reduction.deepreshape import choose
 from pibench.reduction.equalize import solve
 from pibench.reduction.tasks import Cache, Result, Task
 
-METHODS = ["deepreduce", "deepreshape", "snl", "senet", "coordinate", "prune", "poly"]
+METHODS = ["deepreduce", "deepreshape", "snl", "senet", "coordinate", "taylor", "prune", "poly"]
 
 
 @pytest.fixture

@@ -21,14 +21,15 @@ from pibench.networks.card import load_card
 from pibench.networks.census import census
 from pibench.reduction import drive, forecast
 from pibench.reduction.coordinate import CoordinateSearch, Judges, own_statistics
-from pibench.reduction.gates import GatedReLU, install, keep_largest, restore, set_masks
+from pibench.reduction.gates import GatedReLU, Granularity, install, keep_largest, restore, set_masks
 from pibench.reduction.masks import import_masks
 from pibench.reduction.matching import MatchedTrainer, Tap, mismatch
-from pibench.reduction.search import Setting
+from pibench.reduction.search import Setting, batches
 from pibench.reduction.senet import SenetSearch, relu_sensitivity, share_by_stage, share_out
 from pibench.reduction.snl import SnlSearch
 from pibench.reduction.study import Study
 from pibench.reduction.tasks import Result, Task
+from pibench.reduction.taylor import TaylorSearch
 from pibench.training.checkpoint import save_checkpoint
 from pibench.training.distill import Teacher, distillation_loss
 from pibench.training.recipe import Distillation, Precision, Recipe
@@ -41,7 +42,7 @@ class QuickSearch(CoordinateSearch):
     tries: int = 3
 
 
-SEARCHES = {"snl": SnlSearch, "senet": SenetSearch, "coordinate": QuickSearch}
+SEARCHES = {"snl": SnlSearch, "senet": SenetSearch, "coordinate": QuickSearch, "taylor": TaylorSearch}
 
 
 def setting(budget: int, epochs: int = 4, precision: Precision = "float32", **fields: object) -> Setting:
@@ -249,6 +250,49 @@ def test_judging_leaves_batchnorm_as_it_was() -> None:
         assert torch.allclose(module(3 * images + 1), a, atol=0.2)  # the batch's own mean and spread are taken out
     assert all(torch.equal(module.state_dict()[k], v) for k, v in before.items())
     assert {(m.momentum, m.training) for m in norms} == {(0.1, False)}
+
+
+def moved(search: TaylorSearch, name: str, position: int, images: Tensor) -> float:
+    """Return the second order of how far answers move without a gate: KL(before || after) / step^2, in nats."""
+    module, gate, step = search.setting.module.eval().double(), search.gates[name].gate, 1e-3
+    with torch.no_grad():
+        before = module(images.double()).log_softmax(1)
+        gate.view(-1)[position] = 1 - step
+        after = module(images.double()).log_softmax(1)
+        gate.view(-1)[position] = 1
+    return float((before.exp() * (before - after)).sum(1).mean()) / step**2
+
+
+@pytest.mark.parametrize("granularity", ["pixel", "channel"])
+def test_importance_tells_how_far_answers_move_without_a_relu(granularity: Granularity) -> None:
+    s = setting(300, granularity=granularity)
+    search = TaylorSearch(s, judged=1024)
+    several = [search.importance() for search.epoch in range(16)]  # the same images, classes drawn anew
+    images = torch.cat([batch for batch, _ in batches(s.data, s.recipe, 0)])
+    told, found = [], []
+    for name, gate in search.gates.items():
+        score = torch.stack([each[name] for each in several]).mean(0).flatten() * gate.elements_a_gate / 2
+        for position in range(0, len(score), max(1, len(score) // 24)):
+            told.append(float(score[position]))
+            found.append(moved(search, name, position, images))
+    assert all(p.grad is None for p in s.module.parameters())
+    assert sum(told) == pytest.approx(sum(found), rel=0.1)
+    assert torch.corrcoef(torch.tensor([told, found]))[0, 1] > 0.9
+
+
+def test_the_least_important_close_and_stay_closed() -> None:
+    search = TaylorSearch(setting(300), judged=256)
+    first = {name: score.clone() for name, score in search.importance().items()}
+    search.close(700)
+    assert search.relus() == 700
+    closed = {name: gate.gate == 0 for name, gate in search.gates.items()}
+    gone = torch.cat([first[name][mask] for name, mask in closed.items()])
+    kept = torch.cat([first[name][~mask] for name, mask in closed.items()])
+    assert float(gone.max()) <= float(kept.min())
+    search.close(300)
+    assert search.relus() == 300
+    assert all((search.gates[name].gate[mask] == 0).all() for name, mask in closed.items())
+    assert search.setting.module.training
 
 
 def test_a_state_of_another_task_is_left_alone(tmp_path: Path) -> None:

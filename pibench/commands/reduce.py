@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pibench.reduction.output import Row
     from pibench.reduction.study import Study
 
-METHODS = ("deepreduce", "deepreshape", "snl", "senet", "coordinate", "prune", "poly")
+METHODS = ("deepreduce", "deepreshape", "snl", "senet", "coordinate", "taylor", "prune", "poly")
 ALIASES = {"hybrenet": "deepreshape", "pruning": "prune", "drd": "deepreduce"}
 CACHE = Path(".pibench/reduce")
 

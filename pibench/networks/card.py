@@ -15,7 +15,7 @@ from pibench.library import data_folders as data_folders  # known by this name, 
 from pibench.library import is_file, resolve
 from pibench.networks.spec import Network
 
-Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "coordinate", "pruning", "poly"]
+Method = Literal["full", "deepreduce", "deepreshape", "snl", "senet", "coordinate", "taylor", "pruning", "poly"]
 
 
 class Published(Strict):

@@ -27,6 +27,7 @@ from pibench.reduction.senet import SenetSearch, relu_sensitivity
 from pibench.reduction.snl import SnlSearch
 from pibench.reduction.steps import changed_any
 from pibench.reduction.tasks import Cache, Option, Result, Task
+from pibench.reduction.taylor import TaylorSearch
 from pibench.training.augment import generator
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.data import Dataset, load_dataset
@@ -226,8 +227,12 @@ def _coordinate(setting: Setting, options: Mapping[str, Option]) -> Search:
     return CoordinateSearch(setting, block=block, tries=tries, judged=judged, tolerance=tolerance, within=within)
 
 
+def _taylor(setting: Setting, options: Mapping[str, Option]) -> Search:
+    return TaylorSearch(setting, judged=int(options["judged"] or 1))
+
+
 SEARCHES: dict[str, Callable[[Setting, Mapping[str, Option]], Search]] = {
-    "snl": _snl, "senet": _senet, "coordinate": _coordinate,
+    "snl": _snl, "senet": _senet, "coordinate": _coordinate, "taylor": _taylor,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Methods that start from the trained network: masks, channel pruning, polynomials. A search, then tuning.
 
-What each search does stands in its own module (snl.py, senet.py, coordinate.py, pruning.py, polynomial.py); here is
-only the order.
+What each search does stands in its own module (snl.py, senet.py, coordinate.py, taylor.py, pruning.py, polynomial.py);
+here is only the order.
 """
 
 from __future__ import annotations
@@ -102,6 +102,17 @@ def coordinate(study: Study) -> Generator[Wave, Results, list[Task]]:
         "within": study.word("within", "site"),
     }
     kind = _Kind("coordinate", "coordinate", "coordinate descent", "reconstructed", note, options)
+    return (yield from _two_steps(study, kind, changed_any(study.card.network, activation="masked")))
+
+
+def taylor(study: Study) -> Generator[Wave, Results, list[Task]]:
+    """Close the ReLUs of least second-order Taylor importance, with epochs under the teacher between; tune."""
+    note = "Importance by Fisher's information, measured anew before every epoch: this project's reading of the idea."
+    options: dict[str, Option] = {
+        "granularity": study.word("granularity", "pixel"),
+        "judged": int(study.number("judged", 4096)),
+    }
+    kind = _Kind("taylor", "taylor", "Taylor importance", "reconstructed", note, options)
     return (yield from _two_steps(study, kind, changed_any(study.card.network, activation="masked")))
 
 

@@ -19,7 +19,6 @@ Blocks of 100 and up to 100 tries are the defaults of the authors' earlier code 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,8 +27,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pibench.reduction.gates import open_gates
-from pibench.reduction.search import Search, batches, weight_parameters
+from pibench.reduction.closing import ClosingSearch
+from pibench.reduction.search import batches
 from pibench.training.augment import generator
 from pibench.training.distill import distillation_loss, mean_logits, precision_of
 from pibench.training.recipe import Distillation
@@ -47,72 +46,39 @@ class Judges:
 
 
 @dataclass
-class CoordinateSearch(Search):
-    """The masks' search; gates are 0 or 1 and never learn."""
+class CoordinateSearch(ClosingSearch):
+    """The masks' search."""
 
     block: int = 100  # ReLUs that close at once
     tries: int = 100  # blocks drawn at most for one that closes
     judged: int = 256  # images
     tolerance: float = 0.0  # of the loss, at which a block is taken without looking on
     within: Within = "site"
-    full: int = -1  # ReLUs at the start
     drops: int = 0
     looks: int = 0  # blocks judged
     _weights: Tensor = field(init=False, repr=False)  # ReLUs of each gate
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for gate in self.gates.values():
-            gate.gate.requires_grad_(False)
         self._weights = torch.cat([torch.full((g.gate.numel(),), g.elements_a_gate) for g in self.gates.values()])
-        self.full = self.relus()
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Return SGD on the weights at a tenth of the recipe's rate, for they are trained already."""
-        recipe = self.setting.recipe
-        weights = weight_parameters(self.setting.module)
-        return torch.optim.SGD(weights, recipe.lr * 0.1, recipe.momentum, weight_decay=recipe.weight_decay)
-
-    def before_epoch(self) -> None:
-        """Close blocks down to what is left open in this epoch."""
-        judges, due = self._judges(), self._due()
+    def close(self, due: int) -> None:
+        """Close the cheapest of some random blocks, one after another."""
+        judges = self._judges()
         with torch.no_grad(), own_statistics(self.setting.module):
             cost = self._loss(judges)
             while (excess := self.relus() - due) > 0:
                 cost = self._drop(judges, cost, excess)
 
-    def after_step(self) -> None:
-        """Leave the gates alone."""
-
-    def after_epoch(self) -> None:
-        """Stop where nothing is left to close."""
-        self.done = self.epoch >= self.setting.recipe.epochs
-
-    def masks(self) -> dict[str, Tensor]:
-        """Return the gates as they stand."""
-        return {n: (g.gate.detach() > 0.5).expand(g.shape).clone() for n, g in self.gates.items()}
-
-    def relus(self) -> int:
-        """Return the ReLUs behind gates at 1."""
-        return open_gates(self.gates, 0.5)
-
     def numbers(self) -> dict[str, Any]:
         """Return the start and how often a block was drawn."""
-        return {"full": self.full, "drops": self.drops, "looks": self.looks}
+        return {**super().numbers(), "drops": self.drops, "looks": self.looks}
 
     def describe(self) -> str:
         """Say how many ReLUs are left."""
         return f", {self.relus():,} ReLUs after {self.drops} blocks of {self.looks} judged"
 
     # -- blocks --------------------------------------------------------------------------------------------------
-
-    def _due(self) -> int:
-        """Return how many ReLUs may be open in this epoch."""
-        budget, epochs = self.setting.budget, self.setting.recipe.epochs
-        if self.epoch + 1 >= epochs:
-            return budget
-        share = math.log(max(budget, 1) / max(self.full, 1)) * (self.epoch + 1) / epochs
-        return max(budget, round(self.full * math.exp(share)))
 
     def _drop(self, judges: Judges, before: float, excess: int) -> float:
         """Close the cheapest of some blocks, of at most `excess` ReLUs or one gate; returns the loss with it closed."""

@@ -15,6 +15,7 @@ METHODS: dict[str, Method] = {
     "snl": byweight.snl,
     "senet": byweight.senet,
     "coordinate": byweight.coordinate,
+    "taylor": byweight.taylor,
     "prune": byweight.prune,
     "poly": byweight.poly,
 }

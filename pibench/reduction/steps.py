@@ -26,7 +26,7 @@ def reducible(spec: AnyNetwork) -> Reducible:
     """Return the description if its family has the steps' fields; raises UsageError where it has not."""
     if isinstance(spec, ReducedSpec):
         return spec
-    remedy = "use a resnet, vgg, mobilenet or wideresnet card, or a method by masks (snl, senet, coordinate)"
+    remedy = "use a resnet, vgg, mobilenet or wideresnet card, or a method by masks (snl, senet, coordinate, taylor)"
     raise UsageError(f"stages of the family '{spec.family}' cannot be culled", remedy=remedy)
 
 

@@ -17,7 +17,7 @@ from pibench.documents import Strict
 from pibench.networks.card import Card
 from pibench.networks.spec import Network
 
-Action = Literal["given", "train", "snl", "senet", "coordinate", "prune", "poly"]
+Action = Literal["given", "train", "snl", "senet", "coordinate", "taylor", "prune", "poly"]
 Option = str | int | float | bool | None
 VERSION = 1  # of what the actions do; raised when the same task would come out differently
 
@@ -55,7 +55,7 @@ class Task(Strict):
     @property
     def epochs(self) -> int:
         """Epochs that this task trains."""
-        return int(self.recipe["epochs"]) if self.action in {"train", "snl", "senet", "coordinate"} else 0
+        return int(self.recipe["epochs"]) if self.action in {"train", "snl", "senet", "coordinate", "taylor"} else 0
 
     def images_an_epoch(self, images: int) -> int:
         """Return how many of a data set's training images this task trains on: all but those held out, or `samples`."""

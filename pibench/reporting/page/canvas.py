@@ -210,6 +210,7 @@ def _marker(x: float, y: float, shape: str, size: float) -> tuple[Point, ...]:
     corners, turn, reach = {
         "triangle": (3, -90.0, 1.32), "down": (3, 90.0, 1.32), "diamond": (4, -90.0, 1.25), "hexagon": (6, 0.0, 1.1),
         "pentagon": (5, -90.0, 1.15), "star": (10, -90.0, 1.4), "left": (3, 180.0, 1.32),
+        "right": (3, 0.0, 1.32),
     }.get(shape, (4, -90.0, 1.25))  # fmt: skip
     points = []
     for index in range(corners):

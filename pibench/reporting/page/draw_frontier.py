@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pibench.numbers import axis_seconds, seconds, short
 from pibench.reporting.cells import Cell, Ladder
-from pibench.reporting.page.canvas import Canvas, words_width
-from pibench.reporting.page.labels import Label, place
+from pibench.reporting.page.canvas import Canvas, Words, words_width
+from pibench.reporting.page.labels import Label, overlap, place, words_box
 from pibench.reporting.page.plotframe import Frame, Series, frame, legend
 from pibench.reporting.page.theme import MARKERS, METHOD_TITLES, method_marker, method_role
 from pibench.reporting.scales import padded
@@ -151,17 +151,22 @@ def _one_point_line(
     if not area.top < y < area.bottom:
         return
     canvas.line(area.left, y, area.right, y, "muted", 1, (4.0, 4.0))
-    words = f"{reference.removeprefix('the ')} less 1 point"
-    if words_width(words, 11) > 0.4 * (area.right - area.left):
-        words = "the most accurate less 1 point"
-    wide = words_width(words, 11) + 60.0
+    told = [f"{reference.removeprefix('the ')} less 1 point", "the most accurate less 1 point", "less 1 point"]
+    if words_width(told[0], 11) > 0.4 * (area.right - area.left):
+        del told[0]
+    spots = [spot for words in told for spot in _along(area, y, words)]
+    spot = min(
+        spots, key=lambda spot: sum(overlap(words_box(spot), (x - 14, at - 9, x + 14, at + 9)) for x, at in marks)
+    )
+    canvas.text(spot.x, spot.y, spot.text, size=spot.size, anchor=spot.anchor, role="muted", halo=True)
 
-    def crowd(place: tuple[float, float]) -> int:
-        return sum(abs(x - place[0]) < wide * 0.75 and abs(at - place[1] + 4) < 16 for x, at in marks)
 
-    places = [(x, base) for base in (y + 13, y - 5) for x in (area.left + wide / 2 - 26, area.right - wide / 2 + 26)]
-    x, base = min(places, key=crowd)
-    canvas.text(x, base, words, size=11, anchor="middle", role="muted", halo=True)
+def _along(area: Frame, y: float, words: str) -> list[Words]:
+    """Return places for words along a line, below and above it: its ends, then what lies between."""
+    half = words_width(words, 11) / 2 + 4
+    first, last = area.left + half, area.right - half
+    across = [first, last, *(first + (last - first) * step / 12 for step in range(1, 12))]
+    return [Words(x, base, words, 11, "middle", "muted") for base in (y + 13, y - 5) for x in across]
 
 
 def _latency_half(

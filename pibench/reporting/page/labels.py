@@ -64,7 +64,7 @@ def _near(label: Label, size: float, above: bool) -> list[Spot]:
     gap, x, y = 13.0 if label.bold else 9.0, label.x, label.y  # the headline's network wears a ring
     near: list[Spot] = [
         (x + gap, y + size * 0.35, "start"), (x - gap, y + size * 0.35, "end"),
-        (x, y - gap, "middle"), (x, y + gap + size * 0.7, "middle"),
+        (x, y - gap - 1.0, "middle"), (x, y + gap + size * 0.7, "middle"),
         (x + gap * 0.7, y - gap * 0.8, "start"), (x - gap * 0.7, y - gap * 0.8, "end"),
         (x + gap * 0.7, y + gap + size * 0.4, "start"), (x - gap * 0.7, y + gap + size * 0.4, "end"),
     ]  # fmt: skip

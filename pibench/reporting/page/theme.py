@@ -19,6 +19,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "m-snl": ("#0f7668", "#4fc3ae"),
     "m-senet": ("#8347a0", "#c9a0e2"),
     "m-coordinate": ("#4652b8", "#a3adf7"),
+    "m-taylor": ("#3d7317", "#98cf62"),
     "m-pruning": ("#7d6614", "#cdbb5c"),
     "m-poly": ("#b12c68", "#f084b4"),
     "m-other": ("#5b6472", "#9aa3b2"),
@@ -42,6 +43,7 @@ MARKERS: dict[str, str] = {
     "snl": "diamond",
     "senet": "hexagon",
     "coordinate": "left",
+    "taylor": "right",
     "pruning": "down",
     "poly": "star",
 }
@@ -52,6 +54,7 @@ METHOD_TITLES: dict[str, str] = {
     "snl": "SNL",
     "senet": "SENet",
     "coordinate": "coordinate descent",
+    "taylor": "Taylor importance",
     "pruning": "channel pruning",
     "poly": "polynomial",
 }
