@@ -186,13 +186,15 @@ def _latency_half(
         if len(points) > 1:
             canvas.path(points, "muted", 1.5, (5.0, 4.0))
     labels, names = [], short_names(ladder.cells)
+    tight = canvas.width < 500 and len(cells) > CROWD
     for cell in cells:
         x, y = area.x(cell.relu_count), area.y(cell.online_s)
         if cell.online:
             canvas.line(x, area.y(cell.online.low), x, area.y(cell.online.high), method_role(cell.method), 2)
         _mark(canvas, x, y, cell, chosen)
-        name = "" if cell.score else f"{names[cell.network]} "  # others are named in the half above
-        labels.append(Label(x, y, name + seconds(cell.online_s), bold=cell is chosen))
+        name = "" if cell.score else names[cell.network]  # others are named in the half above
+        told = [name] if name and tight else [name, seconds(cell.online_s)]
+        labels.append(Label(x, y, " ".join(filter(None, told)), bold=cell is chosen))
     place(canvas, labels, area.box)
 
 
