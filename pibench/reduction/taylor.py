@@ -51,7 +51,7 @@ class TaylorSearch(ClosingSearch):
         s = self.setting
         sums = {name: torch.zeros_like(gate.gate) for name, gate in self.gates.items()}
         seen = 0
-        with judged(s.module):
+        with as_in_use(s.module):
             for images, _ in batches(s.data, s.recipe, self.epoch):
                 for name, moved in self._moved(images, seen):
                     sums[name] += moved.square().sum(0) / self.gates[name].elements_a_gate
@@ -82,7 +82,7 @@ class TaylorSearch(ClosingSearch):
 
 
 @contextmanager
-def judged(module: nn.Module) -> Iterator[None]:
+def as_in_use(module: nn.Module) -> Iterator[None]:
     """Let a network compute as it will in use, and train on afterwards."""
     module.eval()
     try:

@@ -192,9 +192,10 @@ def _latency_half(
         if cell.online:
             canvas.line(x, area.y(cell.online.low), x, area.y(cell.online.high), method_role(cell.method), 2)
         _mark(canvas, x, y, cell, chosen)
-        name = "" if cell.score else names[cell.network]  # others are named in the half above
-        told = [name] if name and tight else [name, seconds(cell.online_s)]
-        labels.append(Label(x, y, " ".join(filter(None, told)), bold=cell is chosen))
+        told = seconds(cell.online_s)
+        if not cell.score:  # others are named in the half above
+            told = names[cell.network] if tight else f"{names[cell.network]} {told}"
+        labels.append(Label(x, y, told, bold=cell is chosen))
     place(canvas, labels, area.box)
 
 
