@@ -8,9 +8,10 @@ Results differ from the direct ones by some 1e-5 of their largest.
 
 Measured on two cores with AVX2 (batch 128, forward and backward, best of four, ms, torch's own and these): 64 channels
 of 32x32 pixels 218 and 183, of 16x16 63 and 38, 128 of 16x16 248 and 104, of 8x8 60 and 28, 256 of 8x8 160 and 71, of
-4x4 42 and 24, 512 of 4x4 229 and 98. Below 64 channels there is nothing to gain, nor on a processor with AVX-512, where
-torch's own have the wider registers (EPYC 9005, a step of the full ResNet18 1.15 s with torch's own, 1.32 s with
-these; `python ci/training_steps.py --layers resnet18-c100 --precision float32` times both).
+4x4 42 and 24, 512 of 4x4 229 and 98. Below 64 channels there is nothing to gain, nor on a processor
+with AVX-512, where torch's own have the wider registers (EPYC 9005, best of three: 64 channels of 32x32 pixels 78 and
+122, of 16x16 15 and 42, 128 of 16x16 55 and 59, 256 of 8x8 53 and 51, 512 of 4x4 61 and 65).
+`python ci/training_steps.py --layers --precision float32` times both.
 """
 
 from __future__ import annotations
