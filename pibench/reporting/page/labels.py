@@ -92,10 +92,11 @@ def place(
     """Write labels at the place that covers least, near their points if there is room; all of them are written.
 
     `above`: first try above to the left, then below to the right, out of the way of a staircase.
-    `obstacles`: marks without a label. Words that stand there already are kept clear of.
+    `obstacles`: marks without a label. Marks and words that stand there already are kept clear of.
     """
     marks = [*((label.x, label.y) for label in labels), *obstacles]
     taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in marks]
+    taken += [mark_box(item) for item in canvas.items if isinstance(item, Shape) and item.tip and item.closed]
     taken += [words_box(item) for item in canvas.items if isinstance(item, Words)]
     ordered = sorted(labels, key=lambda label: not label.bold)
     spots: dict[Label, tuple[float, Spot]] = {}
