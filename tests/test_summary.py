@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from fakes import fake_record
+from fakes import FakeNetwork, fake_record
 
 from pibench.cli import main
 from pibench.records.files import save_record
 from pibench.records.record import Record, Trust
 from pibench.reporting.answer import answer, main_ladder
-from pibench.reporting.screen.fitting import fitted, wrapped
+from pibench.reporting.screen.fitting import MOST_ROWS, fitted, wrapped
 from pibench.reporting.screen.summary import summary
 from pibench.reporting.view import view_of
 
@@ -37,6 +39,15 @@ def test_a_wider_screen_has_more_columns_and_a_narrower_one_says_what_it_leaves_
     assert "rounds" in "".join(wide)
     assert "rounds" not in "".join(narrow)
     assert any(line.startswith("not shown in 60 columns: ") for line in narrow)
+
+
+@pytest.mark.parametrize("left_out", [0, 1, 2])
+def test_a_long_table_leaves_out_more_than_the_line_that_says_so(left_out: int) -> None:
+    many = [FakeNetwork(f"n{k}", 5000 - 100 * k, 20_000_000, 9, 350) for k in range(MOST_ROWS + left_out)]
+    lines = summary(fake_record(networks=many, protocols=("masked",), sessions=2), 80)
+    rows = [line for line in lines if re.match(r"n\d+ ", line)]
+    assert len(rows) == len(many) - (left_out if left_out > 1 else 0)
+    assert (f"and {left_out} more networks" in lines) == (left_out > 1)
 
 
 def test_wrong_answers_are_no_latency_and_are_said() -> None:

@@ -55,7 +55,8 @@ def _table(cells: Sequence[Cell], record: Record, width: int) -> list[str]:
     trust = {c.protocol: _trust(record, c.case_id) for c in cells}
     at = {(c.network, c.protocol): c for c in cells}
     networks = sorted({c.network: c for c in cells}.values(), key=lambda c: (-c.relu_count, -c.macs))
-    shown = networks[:MOST_ROWS]
+    # a line that says that one is left out would take as much room as its row
+    shown = networks if len(networks) == MOST_ROWS + 1 else networks[:MOST_ROWS]
     counts = [count(c.relu_count) if c.macs else MISSING for c in shown]
     columns: list[tuple[int, list[str]]] = [  # importance (0 stays), heading, whom it trusts, values
         (0, ["network", "", *(c.network for c in shown)]),
@@ -70,7 +71,7 @@ def _table(cells: Sequence[Cell], record: Record, width: int) -> list[str]:
     for index, (title, value) in enumerate((("rounds", _rounds), ("sent both ways", _sent), ("offline", _offline))):
         columns.append((20 + index, [title, f"of {first}", *(value(at.get((c.network, first))) for c in shown)]))
     lines, left = fitted(columns, width)
-    more = [f"and {len(networks) - MOST_ROWS} more networks"] if len(networks) > MOST_ROWS else []
+    more = [f"and {len(networks) - len(shown)} more networks"] if len(networks) > len(shown) else []
     hidden = [name for name in left if name in protocols]
     more += [f"not shown in {width} columns: {', '.join(hidden)}"] if hidden else []
     return [*lines, *(line for text in more for line in wrapped(text, width))]
