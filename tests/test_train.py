@@ -154,6 +154,15 @@ def test_views_are_functions_of_seed_and_number() -> None:
     assert not draw_view(50, 4, False, 1, 3).flips.any()
 
 
+def test_an_image_is_flipped_in_every_other_view() -> None:
+    flips = [draw_view(200, 4, True, 1, view).flips for view in range(4)]
+    assert torch.equal(flips[0], ~flips[1])
+    assert torch.equal(flips[0], flips[2])
+    assert torch.equal(flips[1], flips[3])
+    assert 60 < int(flips[0].sum()) < 140
+    assert not torch.equal(flips[0], draw_view(200, 4, True, 2, 0).flips)
+
+
 def test_a_batch_is_cut_and_flipped_as_the_view_says() -> None:
     images = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).reshape(2, 1, 4, 4)
     view = draw_view(2, 1, True, 0, 0)

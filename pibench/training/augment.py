@@ -30,10 +30,16 @@ class View:
 
 
 def draw_view(count: int, crop: int, flip: bool, seed: int, view: int, device: torch.device | None = None) -> View:
-    """Draw view number `view` of `count` images; it is the same on every device."""
+    """Draw view number `view` of `count` images; it is the same on every device.
+
+    Which images are flipped is drawn once; each is flipped in every other view, since an image twice teaches less than
+    an image and its mirror image (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", alternating flip).
+    """
     rng = generator("view", seed, view)
     rows, columns = (torch.randint(0, 2 * crop + 1, (count,), generator=rng) for _ in range(2))
-    flips = torch.rand(count, generator=rng) < (0.5 if flip else 0.0)
+    flips = torch.zeros(count, dtype=torch.bool)
+    if flip:
+        flips = (torch.rand(count, generator=generator("flips", seed)) < 0.5) ^ bool(view % 2)
     return View(rows.to(device), columns.to(device), flips.to(device))
 
 

@@ -42,6 +42,7 @@ class Recipe(Strict):
     lr: Rate = 0.1
     schedule: Schedule = "onecycle"
     warmup: Fraction = 0.15  # share of all steps in which a one-cycle schedule climbs
+    floor: Fraction = 0.0  # share of the rate that a cosine ends at
     milestones: list[Fraction] = [0.5, 0.75]  # of a step schedule: tenfold smaller at each, as fractions of all steps
     momentum: Decay = 0.9
     nesterov: bool = True
@@ -52,6 +53,7 @@ class Recipe(Strict):
     phases: list[Phase] = []
     distillation: Distillation | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    averaged: Fraction = 0.0  # share of the epochs, the last ones, whose mean weights are the result
     precision: Precision = "float32"
     channels_last: bool = False
     frozen: list[str] = []  # modules that keep weights and statistics: what comes first costs no backward pass then
@@ -79,7 +81,8 @@ class Recipe(Strict):
         climb = self.warmup if self.schedule == "onecycle" else 0.0
         if done < climb:
             return self.lr * (0.05 + 0.95 * done / climb)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - climb) / max(1 - climb, 1e-9)))
+        fall = 0.5 * (1 + math.cos(math.pi * (done - climb) / max(1 - climb, 1e-9)))
+        return self.lr * (self.floor + (1 - self.floor) * fall)
 
     def pixels_at(self, epoch: int) -> int | None:
         """Return the image size of an epoch where it is smaller than the data set's own."""
@@ -87,6 +90,10 @@ class Recipe(Strict):
             if epoch < phase.until * self.epochs:
                 return phase.pixels
         return None
+
+    def averages_at(self, epoch: int) -> bool:
+        """Return whether an epoch's weights are part of the mean."""
+        return epoch >= self.epochs * (1 - self.averaged)
 
 
 # What a card without a recipe is trained with; small images of digits need neither many epochs nor flips.

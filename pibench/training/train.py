@@ -19,6 +19,7 @@ from pibench.errors import DataError, PibenchError, UsageError
 from pibench.networks.build import build
 from pibench.networks.card import Card
 from pibench.training.augment import Augmenter, View, draw_view, generator, resize
+from pibench.training.averaging import EVERY_STEPS, STATISTICS_IMAGES, WeightAverage
 from pibench.training.checkpoint import file_sha256, load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.convolutions import trained_convolutions
 from pibench.training.data import Dataset, normalise
@@ -121,6 +122,7 @@ class Trainer:
         if recipe.frozen and start is None:
             raise UsageError(f"{card.name}: frozen parts would keep random weights", remedy="give a start (a plan's)")
         self._frozen = freeze(self.module, recipe.frozen, card)
+        self._average = WeightAverage(self.module) if recipe.averaged else None
         for teacher in teachers:
             teacher.module.to(self.device)
         self.optimizer = torch.optim.SGD(
@@ -164,6 +166,7 @@ class Trainer:
             with held_back():
                 self.save()
             raise
+        self.module = self._result()
         self.judgement = judge(self.module, self.data.test_images, self.data.test_labels, self.data)
         return self.judgement.accuracy
 
@@ -183,6 +186,8 @@ class Trainer:
             with held_back():
                 loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
                 self._count(step + 1, loss, hits, len(index))
+                if self._average and recipe.averages_at(epoch) and (step + 1) % EVERY_STEPS == 0:
+                    self._average.add(self.module)
             self._pace.add(time.monotonic() - began, self._size(epoch))
             yield
 
@@ -224,7 +229,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         n = min(GLANCE, len(self.data.test_labels))
-        glance = evaluate(self.module, self.data.test_images[:n], self.data.test_labels[:n], self.data)
+        glance = evaluate(self._result(), self.data.test_images[:n], self.data.test_labels[:n], self.data)
         place, epoch = self.place, self.place.epoch + 1
         row = {"epoch": epoch, "loss": place.loss, "train_accuracy": place.train_accuracy, "test_accuracy": glance}
         row |= {"n_test": n, "wall_s": round(place.wall_s, 1)}
@@ -233,6 +238,23 @@ class Trainer:
             self.place = Place(epoch, 0, place.wall_s, [*place.history, row])
         self.report(told)
         self.save()
+
+    def _result(self) -> nn.Module:
+        """Return what training has made so far: the mean of the weights, where some are averaged."""
+        if self._average is None or not self._average.places:
+            return self.module
+        with precision_of(self.recipe, self.device):
+            return self._average.module(self._statistics_batches(), self.recipe.frozen)
+
+    def _statistics_batches(self) -> Iterator[Tensor]:
+        recipe, data = self.recipe, self.data
+        view = draw_view(len(data.train_labels), recipe.crop, recipe.flip, recipe.seed, 0, self.device)
+        indices = torch.arange(min(STATISTICS_IMAGES, len(data.train_labels)), device=self.device)
+        for index in torch.split(indices, recipe.batch_size):
+            images = normalise(self.augmenter.batch(view, index), data.mean, data.std)
+            if recipe.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            yield images
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -298,6 +320,8 @@ class Trainer:
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
+        if self._average:
+            tensors |= {f"average.{name}": value for name, value in self._average.tensors().items()}
         save_checkpoint(self.state_path, tensors, {"identity": self.identity(), "place": self.place.__dict__})
 
     def resume(self) -> bool:
@@ -310,5 +334,8 @@ class Trainer:
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 kept = momentum.clone(memory_format=torch.preserve_format)
                 self.optimizer.state[parameter]["momentum_buffer"] = kept.to(self.device)
+        if self._average:
+            average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+            self._average.restore(average)
         self.place = Place(**meta["place"])
         return True
