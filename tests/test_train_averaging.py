@@ -67,6 +67,7 @@ def test_the_result_is_the_mean_of_the_places_on_the_way(card: Card, in_tmp: Pat
 
 def test_statistics_are_those_of_the_batches_in_the_mean_network() -> None:
     module, batches = small(), [torch.rand(8, 1, 9, 9) for _ in range(5)]
+    module(torch.full((8, 1, 9, 9), 100.0))  # statistics of another place, which must not count
     renew_statistics(module, batches)
     first = module[0](torch.cat(batches))
     torch.testing.assert_close(module[1].running_mean, first.mean((0, 2, 3)))
