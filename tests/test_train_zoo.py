@@ -102,6 +102,12 @@ def test_the_table_says_what_is_known(trained: Path, in_tmp: Path, capsys: pytes
     reduced = Entry(entry.card, entry.path, {**entry.meta, **made}, None, None)
     assert "| full | cpu |" in markdown([reduced])
     assert "3 epochs in all, of 12,800 images each" in markdown([reduced])
+    assert "down to" not in page
+    assert "the mean of" not in page
+    recipe = {**entry.meta["recipe"], "lr": 0.08, "floor": 0.25, "averaged": 0.65}
+    averaged = markdown([Entry(entry.card, entry.path, {**entry.meta, "recipe": recipe}, None, None)])
+    assert "onecycle to 0.08 and down to 0.02, weight decay" in averaged
+    assert "the mean of the weights over the last 65% of the epochs" in averaged
     assert main(["zoo", "--folder", "zoo"]) == 0
     assert "small" in capsys.readouterr().out
 

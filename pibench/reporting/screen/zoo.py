@@ -147,13 +147,17 @@ def _details(entry: Entry) -> str:
     recipe = meta["recipe"]
     how = recipe.get("distillation")
     sizes = ", ".join(f"{p['pixels']} pixels up to {p['until']:.0%} of the epochs" for p in recipe.get("phases", []))
+    floor, averaged = recipe.get("floor", 0.0), recipe.get("averaged", 0.0)
     rate = f"{recipe['schedule']} to {recipe['lr']}"
+    if floor:
+        rate += f" and down to {floor * recipe['lr']:.2g}"
     parts = [
         f"SGD, batch {recipe['batch_size']}, {rate}, weight decay {recipe['weight_decay']}",
         f"distilled (T = {how['temperature']}, weight {how['weight']}, {how['views'] or 'new'} views)" if how else "",
         f"{reduction['epochs_in_all']} epochs in all, of {each:,} images each" if each else "",
         "in bfloat16" if recipe.get("precision") == "bfloat16" else "",
         sizes,
+        f"the mean of the weights over the last {averaged:.0%} of the epochs" if averaged else "",
         _beginning(meta["start"]) if meta.get("start") else "",
         f"{', '.join(frozen)} kept as they were" if (frozen := recipe.get("frozen")) else "",
         f"seed {meta['seed']}",
