@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_train import QUICK, make_card, make_data
-from test_train_interrupts import Stop, assert_same_run
+from test_train_interrupts import assert_ends_as_uninterrupted
 from torch import nn
 
 from pibench.networks.build import build
@@ -42,7 +42,7 @@ def test_a_rate_ends_at_its_floor(schedule: str) -> None:
     assert rates[-1] == pytest.approx(0.05, rel=1e-3)
 
 
-@pytest.mark.parametrize(("averaged", "first"), [(0.0, 20), (0.65, 7), (0.1, 18), (1.0, 0)])
+@pytest.mark.parametrize(("averaged", "first"), [(0.0, 20), (0.65, 7), (0.1, 18), (0.01, 19), (1.0, 0)])
 def test_the_last_share_of_the_epochs_is_averaged(averaged: float, first: int) -> None:
     recipe = Recipe(epochs=20, averaged=averaged)
     assert [epoch for epoch in range(20) if recipe.averages_at(epoch)] == list(range(first, 20))
@@ -98,17 +98,24 @@ def test_frozen_parts_are_as_they_began_in_the_result(card: Card, in_tmp: Path) 
 
 @pytest.mark.parametrize("at", [(0, 3), (2, 3), (3, 0), (3, 6), (4, 0)])
 def test_an_interrupted_average_ends_as_an_uninterrupted_one(card: Card, in_tmp: Path, at: tuple[int, int]) -> None:
-    recipe, data = recipe_for("digits", {**AVERAGED, "channels_last": True}), make_data()
-    whole = run_job(Job(card, recipe, in_tmp / "a.safetensors", in_tmp), data=data)
+    assert_ends_as_uninterrupted(card, recipe_for("digits", {**AVERAGED, "channels_last": True}), in_tmp, at)
 
-    def stop(p: Progress) -> None:
-        if (p.epoch, p.step) == at:
-            raise Stop
 
-    job = Job(card, recipe, in_tmp / "b.safetensors", in_tmp)
-    with pytest.raises(Stop):
-        run_job(job, data=data, report=stop)
-    assert_same_run(whole, run_job(job, data=data))
+def test_epochs_of_few_steps_are_averaged_at_their_ends(
+    card: Card, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "EVERY_STEPS", 30)
+    trainer = Trainer(card, make_data(), recipe_for("digits", AVERAGED), in_tmp / "x.state.safetensors")
+    ends: list[torch.Tensor] = []
+
+    def look(p: Progress) -> None:
+        if p.epoch in (2, 3) and p.step == 6:
+            ends.append(trainer.module.get_submodule("linear").weight.detach().clone())
+
+    trainer.report = look
+    trainer.run()
+    torch.testing.assert_close(trainer.module.get_submodule("linear").weight.detach(), torch.stack(ends).mean(0))
+    assert not torch.equal(ends[0], ends[1])
 
 
 def test_the_accuracy_on_the_way_is_that_of_the_mean(card: Card, in_tmp: Path) -> None:

@@ -17,7 +17,7 @@ from pibench.networks.card import Card
 from pibench.training.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from pibench.training.interrupts import held_back
 from pibench.training.progress import Progress
-from pibench.training.recipe import recipe_for
+from pibench.training.recipe import Recipe, recipe_for
 from pibench.training.runs import Job, run_job
 from pibench.training.train import Trainer
 
@@ -33,19 +33,23 @@ class Stop(KeyboardInterrupt):
 
 @pytest.mark.parametrize("at", [(0, 3), (1, 0), (2, 5)])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(card: Card, in_tmp: Path, at: tuple[int, int]) -> None:
-    recipe, data = recipe_for("digits", {**QUICK, "channels_last": True}), make_data()
-    whole = run_job(Job(card, recipe, in_tmp / "a.safetensors", in_tmp), data=data)
+    assert_ends_as_uninterrupted(card, recipe_for("digits", {**QUICK, "channels_last": True}), in_tmp, at)
+
+
+def assert_ends_as_uninterrupted(card: Card, recipe: Recipe, folder: Path, at: tuple[int, int]) -> None:
+    """Check that training interrupted at (epoch, step), and gone on with, ends as training that was not."""
+    data = make_data()
+    whole = run_job(Job(card, recipe, folder / "a.safetensors", folder), data=data)
 
     def stop(p: Progress) -> None:
         if (p.epoch, p.step) == at:
             raise Stop
 
-    job = Job(card, recipe, in_tmp / "b.safetensors", in_tmp)
+    job = Job(card, recipe, folder / "b.safetensors", folder)
     with pytest.raises(Stop):
         run_job(job, data=data, report=stop)
-    assert (in_tmp / "b.state.safetensors").is_file()
-    resumed = run_job(job, data=data)
-    assert_same_run(whole, resumed)
+    assert (folder / "b.state.safetensors").is_file()
+    assert_same_run(whole, run_job(job, data=data))
 
 
 def assert_same_run(whole: Path, resumed: Path) -> None:

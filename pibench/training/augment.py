@@ -20,6 +20,9 @@ def generator(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
+DRAWN = "alternating flips"  # how a view is drawn: another word where that changes, so that kept answers are not reused
+
+
 @dataclass(frozen=True)
 class View:
     """One augmented copy of a set of images, drawn up but not carried out: an offset and a flip an image."""

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-EVERY_STEPS = 30  # an average of neighbouring steps is hardly another one
-STATISTICS_IMAGES = (
-    5120  # over all pixels of a map a channel's mean is within 1.4 % of its deviation, from these at worst
-)
+EVERY_STEPS = 30  # of an epoch, and at its end: an average of neighbouring steps is hardly another one
+STATISTICS_IMAGES = 5120  # whose batches give batch norm its statistics
 
 
 class WeightAverage:

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pibench.training.augment import Augmenter, draw_view
+from pibench.training.augment import DRAWN, Augmenter, draw_view
 from pibench.training.checkpoint import load_checkpoint, save_checkpoint
 from pibench.training.data import Dataset, normalise
 from pibench.training.recipe import Distillation, Recipe
 
 TEACHER_BATCH = 250
-FLIPS = "alternating"  # how a view is drawn is a part of a kept view's name
 PATIENCE_S = 0.5  # between looks for a view that another process computes
 Notify = Callable[[str], None]
 
@@ -109,8 +108,7 @@ class ViewLogits:
 
     def _path(self, teacher: Teacher, view: int) -> Path:
         r = self.recipe
-        what = f"{teacher.sha256}/{self.data.name}/{len(self.data.train_labels)}"
-        what += f"/{r.crop}/{FLIPS if r.flip else None}/{r.seed}"
+        what = f"{teacher.sha256}/{self.data.name}/{len(self.data.train_labels)}/{r.crop}/{r.flip}/{r.seed}/{DRAWN}"
         if r.precision != "float32":
             what += f"/{r.precision}"
         key = hashlib.sha256(what.encode()).hexdigest()[:16]

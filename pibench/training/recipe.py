@@ -92,8 +92,8 @@ class Recipe(Strict):
         return None
 
     def averages_at(self, epoch: int) -> bool:
-        """Return whether an epoch's weights are part of the mean."""
-        return epoch >= self.epochs * (1 - self.averaged)
+        """Return whether an epoch's weights are part of the mean: those of the last one are, at least."""
+        return self.averaged > 0 and epoch >= min(self.epochs * (1 - self.averaged), self.epochs - 1)
 
 
 # What a card without a recipe is trained with; small images of digits need neither many epochs nor flips.

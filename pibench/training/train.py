@@ -174,7 +174,7 @@ class Trainer:
         recipe, epoch = self.recipe, self.place.epoch
         count = len(self.data.train_labels)
         view_number = epoch % self._views()
-        view = draw_view(count, recipe.crop, recipe.flip, recipe.seed, view_number, self.device)
+        view = self._view(view_number)
         kept = self.logits[view_number] if self._cached() else None
         order = torch.randperm(count, generator=generator("order", recipe.seed, epoch)).to(self.device)
         self.module.train()
@@ -186,7 +186,7 @@ class Trainer:
             with held_back():
                 loss, hits = self._step(index, view, kept, epoch * self.steps_an_epoch + step)
                 self._count(step + 1, loss, hits, len(index))
-                if self._average and recipe.averages_at(epoch) and (step + 1) % EVERY_STEPS == 0:
+                if self._average and self._is_place(epoch, step + 1):
                     self._average.add(self.module)
             self._pace.add(time.monotonic() - began, self._size(epoch))
             yield
@@ -195,15 +195,13 @@ class Trainer:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr_at(step, recipe.epochs * self.steps_an_epoch)
-        images = normalise(self.augmenter.batch(view, index), self.data.mean, self.data.std)
+        images = self._shown(view, index)
         labels = self.data.train_labels[index]
         taught = None
         if recipe.distillation is not None and self.teachers:
             with precision_of(recipe, self.device):
                 taught = kept[index].float() if kept is not None else mean_logits(self.teachers, images)
-        small = resize(images, recipe.pixels_at(self.place.epoch))
-        if recipe.channels_last:
-            small = small.contiguous(memory_format=torch.channels_last)
+        small = self._laid_out(resize(images, recipe.pixels_at(self.place.epoch)))
         with precision_of(recipe, self.device), trained_convolutions(self.module):
             logits = self.module(small)
         loss = self._loss(logits.float(), labels, taught)
@@ -239,6 +237,12 @@ class Trainer:
         self.report(told)
         self.save()
 
+    # -- the mean of the weights ---------------------------------------------------------------------------------
+
+    def _is_place(self, epoch: int, steps: int) -> bool:
+        """Return whether the weights after so many steps of an epoch are part of the mean."""
+        return self.recipe.averages_at(epoch) and (steps % EVERY_STEPS == 0 or steps == self.steps_an_epoch)
+
     def _result(self) -> nn.Module:
         """Return what training has made so far: the mean of the weights, where some are averaged."""
         if self._average is None or not self._average.places:
@@ -247,16 +251,22 @@ class Trainer:
             return self._average.module(self._statistics_batches(), self.recipe.frozen)
 
     def _statistics_batches(self) -> Iterator[Tensor]:
-        recipe, data = self.recipe, self.data
-        view = draw_view(len(data.train_labels), recipe.crop, recipe.flip, recipe.seed, 0, self.device)
-        indices = torch.arange(min(STATISTICS_IMAGES, len(data.train_labels)), device=self.device)
-        for index in torch.split(indices, recipe.batch_size):
-            images = normalise(self.augmenter.batch(view, index), data.mean, data.std)
-            if recipe.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            yield images
+        indices = torch.arange(min(STATISTICS_IMAGES, len(self.data.train_labels)), device=self.device)
+        view = self._view(0)
+        for index in torch.split(indices, self.recipe.batch_size):
+            yield self._laid_out(self._shown(view, index))
 
     # -- views ---------------------------------------------------------------------------------------------------
+
+    def _view(self, number: int) -> View:
+        recipe = self.recipe
+        return draw_view(len(self.data.train_labels), recipe.crop, recipe.flip, recipe.seed, number, self.device)
+
+    def _shown(self, view: View, index: Tensor) -> Tensor:
+        return normalise(self.augmenter.batch(view, index), self.data.mean, self.data.std)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else images
 
     def _cached(self) -> bool:
         how = self.recipe.distillation
