@@ -16,7 +16,7 @@ from pibench.training import train
 from pibench.training.averaging import WeightAverage, renew_statistics
 from pibench.training.checkpoint import load_checkpoint, save_checkpoint
 from pibench.training.progress import Progress
-from pibench.training.recipe import Recipe, recipe_for
+from pibench.training.recipe import Phase, Recipe, recipe_for
 from pibench.training.runs import Job, run_job
 from pibench.training.train import Trainer
 
@@ -46,6 +46,15 @@ def test_a_rate_ends_at_its_floor(schedule: str) -> None:
 def test_the_last_share_of_the_epochs_is_averaged(averaged: float, first: int) -> None:
     recipe = Recipe(epochs=20, averaged=averaged)
     assert [epoch for epoch in range(20) if recipe.averages_at(epoch)] == list(range(first, 20))
+
+
+@pytest.mark.parametrize("epochs", [10, 20, 50, 100])
+def test_shares_of_epochs_are_told_in_decimals(epochs: int) -> None:
+    for first in range(1, epochs):
+        share = first / epochs
+        recipe = Recipe(epochs=epochs, averaged=round(1 - share, 2), phases=[Phase(until=share, pixels=16)])
+        assert [epoch for epoch in range(epochs) if recipe.averages_at(epoch)] == list(range(first, epochs))
+        assert [epoch for epoch in range(epochs) if recipe.pixels_at(epoch)] == list(range(first))
 
 
 def test_the_result_is_the_mean_of_the_places_on_the_way(card: Card, in_tmp: Path) -> None:

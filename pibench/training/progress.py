@@ -31,6 +31,23 @@ class Progress:
     note: str = ""
 
 
+@dataclass
+class Pace:
+    """How long steps have taken, by the pixels of their images."""
+
+    spent_s: float = 0.0
+    pixels: float = 0.0
+
+    @property
+    def pixel_s(self) -> float:
+        """Seconds of a step for each pixel of one image."""
+        return self.spent_s / self.pixels if self.pixels else 0.0
+
+    def add(self, step_s: float, pixels: float) -> None:
+        """Note one step."""
+        self.spent_s, self.pixels = self.spent_s + step_s, self.pixels + pixels
+
+
 Report = Callable[[Progress], None]
 
 

@@ -87,13 +87,17 @@ class Recipe(Strict):
     def pixels_at(self, epoch: int) -> int | None:
         """Return the image size of an epoch where it is smaller than the data set's own."""
         for phase in self.phases:
-            if epoch < phase.until * self.epochs:
+            if epoch < self._epoch_at(phase.until):
                 return phase.pixels
         return None
 
     def averages_at(self, epoch: int) -> bool:
         """Return whether an epoch's weights are part of the mean: those of the last one are, at least."""
-        return self.averaged > 0 and epoch >= min(self.epochs * (1 - self.averaged), self.epochs - 1)
+        return self.averaged > 0 and epoch >= min(self._epoch_at(1 - self.averaged), self.epochs - 1)
+
+    def _epoch_at(self, share: float) -> float:
+        """Return the epoch at a share of all; 0.3 and 1 - 0.7 of ten are 3, which binary fractions miss by a hair."""
+        return round(share * self.epochs, 6)
 
 
 # What a card without a recipe is trained with; small images of digits need neither many epochs nor flips.

@@ -26,7 +26,7 @@ from pibench.training.data import Dataset, normalise
 from pibench.training.distill import Teacher, ViewLogits, distillation_loss, mean_logits, precision_of
 from pibench.training.interrupts import held_back
 from pibench.training.judging import Judgement, evaluate, judge
-from pibench.training.progress import Progress, Report, silent
+from pibench.training.progress import Pace, Progress, Report, silent
 from pibench.training.recipe import Recipe
 from pibench.training.starts import copy_matching, widen_into
 
@@ -56,23 +56,6 @@ class Place:
     def train_accuracy(self) -> float:
         """Percent of the epoch's images so far."""
         return 100 * self.correct / max(self.seen, 1)
-
-
-@dataclass
-class Pace:
-    """How long steps have taken, by the pixels of their images."""
-
-    spent_s: float = 0.0
-    pixels: float = 0.0
-
-    @property
-    def pixel_s(self) -> float:
-        """Seconds of a step for each pixel of one image."""
-        return self.spent_s / self.pixels if self.pixels else 0.0
-
-    def add(self, step_s: float, pixels: float) -> None:
-        """Note one step."""
-        self.spent_s, self.pixels = self.spent_s + step_s, self.pixels + pixels
 
 
 def freeze(module: nn.Module, names: Sequence[str], card: Card) -> list[nn.Module]:
